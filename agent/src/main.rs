@@ -1,0 +1,3 @@
+//! `muster-agent`: everything on the device.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a device of a kind should look like.

@@ -1,0 +1,1 @@
+//! Append, Merkle tree, checkpoints.

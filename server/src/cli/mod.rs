@@ -1,0 +1,1 @@
+//! The operator's commands: thin clients of the REST API.

@@ -1,0 +1,1 @@
+//! The story told with commands against child processes.

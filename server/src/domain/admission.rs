@@ -1,0 +1,1 @@
+//! Certificate status × door: who gets in where.

@@ -1,0 +1,1 @@
+//! A device: one life, one id, one chain of certificates.

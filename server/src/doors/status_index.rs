@@ -1,0 +1,1 @@
+//! Serial number to status, in memory.

@@ -1,0 +1,3 @@
+//! HTTP at the edge: EST, status, and one file per REST resource.
+
+pub mod problem;

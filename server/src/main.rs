@@ -1,0 +1,3 @@
+//! `muster`: server, operator CLI and demo in one binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The MQTT plane.
+
+pub mod gate;

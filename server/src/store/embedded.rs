@@ -1,0 +1,1 @@
+//! sled, with its guards.

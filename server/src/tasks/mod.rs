@@ -1,0 +1,1 @@
+//! What runs on a timer or from the outbox.

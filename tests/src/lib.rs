@@ -1,0 +1,1 @@
+//! Harness for stories and attacks.

@@ -1,0 +1,1 @@
+//! Stories named for who lives them.

@@ -1,0 +1,1 @@
+//! Everything Muster's server and agent must agree on.
