@@ -1,1 +1,16 @@
-//! Everything Muster's server and agent must agree on.
+//! Everything Muster's server and agent must agree on: ids, documents, topics, envelopes, problems.
+//!
+//! Pure: data in, data out. Nothing here reads a clock, draws randomness, opens a socket or a file; whoever
+//! calls says what time it is and brings the entropy. Documents follow `authority.md`, everything a user may
+//! rely on follows `contract.md`.
+
+pub mod digest;
+pub mod discovery;
+pub mod enrollment;
+pub mod id;
+pub mod problem;
+pub mod time;
+
+pub use digest::Sha256Digest;
+pub use id::{AssetId, DeviceId, OperatorId, OrderId, ReportId, RequestId, TokenId, TrustDomain, WarrantId};
+pub use time::Timestamp;
