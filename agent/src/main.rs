@@ -1,3 +1,5 @@
 //! `muster-agent`: everything on the device.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    muster_agent::shell::main()
+}

@@ -1,0 +1,70 @@
+//! The one door through which time enters the agent.
+//!
+//! `now = max(system clock, floor)` (authority.md, "Time on a device"): a device whose clock has fallen back to
+//! 1970 must not accept what had expired before it was built. The floor is the moment of the build where
+//! `SOURCE_DATE_EPOCH` names it, else the first day of the year in which this line was written; documents signed
+//! by the quorum will raise it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use muster_wire::time::Timestamp;
+
+/// 2026-01-01T00:00:00Z, for builds that do not say when they were made.
+const FALLBACK_FLOOR_S: i64 = 1_767_225_600;
+
+/// Where the present comes from. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl Clock {
+    /// The operating system's clock, never earlier than [`floor_s`].
+    pub fn system() -> Self {
+        Self(Arc::new(|| system_s().max(floor_s())))
+    }
+
+    /// A clock that stands still at `unix_s` seconds since 1970, for tests and rehearsals.
+    pub fn fixed(unix_s: i64) -> Self {
+        Self(Arc::new(move || unix_s))
+    }
+
+    /// The present in whole seconds since 1970-01-01T00:00:00Z.
+    pub fn now_s(&self) -> i64 {
+        (self.0)()
+    }
+
+    /// The present as documents write it.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.now_s())
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Clock({} s)", self.now_s())
+    }
+}
+
+/// The earliest moment this build believes in, in seconds since 1970.
+pub fn floor_s() -> i64 {
+    option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()).unwrap_or(FALLBACK_FLOOR_S)
+}
+
+/// What the operating system says, floor or not, in seconds since 1970. Only `doctor` asks for this one.
+#[expect(clippy::disallowed_methods, reason = "this is the one door through which time enters")]
+pub fn system_s() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_is_never_before_the_build() {
+        assert!(Clock::system().now_s() >= floor_s());
+    }
+}

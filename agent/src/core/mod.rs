@@ -1,0 +1,3 @@
+//! What the agent decides.
+
+pub mod record;

@@ -1,0 +1,97 @@
+//! What the journal remembers, and what it adds up to.
+//!
+//! The journal holds decisions and proofs; the files hold keys, certificates and documents. A record is written
+//! only after the files that it speaks of are durable, and everything is arranged so that losing any number of
+//! records from the end costs at most a repetition: the files say the rest (see [`super::Held`]).
+//!
+//! **No record holds a token.** Whoever interrupted an enrolment runs the same command again and brings the token
+//! along; the digest of the string is enough to know that it is the same one.
+
+use std::path::PathBuf;
+
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::DeviceId;
+use muster_wire::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened, for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A server was accepted: its root by pin, its authority by digest. Nothing has been asked of it yet.
+    Accepted(Accepted),
+    /// A certificate received an authenticated answer. From here on it is the one to use.
+    Proven(Proven),
+}
+
+/// Whom this device obeys, since it was told so by an enrolment string.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// SHA-256 of the enrolment string, token included: 160 random bits keep it from being guessed.
+    pub enrolment: Sha256Digest,
+    /// Host of the device listener, as the string named it.
+    pub host: String,
+    /// Port of the device listener.
+    pub port: u16,
+    /// SHA-256 of the root's SubjectPublicKeyInfo.
+    pub root_spki: Sha256Digest,
+    /// SHA-256 of the first authority document's payload.
+    pub authority: Sha256Digest,
+    /// Version of the newest authority document that was verified.
+    pub authority_version: u64,
+    /// The name space of device names.
+    pub trust_domain: String,
+    /// The serial number this device gave, if any.
+    pub serial: Option<String>,
+    /// The tree this device manages, fixed here.
+    pub root: PathBuf,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A certificate that works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// Which certificate, by SHA-256 of its DER.
+    pub certificate: Sha256Digest,
+    /// The device it names.
+    pub device: DeviceId,
+    /// The device's state, in the server's words.
+    pub state: String,
+    /// When the answer came.
+    pub at: Timestamp,
+}
+
+/// What a journal adds up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The server accepted last, if any.
+    pub accepted: Option<Accepted>,
+    /// The certificate proven last under that server, if any.
+    pub proven: Option<Proven>,
+}
+
+impl Past {
+    /// Adds one record.
+    ///
+    /// A new acceptance by another string forgets what was proven before it; the same string accepted again
+    /// (another serial number, a newer authority) forgets nothing.
+    pub fn add(&mut self, record: &Record) {
+        match record {
+            Record::Accepted(accepted) => {
+                if self.accepted.as_ref().is_some_and(|former| former.enrolment != accepted.enrolment) {
+                    self.proven = None;
+                }
+                self.accepted = Some(accepted.clone());
+            }
+            Record::Proven(proven) => self.proven = Some(proven.clone()),
+        }
+    }
+
+    /// What `records`, oldest first, add up to.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut past = Self::default();
+        records.into_iter().for_each(|record| past.add(record));
+        past
+    }
+}

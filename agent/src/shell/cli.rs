@@ -1,0 +1,121 @@
+//! The words of the command line, and nothing that happens after them (contract.md, "Commands").
+//!
+//! Commands of later issues are absent rather than stubbed: naming one is a usage error.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Muster's agent: what runs on the device.
+#[derive(Parser, Debug)]
+#[command(name = "muster-agent", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command understands.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// Where the agent keeps its identity and its journal [default: /var/lib/muster-agent]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The tree this device manages; fixed at enrolment [default: /, or <state-dir>/root with --state-dir]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands of this agent.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Enrol this device with an enrolment string; run it again after any interruption
+    Enroll(Enroll),
+    /// Say what this device is and what it last heard; asks nobody
+    Status,
+    /// Replace the certificate and its key, keeping the old ones until the new ones have worked
+    Renew(Renew),
+    /// Look for what would keep this device from working, and say how to repair it
+    Doctor,
+}
+
+/// Arguments of `enroll`.
+#[derive(Args, Debug)]
+pub struct Enroll {
+    /// The file that holds the enrolment string; `-` or nothing reads standard input
+    #[arg(value_name = "FILE|-")]
+    pub source: Option<String>,
+    /// This device's serial number, compared with the one the token is bound to
+    #[arg(long, value_name = "S")]
+    pub serial: Option<String>,
+    /// Insist on this authority, as `muster init` printed it (64 hex digits, or base64url)
+    #[arg(long, value_name = "DIGEST")]
+    pub auth: Option<String>,
+    /// How long to wait for an approval, or for a server that cannot be reached
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
+    /// Take the string itself as argument, where other users of this machine may read it
+    #[arg(long)]
+    pub insecure_argv: bool,
+}
+
+/// Arguments of `renew`.
+#[derive(Args, Debug)]
+pub struct Renew {
+    /// How long to wait for an approval, or for a server that cannot be reached
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
+}
+
+impl Enroll {
+    /// How long the person is willing to wait.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+}
+
+impl Renew {
+    /// How long the person is willing to wait.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_of_later_issues_do_not_exist_yet() {
+        for command in ["run", "posture", "plan", "wipe", "simulate"] {
+            assert!(Cli::try_parse_from(["muster-agent", command]).is_err(), "{command}");
+        }
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let cli = Cli::try_parse_from(["muster-agent", "status", "--json", "--state-dir", "/s"]).unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.state_dir, Some(PathBuf::from("/s")));
+    }
+
+    #[test]
+    fn a_dash_means_standard_input() {
+        let cli = Cli::try_parse_from(["muster-agent", "enroll", "-"]).unwrap();
+        assert!(matches!(cli.command, Command::Enroll(Enroll { source: Some(source), .. }) if source == "-"));
+    }
+}
