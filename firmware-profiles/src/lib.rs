@@ -1,1 +1,17 @@
-//! What a device of a kind should look like.
+//! What a device of a kind should look like: certificate, baseline, posture rules, wipe plan.
+//!
+//! A *firmware profile* is a TOML file, reviewed like code; adding a device kind needs no Rust. This crate reads
+//! such files ([`Profile::parse`]), refuses what it does not understand by line and key, digests the content
+//! ([`Version`]) and settles what one device of one site gets ([`resolve`]). It does no input or output.
+
+pub mod builtin;
+pub mod profile;
+pub mod resolve;
+pub mod schema;
+pub mod version;
+
+pub use builtin::builtins;
+pub use profile::Profile;
+pub use resolve::{Resolved, Target, resolve};
+pub use schema::SchemaError;
+pub use version::Version;

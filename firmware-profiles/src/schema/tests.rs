@@ -1,0 +1,185 @@
+use super::*;
+use crate::builtin::SOURCES;
+use proptest::prelude::*;
+
+fn laptop() -> String {
+    SOURCES[0].1.to_owned()
+}
+
+/// What the reader says when `from` in the laptop's file is replaced by `to`.
+fn refusal(from: &str, to: &str) -> String {
+    let text = laptop();
+    assert!(text.contains(from), "the file has no {from:?}");
+    Profile::parse("p.toml", &text.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+/// What the reader says about the laptop's file with `more` at its end.
+fn refusal_of_more(more: &str) -> String {
+    Profile::parse("p.toml", &format!("{}{more}", laptop())).unwrap_err().to_string()
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_key_that_was_meant() {
+    insta::assert_snapshot!(
+        refusal("validity_days", "validity_day"),
+        @"p.toml:8: unknown key `certificate.validity_day`; did you mean `certificate.validity_days`?"
+    );
+    insta::assert_snapshot!(refusal("renew_percent", "colour"), @"p.toml:11: unknown key `certificate.colour`; remove it, or see the list of keys in firmware-profiles/README.md");
+    insta::assert_snapshot!(refusal("[est]", "[est]\nvalidity_days = 1"), @"p.toml:18: unknown key `est.validity_days`; did you mean `certificate.validity_days`?");
+    insta::assert_snapshot!(refusal("[posture", "[postures"), @"p.toml:30: unknown key `postures`; did you mean `posture`?");
+    insta::assert_snapshot!(refusal("remediation", "remedy"), @"p.toml:32: unknown key `posture.rules.remedy`; remove it, or see the list of keys in firmware-profiles/README.md");
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_line() {
+    insta::assert_snapshot!(refusal("validity_days = 30", "validity_days = "), @"p.toml:8: not TOML: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(refusal("[est]", "[certificate]"), @"p.toml:17: not TOML: duplicate key");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_with_its_line() {
+    insta::assert_snapshot!(refusal("validity_days = 30", "validity_days = \"30\""), @r#"p.toml:8: `certificate.validity_days`: invalid type: string "30", expected a whole number that fits"#);
+    insta::assert_snapshot!(refusal("\"p384\"", "\"p385\""), @"p.toml:7: `certificate.keys`: unknown word `p385`, expected one of `p256`, `p384`, `ed25519`, `rsa`");
+    insta::assert_snapshot!(refusal("approval = \"none\"", "approval = \"maybe\""), @"p.toml:14: `enrollment.approval`: unknown word `maybe`, expected `none` or `required`");
+    insta::assert_snapshot!(refusal("validity_days = 30", "validity_days = -1"), @"p.toml:8: `certificate.validity_days`: invalid value: integer `-1`, expected a whole number that fits");
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    insta::assert_snapshot!(refusal("name = \"laptop-linux\"\n", ""), @"p.toml:1: missing key `name`");
+    insta::assert_snapshot!(refusal("validity_days = 30\n", ""), @"p.toml:6: `certificate`: missing key `validity_days`");
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_what_would_be_right() {
+    insta::assert_snapshot!(refusal("\"laptop-linux\"", "\"Laptop Linux\""), @"p.toml:2: `name`: use 1 to 63 of a-z, 0-9 and -, starting with a letter or digit: the name is part of URLs");
+    insta::assert_snapshot!(refusal("validity_days = 30", "validity_days = 3000"), @"p.toml:8: `certificate.validity_days`: 3000 is out of range; choose 1 to 398");
+    insta::assert_snapshot!(refusal("renew_percent = 66", "renew_percent = 99"), @"p.toml:11: `certificate.renew_percent`: 99 is out of range; choose 10 to 90");
+    insta::assert_snapshot!(refusal("server_keygen = false", "server_keygen = true"), @"p.toml:18: `est.server_keygen`: this release never makes a device's key on the server; set it to false");
+    insta::assert_snapshot!(refusal("report_s = 900", "report_s = 1"), @"p.toml:22: `intervals.report_s`: 1 is out of range; choose 60 to 604800");
+    insta::assert_snapshot!(refusal("\"kernel.dmesg_restrict\"", "dmesg"), @r#"p.toml:26: `baseline.sysctl.dmesg`: not the name of a kernel setting; write "kernel.kptr_restrict", quoted and with dots"#);
+}
+
+#[test]
+fn a_posture_rule_is_refused_for_a_fact_that_no_agent_collects() {
+    insta::assert_snapshot!(refusal("\"firewall\"", "\"firewal\""), @"p.toml:37: `posture.rules.fact`: no agent collects `firewal`; did you mean `firewall`?");
+    insta::assert_snapshot!(refusal("\"firewall\"", "\"weather\""), @"p.toml:37: `posture.rules.fact`: no agent collects `weather`; choose one of agent_integrity, disk_encryption, firewall, kernel_hardening, listening_ports, os_support, reboot_required, screen_lock, secure_boot, security_updates, ssh, time_sync, tpm, usb_storage, users");
+    insta::assert_snapshot!(refusal("\"firewall\"", "\"disk_encryption\""), @"p.toml:37: `posture.rules.fact`: this fact has a rule already");
+}
+
+#[test]
+fn a_wipe_plan_names_directories_and_rising_levels() {
+    let roots = "[\"/var/lib/muster-agent/managed\"]";
+    insta::assert_snapshot!(refusal(roots, "[\"/\"]"), @"p.toml:67: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
+    insta::assert_snapshot!(refusal(roots, "[\"/srv/../etc\"]"), @"p.toml:67: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
+    insta::assert_snapshot!(refusal(roots, "[\"/srv/a\", \"/srv\"]"), @"p.toml:67: `wipe.roots`: a root lies inside another one; name the outer one only");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\", \"retire\""), @"p.toml:68: `wipe.levels`: name each level once, mildest first: retire, clear, crypto-erase, factory-reset");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\""), @"p.toml:68: `wipe.levels`: `retire` has to be among them");
+    insta::assert_snapshot!(refusal("personal = false", "personal = true"), @r#"p.toml:68: `wipe.levels`: a personal device is only ever retired; write ["retire"]"#);
+}
+
+#[test]
+fn a_managed_file_is_absolute_and_never_setuid() {
+    let file = |path: &str, mode: &str| {
+        format!(
+            "[[override]]\nsite = \"x\"\n[[override.baseline.files]]\npath = \"{path}\"\nmode = \"{mode}\"\ncontent = \"\"\n"
+        )
+    };
+    insta::assert_snapshot!(refusal_of_more(&file("etc/motd", "0644")), @"p.toml:72: `override.baseline.files.path`: write an absolute path without `.`, `..` and `//`");
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "4755")), @r#"p.toml:73: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "644")), @r#"p.toml:73: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+}
+
+#[test]
+fn an_override_says_where_it_applies() {
+    insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:69: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:70: `override.label`: write "key=value""#);
+    insta::assert_snapshot!(
+        refusal_of_more("[[override]]\nsite = \"x\"\ncertificate = { validity_days = 900 }\n"),
+        @"p.toml:71: `override.certificate.validity_days`: 900 is out of range; choose 1 to 398"
+    );
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nsite = \"x\"\nwipe = { roots = [\"/home\"] }\n"), @"p.toml:71: unknown key `override.wipe`; remove it, or see the list of keys in firmware-profiles/README.md");
+}
+
+#[test]
+fn comments_spacing_and_order_do_not_change_the_version() {
+    let plain = Profile::parse("p.toml", &laptop()).unwrap();
+    let spaced = laptop().replace(" = ", "  =  ").replace("\n[est]", "\n# a word\n\n[est]");
+    assert_eq!(plain.version(), Profile::parse("p.toml", &spaced).unwrap().version());
+    let swapped = laptop().replace("report_s = 900\nposture_s = 3600", "posture_s = 3600\nreport_s = 900");
+    assert_ne!(swapped, laptop());
+    assert_eq!(plain.version(), Profile::parse("p.toml", &swapped).unwrap().version());
+}
+
+#[test]
+fn a_change_of_meaning_changes_the_version() {
+    let plain = Profile::parse("p.toml", &laptop()).unwrap();
+    let other = Profile::parse("p.toml", &laptop().replace("grace_days = 60", "grace_days = 61")).unwrap();
+    assert_ne!(plain.version(), other.version());
+}
+
+#[test]
+fn every_field_of_the_types_is_a_known_key_and_every_known_key_is_a_field() {
+    for key in KEYS {
+        let leaf = key.rsplit('.').next().unwrap();
+        assert!(leaf == "*" || whole().contains(leaf), "{key} is missing in the whole example");
+    }
+    Profile::parse("p.toml", &whole()).unwrap();
+    assert_eq!(
+        paths_of(DeTable::parse(&whole()).unwrap().get_ref(), ""),
+        KEYS.iter().copied().map(str::to_owned).collect()
+    );
+}
+
+/// A profile that uses every key once.
+fn whole() -> String {
+    format!(
+        "{}[[baseline.files]]\npath = \"/etc/motd\"\ncontent = \"x\"\nmode = \"0644\"\nowner = \"root\"\n\
+         [[override]]\nsite = \"x\"\nlabel = \"a=b\"\n\
+         certificate = {{ validity_days = 1, grace_days = 1, renew_percent = 50 }}\n\
+         baseline = {{ sysctl = {{ \"a.b\" = \"1\" }}, files = [{{ path = \"/a\", content = \"\", mode = \"0600\", owner = \"root\" }}] }}\n\
+         posture = {{ rules = [{{ fact = \"ssh\", remediation = \"x\", grace_hours = 1, action = \"warn\" }}] }}\n",
+        laptop()
+    )
+}
+
+fn paths_of(table: &DeTable<'_>, prefix: &str) -> std::collections::BTreeSet<String> {
+    let mut paths = std::collections::BTreeSet::new();
+    for (key, value) in table {
+        let path = known_path(prefix, key.get_ref()).unwrap();
+        let tables = tables_in(value.get_ref());
+        if tables.is_empty() {
+            paths.insert(path);
+        } else {
+            for table in tables {
+                paths.extend(paths_of(table, &format!("{path}.")));
+            }
+        }
+    }
+    paths
+}
+
+#[test]
+fn the_readme_explains_every_key() {
+    let readme = include_str!("../../README.md");
+    for key in KEYS.iter().filter(|key| !key.starts_with("override.")) {
+        assert!(readme.contains(&format!("| `{key}` |")), "README.md says nothing about {key}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_malformed_panics(text in "[a-z\\[\\]\\.=\" \n0-9{},]{0,200}") {
+        let _ = Profile::parse("p.toml", &text);
+    }
+
+    #[test]
+    fn a_damaged_profile_is_read_or_refused_and_never_panics(at in 0usize..2000, byte in 32u8..127) {
+        let mut bytes = laptop().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if let Err(error) = Profile::parse("p.toml", &String::from_utf8(bytes).unwrap()) {
+            prop_assert!(error.to_string().starts_with("p.toml:"));
+        }
+    }
+}
