@@ -31,7 +31,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
         println!("── {} of {count}: {name}", at + 1);
         let step_begun = Instant::now();
         if let Err(failure) = step(workspace) {
-            println!("── {name} is red after {:.1} s; the steps after it did not run", step_begun.elapsed().as_secs_f64());
+            println!(
+                "── {name} is red after {:.1} s; the steps after it did not run",
+                step_begun.elapsed().as_secs_f64()
+            );
             return Err(failure);
         }
         println!("── {name} is green after {:.1} s", step_begun.elapsed().as_secs_f64());

@@ -11,7 +11,8 @@ use std::process::Command;
 const VERSION: &str = "0.20.2";
 
 /// How the task is spelled.
-pub(crate) const USAGE: &str = "usage: cargo xtask advisories --db DIR   (a checkout of RustSec's advisory-db)";
+pub(crate) const USAGE: &str =
+    "usage: cargo xtask advisories --db DIR   (a checkout of RustSec's advisory-db)";
 
 /// The directory in which cargo-deny looks for RustSec's database: the name holds a hash of its address.
 const DATABASE: &str = "advisory-db-3157b0e258782691";
@@ -75,7 +76,16 @@ fn deny(workspace: &Workspace) -> Result<Command, Failure> {
     if !is_version(&program) {
         println!("building cargo-deny {VERSION} into {}", home.display());
         let mut install = workspace.cargo();
-        install.args(["install", "cargo-deny", "--quiet", "--locked", "--debug", "--force", "--version", VERSION]);
+        install.args([
+            "install",
+            "cargo-deny",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "--force",
+            "--version",
+            VERSION,
+        ]);
         install.arg("--root").arg(&home).env("CARGO_PROFILE_DEV_DEBUG", "0");
         settle(install, "look whether cargo reaches its registry")?;
     }
@@ -92,5 +102,9 @@ fn is_version(program: &PathBuf) -> bool {
 fn settle(mut command: Command, remedy: &str) -> Result<(), Failure> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command.status().map_err(|cause| Failure::Spawn { program: program.clone(), cause })?;
-    if status.success() { Ok(()) } else { Err(Failure::red(format!("{program} ended with {status}"), remedy)) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::red(format!("{program} ended with {status}"), remedy))
+    }
 }

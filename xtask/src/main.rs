@@ -1,3 +1,50 @@
-//! Developer tasks.
+//! Developer tasks: `cargo xtask <task>`.
+//!
+//! A task is one file; what it may assume about the machine is in its header. Tasks print what they do, one
+//! headline per step, and end with exit code 0 (done), 1 (red) or 2 (usage).
 
-fn main() {}
+mod ci;
+mod demo;
+mod deny;
+mod layers;
+mod packages;
+mod task;
+mod test;
+
+use std::process::ExitCode;
+use task::{Failure, Workspace};
+
+const USAGE: &str = "usage: cargo xtask <task>
+  ci                                                    the whole proof of a change; what .ci/run calls
+  test [--stories | --attacks] [--repeat N] [NAME]      every test; installs what they use
+  demo [--keep] [--json]                                builds both programs and runs `muster demo`
+  layers                                                file and line of every forbidden arrow
+  advisories --db DIR                                   dependencies against a checkout of RustSec's database";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.is_empty() {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let task = arguments.remove(0);
+    match run(&task, &arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(task: &str, arguments: &[String]) -> Result<(), Failure> {
+    let workspace = Workspace::find()?;
+    match (task, arguments) {
+        ("ci", []) => ci::run(&workspace),
+        ("test", _) => test::run(&workspace, arguments),
+        ("demo", _) => demo::run(&workspace, arguments),
+        ("layers", []) => layers::run(&workspace),
+        ("advisories", _) => deny::advisories(&workspace, arguments),
+        _ => Err(Failure::Usage { text: USAGE.to_owned() }),
+    }
+}

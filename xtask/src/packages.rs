@@ -50,7 +50,8 @@ fn install(missing: &[&str]) -> Result<(), Failure> {
         if !root {
             command.args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         }
-        let status = command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).status();
+        let status =
+            command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     let mut install = vec!["install", "-y", "--no-install-recommends"];
@@ -94,7 +95,10 @@ pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf, Failure> {
 }
 
 fn installed(package: &str) -> bool {
-    let asked = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).stderr(Stdio::null()).output();
+    let asked = Command::new("dpkg-query")
+        .args(["-W", "-f=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
     asked.is_ok_and(|answer| answer.stdout == b"installed")
 }
 

@@ -92,7 +92,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Programs, Failure> {
     })
 }
 
-fn one_round(workspace: &Workspace, options: &Options, programs: &Programs) -> Result<(Tally, bool), Failure> {
+fn one_round(
+    workspace: &Workspace,
+    options: &Options,
+    programs: &Programs,
+) -> Result<(Tally, bool), Failure> {
     let mut command = workspace.cargo();
     // `--workspace` even for one test program: another choice of packages unites other features and builds anew.
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
@@ -121,7 +125,8 @@ impl Tally {
         if let Some(counts) = line.strip_prefix("test result: ") {
             for part in counts.split(['.', ';']) {
                 let mut words = part.split_whitespace();
-                let (Some(count), Some(word)) = (words.next().and_then(|count| count.parse::<usize>().ok()), words.next())
+                let (Some(count), Some(word)) =
+                    (words.next().and_then(|count| count.parse::<usize>().ok()), words.next())
                 else {
                     continue;
                 };
@@ -132,7 +137,8 @@ impl Tally {
                     _ => {}
                 }
             }
-        } else if line.starts_with("test ") && (line.ends_with("... FAILED") || line.contains("... ignored")) {
+        } else if line.starts_with("test ") && (line.ends_with("... FAILED") || line.contains("... ignored"))
+        {
             self.named.push(line.to_owned());
         }
     }
@@ -205,7 +211,9 @@ mod tests {
 
     #[test]
     fn a_failed_test_is_named_and_red() {
-        let seen = tally("test store::loses_nothing ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored;");
+        let seen = tally(
+            "test store::loses_nothing ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored;",
+        );
         assert_eq!(seen.named, ["test store::loses_nothing ... FAILED"]);
         assert!(seen.judge().is_err());
     }

@@ -123,15 +123,16 @@ const SERVER_ROOMS: &[RoomRule] = &[
     room("telemetry", &["clock", "config", "error"]),
 ];
 
-/// The agent.
+/// The agent. `clock` is ground that every room but `core` stands on.
 const AGENT_ROOMS: &[RoomRule] = &[
     room("lib", &[]),
     room("main", &["shell"]),
-    room("shell", &["core", "posture", "apply", "wipe"]),
-    room("posture", &["core"]),
-    room("apply", &["core"]),
-    room("wipe", &["core"]),
+    room("shell", &["core", "posture", "apply", "wipe", "clock"]),
+    room("posture", &["core", "clock"]),
+    room("apply", &["core", "clock"]),
+    room("wipe", &["core", "clock"]),
     pure_room("core"),
+    room("clock", &[]),
 ];
 
 /// The rule of the package called `name`.
