@@ -1,0 +1,1 @@
+//! Records what rcgen would have signed.
