@@ -1,0 +1,224 @@
+//! The table of keys: what the README and `muster serve --help` list, and what the reader obeys.
+
+use super::{Advertised, LogFormat, Settings, is_host, variable_of};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One thing that can be set.
+pub struct Key {
+    /// Its path in the file, `listen.device` for instance.
+    pub name: &'static str,
+    /// The value that it has when nobody sets it, as one would write it; empty when there is none.
+    pub default: &'static str,
+    /// What it does, in one line.
+    pub help: &'static str,
+    /// Takes the value in text, or says what a right one looks like.
+    pub(super) apply: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// The variable that sets it: `MUSTER_LISTEN_DEVICE` for `listen.device`.
+    pub fn variable(&self) -> String {
+        variable_of(self.name)
+    }
+}
+
+/// Names of the tables in the file.
+pub(super) fn sections() -> impl Iterator<Item = &'static str> {
+    let mut sections: Vec<_> = KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).collect();
+    sections.dedup();
+    sections.into_iter()
+}
+
+/// Every key, in the order in which people want to read about them.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "public_name",
+        default: "",
+        help: "host name of this server as devices know it; `muster init --public-name` sets it",
+        apply: |s, v| host(v).map(|name| s.public_name = Some(name)),
+    },
+    Key {
+        name: "trust_domain",
+        default: "",
+        help: "trust domain in every identity (spiffe://…); the public name when left out; fixed at founding",
+        apply: |s, v| trust_domain(v).map(|name| s.trust_domain = Some(name)),
+    },
+    Key {
+        name: "listen.device",
+        default: "0.0.0.0:8443",
+        help: "address for devices: EST and discovery over HTTPS",
+        apply: |s, v| address(v).map(|at| s.listen.device = at),
+    },
+    Key {
+        name: "listen.mqtt",
+        default: "0.0.0.0:8883",
+        help: "address for devices: MQTT over mutual TLS",
+        apply: |s, v| address(v).map(|at| s.listen.mqtt = at),
+    },
+    Key {
+        name: "listen.status",
+        default: "0.0.0.0:8080",
+        help: "address for anyone: CRLs, CA certificates, health, over plain HTTP",
+        apply: |s, v| address(v).map(|at| s.listen.status = at),
+    },
+    Key {
+        name: "listen.admin",
+        default: "127.0.0.1:9443",
+        help: "address for operators: REST and metrics over HTTPS",
+        apply: |s, v| address(v).map(|at| s.listen.admin = at),
+    },
+    Key {
+        name: "advertise.device",
+        default: "",
+        help: "host[:port] of the device listener from outside; burnt into enrolment strings",
+        apply: |s, v| advertised(v).map(|name| s.advertise.device = Some(name)),
+    },
+    Key {
+        name: "advertise.mqtt",
+        default: "",
+        help: "host[:port] of the MQTT listener from outside",
+        apply: |s, v| advertised(v).map(|name| s.advertise.mqtt = Some(name)),
+    },
+    Key {
+        name: "advertise.status",
+        default: "",
+        help: "host[:port] of the status listener from outside; burnt into certificates and CRLs",
+        apply: |s, v| advertised(v).map(|name| s.advertise.status = Some(name)),
+    },
+    Key {
+        name: "est.tls12",
+        default: "false",
+        help: "accept TLS 1.2 on the device listener, for EST clients that know nothing newer",
+        apply: |s, v| flag(v).map(|on| s.est.tls12 = on),
+    },
+    Key {
+        name: "limits.wrong_tokens_per_minute",
+        default: "30",
+        help: "wrong tokens a minute from one address before further wrong ones get 429",
+        apply: |s, v| number(v, 1, 100_000).map(|n| s.limits.wrong_tokens_per_minute = n),
+    },
+    Key {
+        name: "limits.handshake_s",
+        default: "10",
+        help: "seconds that a TLS handshake, and then a request's head, may take",
+        apply: |s, v| seconds(v, 1, 300).map(|d| s.limits.handshake = d),
+    },
+    Key {
+        name: "limits.body_s",
+        default: "30",
+        help: "seconds that a request's body may take",
+        apply: |s, v| seconds(v, 1, 3600).map(|d| s.limits.body = d),
+    },
+    Key {
+        name: "limits.idle_s",
+        default: "60",
+        help: "seconds after which an idle kept connection is closed",
+        apply: |s, v| seconds(v, 1, 3600).map(|d| s.limits.idle = d),
+    },
+    Key {
+        name: "limits.connections",
+        default: "20000",
+        help: "connections open at once on each listener",
+        apply: |s, v| number(v, 1, 1_000_000).map(|n| s.limits.connections = n),
+    },
+    Key {
+        name: "limits.shutdown_s",
+        default: "10",
+        help: "seconds that open requests get when the server is told to stop",
+        apply: |s, v| seconds(v, 0, 600).map(|d| s.limits.shutdown = d),
+    },
+    Key {
+        name: "audit.checkpoint_ms",
+        default: "1000",
+        help: "longest time in milliseconds that an audit entry waits for the checkpoint that covers it",
+        apply: |s, v| {
+            number(v, 10, 60_000).map(|n| s.audit.checkpoint_interval = Duration::from_millis(n.into()))
+        },
+    },
+    Key {
+        name: "audit.checkpoint_entries",
+        default: "256",
+        help: "audit entries after which a checkpoint does not wait that long",
+        apply: |s, v| number(v, 1, 65_536).map(|n| s.audit.checkpoint_entries = n),
+    },
+    Key {
+        name: "store.cache_mib",
+        default: "64",
+        help: "cache of the store in MiB; real memory is two to three times as much",
+        apply: |s, v| number(v, 8, 65_536).map(|n| s.store.cache_bytes = u64::from(n) << 20),
+    },
+    Key {
+        name: "store.free_space_floor_mib",
+        default: "256",
+        help: "free disk space in MiB below which new enrolments are refused",
+        apply: |s, v| number(v, 0, 1_048_576).map(|n| s.store.free_space_floor_bytes = u64::from(n) << 20),
+    },
+    Key {
+        name: "store.queue",
+        default: "4096",
+        help: "commits that may wait for the disk before requests get 503",
+        apply: |s, v| number(v, 1, 1_048_576).map(|n| s.store.queue = n),
+    },
+    Key {
+        name: "log.format",
+        default: "json",
+        help: "json, one object a line, or human; the level is MUSTER_LOG, `info` when unset",
+        apply: |s, v| log_format(v).map(|format| s.log.format = format),
+    },
+];
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    value.parse().map_err(|_| {
+        "write an IP address and a port, \"0.0.0.0:8443\" or \"[::]:8443\"; host names belong to [advertise], and \
+         port 0 takes a free one"
+            .to_owned()
+    })
+}
+
+fn host(value: &str) -> Result<String, String> {
+    let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+    if is_host(bare) {
+        return Ok(bare.to_ascii_lowercase());
+    }
+    Err("write a DNS name or an IP address, \"muster.example.com\", without scheme, port and path".to_owned())
+}
+
+fn advertised(value: &str) -> Result<Advertised, String> {
+    let wrong = || "write host or host:port, \"muster.example.com:443\" or \"[2001:db8::1]:443\"".to_owned();
+    if let Ok(name) = host(value) {
+        return Ok(Advertised { host: name, port: None });
+    }
+    let (name, port) = value.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    Ok(Advertised { host: host(name).map_err(|_| wrong())?, port: Some(port) })
+}
+
+fn trust_domain(value: &str) -> Result<String, String> {
+    let plain = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b));
+    if plain && (1..=255).contains(&value.len()) {
+        return Ok(value.to_owned());
+    }
+    Err("write 1 to 255 of a-z, 0-9, -, . and _, \"devices.example.com\"".to_owned())
+}
+
+fn flag(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| "write true or false".to_owned())
+}
+
+fn number(value: &str, least: u32, most: u32) -> Result<u32, String> {
+    let number = value.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("write a whole number from {least} to {most}"))
+}
+
+fn seconds(value: &str, least: u32, most: u32) -> Result<Duration, String> {
+    number(value, least, most).map(|n| Duration::from_secs(n.into()))
+}
+
+fn log_format(value: &str) -> Result<LogFormat, String> {
+    match value {
+        "json" => Ok(LogFormat::Json),
+        "human" => Ok(LogFormat::Human),
+        _ => Err("write json or human".to_owned()),
+    }
+}
