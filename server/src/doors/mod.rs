@@ -1,6 +1,121 @@
-//! Who gets in: shared by every TLS listener.
+//! Who gets in: shared by every listener.
+//!
+//! ```text
+//! TCP accept (accept.rs: never awaits a handshake)
+//!  └▶ TLS (tls.rs, verifier.rs: WebPki and the live status index)
+//!      └▶ Peer (peer.rs: what the certificate says; the chain is not asked again)
+//!          └▶ registry (registry.rs: who is connected, and the kick)
+//!              └▶ status judged again (closes the race with a revocation)
+//!                  └▶ HTTPS (http.rs: judged per request) or the MQTT gate (mqtt/gate.rs)
+//! ```
+//!
+//! This room decides nothing by itself: every answer is [`admit`](crate::domain::admission::admit), the table
+//! of contract.md. It never reads the store; the store's commits feed the [`status_index`].
 
 pub mod accept;
+pub mod body;
+pub mod http;
+pub mod peer;
 pub mod registry;
+mod stall;
 pub mod status_index;
+pub mod stop;
 pub mod tls;
+pub mod verifier;
+
+use crate::clock::Clock;
+use crate::domain::admission::{Admission, Door, Refusal};
+use muster_wire::id::TrustDomain;
+use peer::PeerCertificate;
+use registry::Registry;
+use status_index::StatusIndex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What all doors share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// Serial number to status, fed by the store's commits.
+    pub index: Arc<StatusIndex>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// What the doors have seen since the start.
+    pub counters: Arc<Counters>,
+    /// Whose devices are let in.
+    pub trust_domain: TrustDomain,
+    /// The present.
+    pub clock: Clock,
+    refusals: Refusals,
+}
+
+impl Doors {
+    /// An empty index, an empty registry, and nobody who is told of refusals.
+    pub fn new(trust_domain: TrustDomain, clock: Clock) -> Self {
+        Self {
+            index: Arc::new(StatusIndex::new()),
+            registry: Arc::new(Registry::new()),
+            counters: Arc::new(Counters::default()),
+            trust_domain,
+            clock,
+            refusals: Refusals(Arc::new(|_, _, _| {})),
+        }
+    }
+
+    /// Tells `told` of every certificate of ours that was refused, at which door and why.
+    ///
+    /// It runs inside handshakes and must not block: it notes the refusal and leaves the writing to others. A
+    /// stranger who copied a certificate can repeat one at will, so it is for `told` to count repetitions
+    /// instead of writing each down.
+    #[must_use]
+    pub fn on_refusal(self, told: impl Fn(&PeerCertificate, Door, Refusal) + Send + Sync + 'static) -> Self {
+        Self { refusals: Refusals(Arc::new(told)), ..self }
+    }
+
+    /// What `certificate` may do at `door` now.
+    ///
+    /// # Errors
+    /// The row of the table that refuses it; whoever asked to be told of refusals has been told.
+    pub fn judge(&self, certificate: &PeerCertificate, door: Door) -> Result<Admission, Refusal> {
+        let verdict = self.index.admit(&certificate.serial, certificate.not_after, door, self.clock.now_s());
+        if let Err(refusal) = verdict {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                serial = %certificate.serial,
+                device = %certificate.device,
+                door = ?door,
+                reason = refusal.as_str(),
+                "certificate refused"
+            );
+            (self.refusals.0)(certificate, door, refusal);
+        }
+        verdict
+    }
+}
+
+/// What the doors have seen since the process started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections closed at once because there were too many.
+    pub turned_away: AtomicU64,
+    /// Handshakes that succeeded.
+    pub handshakes: AtomicU64,
+    /// Handshakes that failed or came too late.
+    pub handshakes_failed: AtomicU64,
+    /// Certificates of ours that the table refused, at any door.
+    pub refused: AtomicU64,
+    /// Connections that were ended from our side.
+    pub kicked: AtomicU64,
+}
+
+type Told = dyn Fn(&PeerCertificate, Door, Refusal) + Send + Sync;
+
+#[derive(Clone)]
+struct Refusals(Arc<Told>);
+
+impl std::fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Refusals")
+    }
+}

@@ -1,1 +1,297 @@
 //! Who is connected, and the kick.
+//!
+//! Every connection that has passed its handshake sits in here until it ends, HTTPS and MQTT alike. A kick
+//! ends it at once: its task drops the socket, whatever it was doing. The order that closes every race is
+//!
+//! ```text
+//! revocation:  commit → status index → kick
+//! connection:  handshake → enter → status judged again
+//! ```
+//!
+//! so a connection either is judged after the index has changed, or is in the registry when the kick comes.
+//!
+//! Memory is bounded: the accept loop limits how many connections there are, and one device holds at most
+//! [`PER_DEVICE`] of them, the oldest making room for the newest.
+//!
+//! A device has at most one MQTT session. A new one ends the older one first and gets a higher generation;
+//! what is said about a session (presence, for instance) carries the generation, so that news of the older
+//! session can never undo that of the newer.
+
+use super::peer::{DeviceId, PeerCertificate, Serial};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// How many connections one device may hold at the same time.
+pub const PER_DEVICE: usize = 16;
+
+/// Why a connection was ended from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kicked {
+    /// The status of its certificate or device changed.
+    Status = 1,
+    /// The device opened another MQTT session, or more connections than it may hold.
+    Replaced = 2,
+    /// The server stops.
+    Stop = 3,
+}
+
+impl Kicked {
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Status, Self::Replaced, Self::Stop].into_iter().find(|kicked| *kicked as u8 == code)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cord {
+    /// 0 while the connection may live.
+    kicked: AtomicU8,
+    pulled: Notify,
+}
+
+impl Cord {
+    fn pull(&self, why: Kicked) {
+        // The first reason stays.
+        if self.kicked.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.pulled.notify_waiters();
+        }
+    }
+
+    fn was_pulled(&self) -> Option<Kicked> {
+        Kicked::from_code(self.kicked.load(Ordering::Acquire))
+    }
+}
+
+#[derive(Debug)]
+struct Identified {
+    serial: Serial,
+    cord: Arc<Cord>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The last number given to a connection or a session; none is given twice.
+    last: u64,
+    /// Connections without a certificate.
+    anonymous: BTreeMap<u64, Arc<Cord>>,
+    /// Connections with one, so that all of a device stand together, oldest first.
+    identified: BTreeMap<(DeviceId, u64), Identified>,
+    /// From serial number to the same.
+    serials: BTreeMap<(Serial, u64), DeviceId>,
+    /// Each device's MQTT session.
+    sessions: HashMap<DeviceId, Session>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    connection: u64,
+    generation: u64,
+}
+
+/// All connections of the process.
+#[derive(Debug, Default)]
+pub struct Registry {
+    table: Mutex<Table>,
+}
+
+impl Registry {
+    /// Nobody is connected.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Enters a connection; it stays until the answer is dropped.
+    ///
+    /// A device that holds [`PER_DEVICE`] connections loses its oldest.
+    pub fn enter(self: &Arc<Self>, certificate: Option<&PeerCertificate>) -> Connected {
+        let cord = Arc::new(Cord::default());
+        let mut table = self.lock();
+        let id = table.next();
+        let identity = certificate.map(|certificate| (certificate.device, certificate.serial));
+        match identity {
+            None => {
+                table.anonymous.insert(id, Arc::clone(&cord));
+            }
+            Some((device, serial)) => {
+                table.make_room(device);
+                table.serials.insert((serial, id), device);
+                table.identified.insert((device, id), Identified { serial, cord: Arc::clone(&cord) });
+            }
+        }
+        drop(table);
+        Connected { registry: Arc::clone(self), id, identity, cord }
+    }
+
+    /// Ends every connection that showed this certificate; answers how many.
+    pub fn kick_serial(&self, serial: &Serial, why: Kicked) -> usize {
+        let table = self.lock();
+        let hits = table.serials.range((*serial, 0)..=(*serial, u64::MAX));
+        hits.filter_map(|((_, id), device)| table.identified.get(&(*device, *id)))
+            .map(|connection| connection.cord.pull(why))
+            .count()
+    }
+
+    /// Ends every connection of this device; answers how many.
+    pub fn kick_device(&self, device: &DeviceId, why: Kicked) -> usize {
+        self.lock().of_device(device).map(|(_, connection)| connection.cord.pull(why)).count()
+    }
+
+    /// Ends every connection for which `keep` says no, asking with the serial number that it showed; answers how
+    /// many. A sweep with the status index repairs a kick that was lost.
+    pub fn sweep(&self, keep: impl Fn(&Serial) -> bool, why: Kicked) -> usize {
+        let table = self.lock();
+        table
+            .identified
+            .values()
+            .filter(|connection| !keep(&connection.serial))
+            .map(|connection| connection.cord.pull(why))
+            .count()
+    }
+
+    /// Ends every connection; answers how many there were.
+    pub fn kick_all(&self, why: Kicked) -> usize {
+        let table = self.lock();
+        let identified = table.identified.values().map(|connection| &connection.cord);
+        table.anonymous.values().chain(identified).map(|cord| cord.pull(why)).count()
+    }
+
+    /// The generation of the device's MQTT session, if it has one.
+    pub fn session_of(&self, device: &DeviceId) -> Option<u64> {
+        self.lock().sessions.get(device).map(|session| session.generation)
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        let table = self.lock();
+        table.anonymous.len() + table.identified.len()
+    }
+
+    /// Is nobody connected?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// No code can panic between two changes that belong together, so a poisoned lock guards a sound table.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn of_device(&self, device: &DeviceId) -> impl Iterator<Item = (u64, &Identified)> {
+        self.identified
+            .range((*device, 0)..=(*device, u64::MAX))
+            .map(|((_, id), connection)| (*id, connection))
+    }
+
+    /// Pulls the cords of a device's oldest connections until one more fits. They leave the table when their
+    /// tasks end, so those that were pulled already do not count.
+    fn make_room(&mut self, device: DeviceId) {
+        let alive = |table: &Self| {
+            table.of_device(&device).filter(|(_, connection)| connection.cord.was_pulled().is_none()).count()
+        };
+        let surplus = (alive(self) + 1).saturating_sub(PER_DEVICE);
+        self.of_device(&device)
+            .filter(|(_, connection)| connection.cord.was_pulled().is_none())
+            .take(surplus)
+            .for_each(|(_, connection)| connection.cord.pull(Kicked::Replaced));
+    }
+
+    fn leave(&mut self, id: u64, identity: Option<(DeviceId, Serial)>) {
+        let Some((device, serial)) = identity else {
+            self.anonymous.remove(&id);
+            return;
+        };
+        self.identified.remove(&(device, id));
+        self.serials.remove(&(serial, id));
+        // Only the session that is still the device's may take its presence along.
+        if self.sessions.get(&device).is_some_and(|session| session.connection == id) {
+            self.sessions.remove(&device);
+        }
+    }
+}
+
+/// A connection's place in the registry; dropping it leaves.
+#[derive(Debug)]
+pub struct Connected {
+    registry: Arc<Registry>,
+    id: u64,
+    identity: Option<(DeviceId, Serial)>,
+    cord: Arc<Cord>,
+}
+
+impl Connected {
+    /// The number of this connection, never used twice in the life of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What a handler may hold on to: it tells and causes the end of the connection, but does not keep it open.
+    pub fn handle(&self) -> Handle {
+        Handle { id: self.id, cord: Arc::clone(&self.cord) }
+    }
+
+    /// Makes this connection its device's MQTT session, ending the older one first. Answers its generation,
+    /// which is higher than that of any earlier session; `None` for a connection without a certificate.
+    pub fn begin_session(&self) -> Option<u64> {
+        let (device, _) = self.identity?;
+        let mut table = self.registry.lock();
+        let generation = table.next();
+        let older = table.sessions.insert(device, Session { connection: self.id, generation });
+        let older = older.filter(|older| older.connection != self.id);
+        if let Some(older) = older.and_then(|older| table.identified.get(&(device, older.connection))) {
+            older.cord.pull(Kicked::Replaced);
+        }
+        Some(generation)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.registry.lock().leave(self.id, self.identity);
+    }
+}
+
+/// A connection as its handlers see it.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    id: u64,
+    cord: Arc<Cord>,
+}
+
+impl Handle {
+    /// The number of the connection.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Why the connection was ended, once it was.
+    pub fn was_kicked(&self) -> Option<Kicked> {
+        self.cord.was_pulled()
+    }
+
+    /// Ends the connection.
+    pub fn kick(&self, why: Kicked) {
+        self.cord.pull(why);
+    }
+
+    /// Returns, with the reason, once the connection was ended.
+    pub async fn kicked(&self) -> Kicked {
+        loop {
+            let mut pulled = std::pin::pin!(self.cord.pulled.notified());
+            // Listening starts before the look, so that a pull in between is heard.
+            pulled.as_mut().enable();
+            if let Some(why) = self.was_kicked() {
+                return why;
+            }
+            pulled.await;
+        }
+    }
+}
