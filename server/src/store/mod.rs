@@ -19,12 +19,14 @@ mod handle;
 pub mod key;
 pub mod memory;
 pub mod metrics;
+mod overlay;
+mod round;
 pub mod writer;
 
 pub use announce::Announced;
+pub use handle::Store;
 pub use key::{Collection, Index};
 pub use metrics::Snapshot as Metrics;
-pub use handle::Store;
 pub use writer::Limits;
 
 use crate::domain::ledger::{Draft, Ledger, Sealed};
@@ -35,8 +37,8 @@ use std::path::PathBuf;
 /// sled keeps up to 17 records in a leaf and moves leaves above 128 KiB to files that it never syncs.
 pub const RECORD_CAP_BYTES: usize = 4096;
 
-/// Most bytes of what one audit draft says; with its place in the log it must fit a record.
-pub const DRAFT_CAP_BYTES: usize = 2048;
+/// Most bytes of what one audit draft says, as JSON; with its place in the log it must fit a record.
+pub const DRAFT_CAP_BYTES: usize = 3072;
 
 /// A value and the commit that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -375,19 +377,20 @@ pub trait Engine: Send + Sync {
     fn close(&self) -> Result<(), EngineError>;
 }
 
-/// A record that a commit changed, as the observer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+/// What a record became, as the observer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written<'r> {
     /// The whole key.
-    pub key: Vec<u8>,
-    /// Version of the commit.
+    pub key: &'r [u8],
+    /// Version of the commit that wrote it last.
     pub version: u64,
     /// What it became; `None` when it went.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<&'r [u8]>,
 }
 
-/// Told of every durable commit, in order, before its caller has an answer. Runs on the writer thread: be quick.
-pub type Observer = Box<dyn Fn(&[Written]) + Send>;
+/// Told once per sync, in commit order and before any caller has an answer, what each changed record became.
+/// Several commits of one sync to one record show as the last of them. Runs on the writer thread: be quick.
+pub type Observer = Box<dyn Fn(&[Written<'_>]) + Send>;
 
 /// One entry of an index listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
