@@ -4,13 +4,21 @@
 //! calls says what time it is and brings the entropy. Documents follow `authority.md`, everything a user may
 //! rely on follows `contract.md`.
 
+pub mod approver;
+pub mod authority;
+pub mod cbor;
 pub mod digest;
 pub mod discovery;
 pub mod enrollment;
+pub mod envelope;
 pub mod id;
+pub mod key;
+pub mod lineage;
 pub mod problem;
 pub mod time;
 
 pub use digest::Sha256Digest;
+pub use envelope::{MultiSigned, Signed, Verified};
 pub use id::{AssetId, DeviceId, OperatorId, OrderId, ReportId, RequestId, TokenId, TrustDomain, WarrantId};
+pub use key::{KeyId, PublicKey, Signer};
 pub use time::Timestamp;
