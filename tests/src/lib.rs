@@ -1,1 +1,36 @@
-//! Harness for stories and attacks.
+//! Harness for stories and attacks: the real binaries, real TLS, a real disk.
+//!
+//! ```text
+//!   Site ── found ──▶ Site ── serve ──▶ Server ── mint ──▶ enrolment string ──▶ Agent
+//!   (a directory)                          └── Tls (what an attacker or a plain EST client would use)
+//! ```
+//! Everything listens on port 0 of 127.0.0.1 and lives in a temporary directory; dropping a value ends its processes
+//! and removes its files. The harness judges nothing itself: it panics when a step that had to work did not, with
+//! what the program said, and leaves every claim to the test.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a harness fails by panicking"
+)]
+
+mod agent;
+pub mod est;
+pub mod faults;
+pub mod judge;
+pub mod memory;
+mod programs;
+mod run;
+mod server;
+mod site;
+mod tls;
+mod wait;
+
+pub use agent::Agent;
+pub use programs::{agent_program, pkilint_program, python_program, repository, server_program};
+pub use run::{Launch, Run, run};
+pub use server::{Endpoints, Minted, Server};
+pub use site::Site;
+pub use tls::{Answer, Connection, Identity, Tls, TlsFailure, Versions};
+pub use wait::{PATIENCE, until};

@@ -1,0 +1,70 @@
+//! Faults given from outside: a kill at the N-th system call, a clock that lies.
+
+use crate::Launch;
+
+/// System calls after which a crash leaves something else behind than before.
+pub const DURABLE_CALLS: [&str; 5] = ["fdatasync", "fsync", "rename", "renameat", "renameat2"];
+
+/// Kills the program at its `n`-th call of `call`; `n` counts from 1.
+///
+/// strace counts for each thread by itself, so the first thread to get there decides. A run that never gets so far
+/// ends as it would have: that is how a loop over `n` knows that it is done.
+pub fn kill_at(call: &str, n: u32) -> Launch {
+    strace(call, &format!("signal=KILL:when={n}"))
+}
+
+/// Fails every call of `calls`, a list with commas, from the `n`-th on with `error`, such as `ENOSPC` or `EIO`.
+pub fn fail_from(calls: &str, n: u32, error: &str) -> Launch {
+    strace(calls, &format!("error={error}:when={n}+"))
+}
+
+fn strace(calls: &str, fault: &str) -> Launch {
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
+    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    Launch { wrapper: words.iter().map(Into::into).collect(), environment: Vec::new() }
+}
+
+/// Runs the program at another time, as faketime spells it: `+1d`, `-1y`, `1970-01-02 00:00:00`.
+pub fn at_time(when: &str) -> Launch {
+    let words = ["faketime", "-f", when];
+    Launch { wrapper: words.iter().map(Into::into).collect(), environment: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run;
+    use std::path::Path;
+
+    /// A program of one process: writes `a`, renames it to `b`, `c` and `d`.
+    const STORY: &str =
+        "chdir shift; open my $f, '>', 'a'; close $f; rename 'a', 'b'; rename 'b', 'c'; rename 'c', 'd'";
+
+    #[tokio::test]
+    async fn a_kill_comes_at_the_call_it_was_ordered_for_and_a_run_without_it_is_whole() {
+        for (n, left, code) in [(1, "a", None), (2, "b", None), (3, "c", None), (4, "d", Some(0))] {
+            let directory = tempfile::tempdir().unwrap();
+            let place = directory.path().display().to_string();
+            let run = run(&kill_at("rename", n), Path::new("perl"), &["-e", STORY, &place], b"").await;
+            let found: Vec<_> =
+                std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert_eq!(found, [left], "{run:?}");
+            assert_eq!(run.code, code);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_fails_from_the_one_it_was_ordered_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().display().to_string();
+        let _ =
+            run(&fail_from("rename", 2, "ENOSPC"), Path::new("perl"), &["-e", STORY, &place], b"").await.ok();
+        assert!(directory.path().join("b").exists());
+    }
+
+    #[tokio::test]
+    async fn a_clock_lies_as_told() {
+        let run = run(&at_time("1970-01-02 00:00:00"), Path::new("date"), &["-u", "+%Y"], b"").await.ok();
+        assert_eq!(run.text().trim(), "1970");
+    }
+}

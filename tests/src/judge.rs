@@ -1,0 +1,67 @@
+//! Judges that are not ours: openssl, pkilint.
+
+use serde_json::Value;
+use std::path::Path;
+
+use crate::run::{Launch, Run, run};
+use crate::{PATIENCE, pkilint_program};
+
+/// Runs `openssl` with `input` on standard input.
+pub async fn openssl(arguments: &[&str], input: &[u8]) -> Run {
+    run(&Launch::plain(), Path::new("openssl"), arguments, input).await
+}
+
+/// One complaint of pkilint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// `WARNING`, `ERROR`, `FATAL`.
+    pub severity: String,
+    /// Its stable name, such as `pkix.invalid_uri_syntax`.
+    pub code: String,
+    /// Where in the structure it was found.
+    pub node: String,
+    /// In words.
+    pub message: String,
+}
+
+/// What pkilint's `program` (`lint_pkix_cert`, `lint_crl`, …) says about the PEM or DER in `file`, at WARNING and above.
+///
+/// # Panics
+/// When the program does not answer with JSON.
+pub async fn pkilint(program: &str, arguments: &[&str], file: &Path) -> Vec<Finding> {
+    let file = file.display().to_string();
+    let words: Vec<&str> = ["lint", "-s", "WARNING", "-f", "JSON"]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .chain([file.as_str()])
+        .collect();
+    let said = run(&Launch::plain(), &pkilint_program(program), &words, b"").await;
+    findings(&said.json())
+}
+
+fn findings(report: &Value) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for result in report["results"].as_array().into_iter().flatten() {
+        let node = result["node_path"].as_str().unwrap_or_default();
+        for description in result["finding_descriptions"].as_array().into_iter().flatten() {
+            let text = |name: &str| description[name].as_str().unwrap_or_default().to_owned();
+            found.push(Finding {
+                severity: text("severity"),
+                code: text("code"),
+                node: node.to_owned(),
+                message: text("message"),
+            });
+        }
+    }
+    found
+}
+
+/// Fetches `url` with curl, over plain HTTP and with nothing of ours.
+pub async fn curl(arguments: &[&str]) -> Run {
+    let limit = PATIENCE.as_secs().to_string();
+    let words: Vec<&str> = ["--silent", "--show-error", "--max-time", &limit]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    run(&Launch::plain(), Path::new("curl"), &words, b"").await
+}

@@ -1,0 +1,48 @@
+//! Waiting on a condition, with a deadline.
+
+use std::time::Duration;
+
+/// How long anything may take on a busy machine before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks `condition` until it answers something; panics with `what` after [`PATIENCE`].
+pub async fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition).await
+}
+
+async fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let asked = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            if let Some(answer) = condition() {
+                return answer;
+            }
+            tick.tick().await;
+        }
+    };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("waited {patience:?} in vain: {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_condition_is_asked_until_it_answers() {
+        let mut asked = 0;
+        let answer = until("three", || {
+            asked += 1;
+            (asked == 3).then_some(asked)
+        });
+        assert_eq!(answer.await, 3);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "in vain: a miracle")]
+    async fn a_condition_that_never_holds_ends_at_the_deadline() {
+        within::<()>(Duration::from_millis(20), "a miracle", || None).await;
+    }
+}
