@@ -7,6 +7,7 @@
 pub mod approver;
 pub mod authority;
 pub mod cbor;
+pub mod checkpoint;
 pub mod digest;
 pub mod discovery;
 pub mod enrollment;
@@ -14,8 +15,10 @@ pub mod envelope;
 pub mod id;
 pub mod key;
 pub mod lineage;
+pub mod merkle;
 pub mod problem;
 pub mod time;
+pub mod topic;
 
 pub use digest::Sha256Digest;
 pub use envelope::{MultiSigned, Signed, Verified};
