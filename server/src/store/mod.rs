@@ -15,6 +15,7 @@
 pub mod announce;
 pub mod document;
 pub mod embedded;
+mod guards;
 mod handle;
 pub mod key;
 pub mod memory;

@@ -1,0 +1,6 @@
+//! The store's contract, kept by every engine: conformance, fault table, damage, kill -9 and power cuts.
+
+mod conformance;
+mod damage;
+mod faults;
+mod harness;
