@@ -258,13 +258,17 @@ async fn rest(error: &io::Error, failures: u32) {
 /// An error that belongs to one connection asks for no pause. Anything else (no file descriptors left, no
 /// memory) doubles it from 5 ms up to 1 s, so that the loop neither spins nor stays away.
 fn pause_after(error: &io::Error, failures: u32) -> Duration {
-    match error.kind() {
+    let of_one_connection = matches!(
+        error.kind(),
         io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::Interrupted => Duration::ZERO,
-        _ => Duration::from_millis(5 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(1)),
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    );
+    if of_one_connection {
+        return Duration::ZERO;
     }
+    Duration::from_millis(5 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(1))
 }
 
 fn permits(count: u32) -> usize {
@@ -274,6 +278,9 @@ fn permits(count: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::admission::CertificateStatus;
+    use crate::doors::fixture::{World, active, peer_certificate, serial, with_status};
+    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn an_accept_error_of_one_connection_asks_for_no_pause() {
@@ -287,5 +294,31 @@ mod tests {
         let emfile = io::Error::from_raw_os_error(24);
         let pauses: Vec<u128> = (1..=10).map(|failures| pause_after(&emfile, failures).as_millis()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[tokio::test]
+    async fn a_status_that_changed_since_the_handshake_is_seen_before_the_handler() {
+        let world = World::new();
+        let (_stopper, stop) = crate::doors::stop::channel();
+        let handled = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&handled);
+        let listener = Listener {
+            doors: world.doors.clone(),
+            limits: Limits::default(),
+            stop,
+            handler: move |_connection: Connection<()>| {
+                seen.store(true, Ordering::Relaxed);
+                std::future::ready(())
+            },
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = || Peer { addr, certificate: Some(Arc::new(peer_certificate(1))) };
+        world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+        listener.enter((), peer()).await;
+        assert!(!handled.load(Ordering::Relaxed));
+        assert!(world.doors.registry.is_empty());
+        world.doors.index.set(&serial(1), &active(0));
+        listener.enter((), peer()).await;
+        assert!(handled.load(Ordering::Relaxed));
     }
 }

@@ -14,12 +14,16 @@
 
 pub mod accept;
 pub mod body;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod http;
 pub mod peer;
 pub mod registry;
 mod stall;
 pub mod status_index;
 pub mod stop;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod verifier;
 

@@ -295,3 +295,125 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{device, peer_certificate, serial};
+    use super::*;
+
+    /// A second certificate of device 1.
+    fn renewed() -> PeerCertificate {
+        PeerCertificate { serial: serial(9), ..peer_certificate(1) }
+    }
+
+    #[tokio::test]
+    async fn a_kick_by_serial_ends_that_certificates_connections_only() {
+        let registry = Arc::new(Registry::new());
+        let first = registry.enter(Some(&peer_certificate(1)));
+        let second = registry.enter(Some(&peer_certificate(1)));
+        let renewed = registry.enter(Some(&renewed()));
+        let other = registry.enter(Some(&peer_certificate(2)));
+        assert_eq!(registry.kick_serial(&serial(1), Kicked::Status), 2);
+        assert_eq!(first.handle().kicked().await, Kicked::Status);
+        assert_eq!(second.handle().kicked().await, Kicked::Status);
+        assert_eq!((renewed.handle().was_kicked(), other.handle().was_kicked()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_kick_by_device_ends_the_connections_of_all_its_certificates() {
+        let registry = Arc::new(Registry::new());
+        let places = [registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&renewed()))];
+        let other = registry.enter(Some(&peer_certificate(2)));
+        assert_eq!(registry.kick_device(&device(1), Kicked::Status), 2);
+        assert!(places.iter().all(|place| place.handle().was_kicked() == Some(Kicked::Status)));
+        assert_eq!(other.handle().was_kicked(), None);
+    }
+
+    #[tokio::test]
+    async fn a_kick_wakes_who_listens_already_and_who_listens_later() {
+        let registry = Arc::new(Registry::new());
+        let place = registry.enter(None);
+        let early = tokio::spawn({
+            let handle = place.handle();
+            async move { handle.kicked().await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(registry.kick_all(Kicked::Stop), 1);
+        assert_eq!(early.await.unwrap(), Kicked::Stop);
+        assert_eq!(place.handle().kicked().await, Kicked::Stop);
+    }
+
+    #[test]
+    fn the_first_reason_of_a_kick_stays() {
+        let registry = Arc::new(Registry::new());
+        let place = registry.enter(Some(&peer_certificate(1)));
+        place.handle().kick(Kicked::Status);
+        registry.kick_all(Kicked::Stop);
+        assert_eq!(place.handle().was_kicked(), Some(Kicked::Status));
+    }
+
+    #[test]
+    fn a_sweep_ends_whom_the_index_no_longer_lets_in() {
+        let registry = Arc::new(Registry::new());
+        let stays = registry.enter(Some(&peer_certificate(1)));
+        let goes = registry.enter(Some(&peer_certificate(2)));
+        assert_eq!(registry.sweep(|shown| *shown == serial(1), Kicked::Status), 1);
+        assert_eq!(stays.handle().was_kicked(), None);
+        assert_eq!(goes.handle().was_kicked(), Some(Kicked::Status));
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten() {
+        let registry = Arc::new(Registry::new());
+        let places = [registry.enter(None), registry.enter(Some(&peer_certificate(1)))];
+        places[1].begin_session();
+        assert_eq!(registry.len(), 2);
+        drop(places);
+        assert!(registry.is_empty());
+        let table = registry.lock();
+        assert!(table.serials.is_empty() && table.sessions.is_empty());
+    }
+
+    #[test]
+    fn a_device_holds_so_many_connections_and_the_oldest_makes_room() {
+        let registry = Arc::new(Registry::new());
+        let places: Vec<_> = (0..=PER_DEVICE).map(|_| registry.enter(Some(&peer_certificate(1)))).collect();
+        let kicked: Vec<_> = places.iter().map(|place| place.handle().was_kicked()).collect();
+        assert_eq!(kicked[0], Some(Kicked::Replaced));
+        assert!(kicked[1..].iter().all(Option::is_none));
+        let other = registry.enter(Some(&peer_certificate(2)));
+        assert_eq!(other.handle().was_kicked(), None);
+    }
+
+    #[test]
+    fn a_new_session_ends_the_older_and_has_a_higher_generation_whichever_connected_first() {
+        let registry = Arc::new(Registry::new());
+        let (first, second) =
+            (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
+        let older = second.begin_session().unwrap();
+        let newer = first.begin_session().unwrap();
+        assert!(newer > older);
+        assert_eq!(second.handle().was_kicked(), Some(Kicked::Replaced));
+        assert_eq!(first.handle().was_kicked(), None);
+        assert_eq!(registry.session_of(&device(1)), Some(newer));
+    }
+
+    #[test]
+    fn an_older_session_that_ends_late_does_not_take_the_newer_along() {
+        let registry = Arc::new(Registry::new());
+        let (first, second) =
+            (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
+        first.begin_session();
+        let newer = second.begin_session();
+        drop(first);
+        assert_eq!(registry.session_of(&device(1)), newer);
+        drop(second);
+        assert_eq!(registry.session_of(&device(1)), None);
+    }
+
+    #[test]
+    fn who_showed_no_certificate_begins_no_session() {
+        let registry = Arc::new(Registry::new());
+        assert_eq!(registry.enter(None).begin_session(), None);
+    }
+}

@@ -147,3 +147,132 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     // Whatever comes of it, the socket is closed next.
     drop(timeout(farewell, said).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::admission::CertificateStatus;
+    use crate::doors::fixture::{
+        Credential, SOON, Server, World, client, closed, device, serial, with_status,
+    };
+    use crate::doors::verifier::ClientAuth;
+    use rumqttc::mqttbytes::QoS;
+    use rumqttc::mqttbytes::v4::LastWill;
+    use tokio::net::TcpStream;
+    use tokio_rustls::client::TlsStream;
+
+    async fn gate(world: &World, limits: GateLimits) -> Server {
+        let config = world.tls.mqtt(world.verifier(ClientAuth::Required)).unwrap();
+        let doors = world.doors.clone();
+        world.listen(config, move |connection| serve(connection, doors.clone(), limits)).await
+    }
+
+    async fn send(server: &Server, credential: &Credential, bytes: &[u8]) -> TlsStream<TcpStream> {
+        let mut stream = server.connect(&client(Some(credential))).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    }
+
+    /// Everything that the gate answers until it closes.
+    async fn answer(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
+        let mut heard = Vec::new();
+        drop(timeout(SOON, stream.read_to_end(&mut heard)).await.expect("closed in time"));
+        heard
+    }
+
+    fn connect(change: impl FnOnce(&mut Connect)) -> BytesMut {
+        let mut packet = Connect::new(device(1).to_string());
+        change(&mut packet);
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_connect_is_answered_not_ready_and_the_connection_closes() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let server = gate(&world, GateLimits::default()).await;
+        for packet in [connect(|_| {}), connect(|packet| packet.clean_session = false)] {
+            let mut stream = send(&server, &enrolled, &packet).await;
+            assert_eq!(answer(&mut stream).await, [0x20, 2, 0, 3]);
+        }
+        let named = connect(|packet| drop(packet.set_login("someone", "secret").clone()));
+        assert_eq!(answer(&mut send(&server, &enrolled, &named).await).await, [0x20, 2, 0, 3]);
+    }
+
+    #[tokio::test]
+    async fn another_client_id_is_answered_bad_client_id() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let server = gate(&world, GateLimits::default()).await;
+        for id in
+            [device(2).to_string(), String::new(), device(1).to_string().to_uppercase(), "a+b".to_owned()]
+        {
+            let packet = connect(|packet| packet.client_id = id);
+            assert_eq!(answer(&mut send(&server, &enrolled, &packet).await).await, [0x20, 2, 0, 2]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_that_changed_after_the_handshake_is_answered_not_authorised() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let server = gate(&world, GateLimits::default()).await;
+        let packet = connect(|_| {});
+        let mut stream = send(&server, &enrolled, &packet[..4]).await;
+        let entered = async {
+            while world.doors.registry.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, entered).await.unwrap();
+        world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+        stream.write_all(&packet[4..]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, [0x20, 2, 0, 5]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_plain_connect_closes_without_an_answer() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let server = gate(&world, GateLimits::default()).await;
+        let will = connect(|packet| {
+            packet.last_will = Some(LastWill::new("t", "m", QoS::AtLeastOnce, false));
+        });
+        let version_5 = connect(|packet| packet.protocol = Protocol::V5);
+        let too_long = connect(|packet| packet.client_id = "a".repeat(CONNECT_BYTES));
+        let mut wrong_name = connect(|_| {});
+        wrong_name[5] = b'X';
+        let garbage: [&[u8]; 4] =
+            [&[0xc0, 0], &[0x30, 3, 0, 1, b'a'], &[0xff; 16], &[0x10, 0xff, 0xff, 0xff, 0xff]];
+        for bytes in [&will[..], &version_5, &too_long, &wrong_name].into_iter().chain(garbage) {
+            let mut stream = send(&server, &enrolled, bytes).await;
+            assert_eq!(answer(&mut stream).await, [0; 0], "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connect_of_exactly_the_longest_length_is_still_read() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let server = gate(&world, GateLimits::default()).await;
+        let fill = |length: usize| connect(|packet| packet.client_id = "a".repeat(length));
+        let overhead = fill(2_000).len() - 3 - 2_000;
+        let packet = fill(CONNECT_BYTES - overhead);
+        assert_eq!(answer(&mut send(&server, &enrolled, &packet).await).await, [0x20, 2, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn half_a_connect_is_closed_at_the_deadline() {
+        let world = World::new();
+        let enrolled = world.enrolled(1);
+        let limits = GateLimits { connect_deadline: Duration::from_millis(50), ..GateLimits::default() };
+        let server = gate(&world, limits).await;
+        for length in [0, 1, 10] {
+            let mut stream = send(&server, &enrolled, &connect(|_| {})[..length]).await;
+            closed(&mut stream).await;
+        }
+    }
+}
