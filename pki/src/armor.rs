@@ -98,7 +98,9 @@ mod tests {
     fn all_three_forms_give_the_same_bytes() {
         let der = crate::tlv::encode(crate::tlv::SEQUENCE, &[7; 200]);
         let broken = base64(&der).as_bytes().chunks(76).collect::<Vec<_>>().join(&b"\r\n"[..]);
-        for body in [der.clone(), base64(&der).into_bytes(), broken, pem("CERTIFICATE REQUEST", &der).into_bytes()] {
+        for body in
+            [der.clone(), base64(&der).into_bytes(), broken, pem("CERTIFICATE REQUEST", &der).into_bytes()]
+        {
             assert_eq!(decode(&body, 4096).unwrap(), der, "{:?}", String::from_utf8_lossy(&body));
         }
     }

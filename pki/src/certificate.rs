@@ -47,12 +47,10 @@ pub struct Certificate<'a> {
     extensions: Vec<Extension<'a>>,
 }
 
-/// One extension: its OID's contents, whether it is critical, and the DER within its OCTET STRING.
+/// One extension: its OID's contents, and the DER within its OCTET STRING.
 #[derive(Debug, Clone, Copy)]
 struct Extension<'a> {
     oid: &'a [u8],
-    #[cfg_attr(not(feature = "issue"), expect(dead_code, reason = "only the authority asks whether it is critical"))]
-    critical: bool,
     value: &'a [u8],
 }
 
@@ -161,7 +159,8 @@ impl<'a> Certificate<'a> {
     /// when it names a server.
     #[must_use]
     pub fn uris(&self) -> Vec<&'a str> {
-        let Some(names) = self.subject_alt_names().and_then(|der| tlv::single(der, tlv::SEQUENCE).ok()) else {
+        let Some(names) = self.subject_alt_names().and_then(|der| tlv::single(der, tlv::SEQUENCE).ok())
+        else {
             return Vec::new();
         };
         let mut reader = names.reader();
@@ -185,13 +184,13 @@ fn read_extensions(mut reader: Reader<'_>) -> Result<Vec<Extension<'_>>, Certifi
     while !reader.is_empty() {
         let mut fields = reader.expect(tlv::SEQUENCE)?.reader();
         let oid = fields.expect(tlv::OID)?.body;
-        let critical = fields.optional(tlv::BOOLEAN)?.is_some();
+        fields.optional(tlv::BOOLEAN)?;
         let value = fields.expect(tlv::OCTET_STRING)?.body;
         fields.finish()?;
         if extensions.iter().any(|known| known.oid == oid) {
             return Err(CertificateError::DuplicateExtension);
         }
-        extensions.push(Extension { oid, critical, value });
+        extensions.push(Extension { oid, value });
     }
     Ok(extensions)
 }
@@ -253,7 +252,9 @@ mod tests {
 
     #[test]
     fn fractions_offsets_and_impossible_dates_are_refused() {
-        for text in ["2401010000Z", "240101000000+0000", "240230000000Z", "241301000000Z", "240101240000Z", "x"] {
+        for text in
+            ["2401010000Z", "240101000000+0000", "240230000000Z", "241301000000Z", "240101240000Z", "x"]
+        {
             assert_eq!(read(tlv::UTC_TIME, text), Err(CertificateError::Time), "{text}");
         }
         assert_eq!(read(tlv::GENERALIZED_TIME, "20240101000000.5Z"), Err(CertificateError::Time));

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn certificates_come_back_sorted_as_a_set() {
-        let (a, b) = (tlv::encode(tlv::SEQUENCE, &[1]), tlv::encode(tlv::SEQUENCE, &[0]));
+        let one = |number: u8| tlv::encode(tlv::SEQUENCE, &tlv::unsigned(&[number]));
+        let (a, b) = (one(2), one(1));
         let message = certs_only(&[&a, &b]);
         assert_eq!(parse_certs_only(&message), Ok(vec![&b[..], &a[..]]));
         assert_eq!(tlv::check(&message), Ok(()));

@@ -1,11 +1,27 @@
-//! Revocation lists, in 256 shards from the first certificate (RFC 5280 §5).
+//! Revocation lists in 256 shards, from the first certificate on (RFC 5280 §5).
+//!
+//! The shard is the last byte of the serial number, its URL stands in the certificate, and the list repeats the URL
+//! in a critical issuing distribution point: a list for another shard never passes for this one. There are no delta
+//! lists, which validators refuse; an empty list is a list. Numbers come from the caller and must only ever grow,
+//! also across a restore. When a hold ends its entry is left out; a revoked entry stays until one list after the
+//! certificate's expiry, which is the caller's to decide.
 
-use crate::hierarchy::Authority;
+use rcgen::{
+    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
+    KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
+};
+
+use crate::hierarchy::{Authority, ROOT_SHARD};
 use crate::issuer::IssueError;
+use crate::lint::{self, ExpectedList};
+use crate::record::{instant, seal};
 use crate::serial::Serial;
 
-/// How long a list may be relied on: 7 days.
+/// How long a list of leaves may be relied on: 7 days.
 pub const NEXT_UPDATE_S: i64 = 7 * 86_400;
+
+/// How long a root's list may be relied on: 398 days, since its key may be far away.
+pub const ROOT_NEXT_UPDATE_S: i64 = 398 * 86_400;
 
 /// Why a certificate is on the list (RFC 5280 §5.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +40,34 @@ pub enum Reason {
     CertificateHold,
     /// The device may no longer do what it could.
     PrivilegeWithdrawn,
+}
+
+impl Reason {
+    /// The number of RFC 5280 §5.3.1.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Unspecified => 0,
+            Self::KeyCompromise => 1,
+            Self::AffiliationChanged => 3,
+            Self::Superseded => 4,
+            Self::CessationOfOperation => 5,
+            Self::CertificateHold => 6,
+            Self::PrivilegeWithdrawn => 9,
+        }
+    }
+
+    const fn written(self) -> Option<RevocationReason> {
+        match self {
+            Self::Unspecified => None,
+            Self::KeyCompromise => Some(RevocationReason::KeyCompromise),
+            Self::AffiliationChanged => Some(RevocationReason::AffiliationChanged),
+            Self::Superseded => Some(RevocationReason::Superseded),
+            Self::CessationOfOperation => Some(RevocationReason::CessationOfOperation),
+            Self::CertificateHold => Some(RevocationReason::CertificateHold),
+            Self::PrivilegeWithdrawn => Some(RevocationReason::PrivilegeWithdrawn),
+        }
+    }
 }
 
 /// One entry.
@@ -45,21 +89,98 @@ pub enum Scope {
         /// The shard.
         shard: u8,
     },
-    /// The authorities that a root has signed; published as shard 0.
+    /// All the authorities that a root has signed; published as [`ROOT_SHARD`].
     Authorities,
 }
 
-/// Writes, lints and signs one list. `number` must be greater than in any earlier list of this scope; `entries` may
-/// come in any order and may be empty. The list is good from `now_s` for [`NEXT_UPDATE_S`].
+impl Scope {
+    const fn shard(self) -> u8 {
+        match self {
+            Self::Leaves { shard } => shard,
+            Self::Authorities => ROOT_SHARD,
+        }
+    }
+
+    const fn life_s(self) -> i64 {
+        match self {
+            Self::Leaves { .. } => NEXT_UPDATE_S,
+            Self::Authorities => ROOT_NEXT_UPDATE_S,
+        }
+    }
+
+    fn covers(self, serial: Serial) -> bool {
+        match self {
+            Self::Leaves { shard } => serial.shard() == shard,
+            Self::Authorities => true,
+        }
+    }
+}
+
+/// Writes, lints and signs one list, as DER.
+///
+/// `number` is 1 or more and greater than in any earlier list of this scope. `entries` come in any order, none
+/// twice, and may be none; they are written in the order of their serial numbers. The list is good from `now_s` for
+/// [`NEXT_UPDATE_S`], or [`ROOT_NEXT_UPDATE_S`] for authorities.
 ///
 /// # Errors
-/// [`IssueError`] when an entry is outside the scope, the lint objects or the key fails.
+/// [`IssueError::OutOfScope`] for an entry of another shard or one that comes twice; [`IssueError::Lint`] for number
+/// 0; [`IssueError::OtherKey`] and [`IssueError::Sign`] when the key does not sign.
 pub fn sign_list(
-    _authority: &Authority<'_>,
-    _scope: Scope,
-    _entries: &[Revoked],
-    _number: u64,
-    _now_s: i64,
+    authority: &Authority<'_>,
+    scope: Scope,
+    entries: &[Revoked],
+    number: u64,
+    now_s: i64,
 ) -> Result<Vec<u8>, IssueError> {
-    unimplemented!()
+    let sorted = in_order(scope, entries)?;
+    let ca = authority.certificate;
+    let url = authority.urls.crl(scope.shard());
+    let validity = (now_s, now_s.saturating_add(scope.life_s()));
+    let params = CertificateRevocationListParams {
+        this_update: instant(validity.0)?,
+        next_update: instant(validity.1)?,
+        crl_number: SerialNumber::from(number),
+        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec![url.clone()] },
+            scope: Some(match scope {
+                Scope::Leaves { .. } => CrlScope::UserCertsOnly,
+                Scope::Authorities => CrlScope::CaCertsOnly,
+            }),
+        }),
+        revoked_certs: sorted.iter().map(written).collect::<Result<_, _>>()?,
+        key_identifier_method: KeyIdMethod::PreSpecified(ca.key_identifier().to_vec()),
+    };
+    let expected = ExpectedList {
+        signed_by: ca.writer().algorithm(),
+        issuer: ca.subject_der(),
+        authority_key_identifier: ca.key_identifier(),
+        validity,
+        number,
+        scope,
+        url: &url,
+        entries: &sorted,
+    };
+    let tbs = lint::list(ca.writer().list(&params)?, &expected)?;
+    seal(&tbs, ca.spki_der(), authority.key)
+}
+
+fn in_order(scope: Scope, entries: &[Revoked]) -> Result<Vec<Revoked>, IssueError> {
+    let mut sorted = entries.to_vec();
+    sorted.sort_unstable_by_key(|entry| entry.serial);
+    let stray = sorted.iter().find(|entry| !scope.covers(entry.serial));
+    let mut pairs = sorted.iter().zip(sorted.iter().skip(1));
+    let double = pairs.find(|(one, next)| one.serial == next.serial).map(|(one, _)| one);
+    match stray.or(double) {
+        Some(entry) => Err(IssueError::OutOfScope { serial: entry.serial }),
+        None => Ok(sorted),
+    }
+}
+
+fn written(entry: &Revoked) -> Result<RevokedCertParams, IssueError> {
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
+        revocation_time: instant(entry.at_s)?,
+        reason_code: entry.reason.written(),
+        invalidity_date: None,
+    })
 }

@@ -261,5 +261,6 @@ fn attribute(name: &[u8], wanted: &[u8]) -> Option<String> {
 
 /// An OID in digits, for a message.
 fn dotted(oid: &[u8]) -> String {
-    der::oid::ObjectIdentifier::from_bytes(oid).map_or_else(|_| "unreadable".to_owned(), |oid| oid.to_string())
+    der::oid::ObjectIdentifier::from_bytes(oid)
+        .map_or_else(|_| "unreadable".to_owned(), |oid| oid.to_string())
 }

@@ -137,8 +137,12 @@ mod tests {
 
     #[test]
     fn the_name_has_one_attribute_to_a_set_in_a_fixed_order() {
-        let subject = Subject::new("d").unwrap().with_serial_number("7").unwrap().with_organization("o").unwrap();
+        let subject =
+            Subject::new("d").unwrap().with_serial_number("7").unwrap().with_organization("o").unwrap();
         let hex: String = subject.to_der().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "3024310a3008060355040a0c016f310a300806035504030c0164310a3008060355040513013 7".replace(' ', ""));
+        assert_eq!(
+            hex,
+            "3024310a3008060355040a0c016f310a300806035504030c0164310a3008060355040513013 7".replace(' ', "")
+        );
     }
 }

@@ -47,7 +47,12 @@ fn sign_request(key: &DeviceKey, subject: &[u8], names: Option<&[u8]>) -> Result
     let attributes = names.map(extension_request).unwrap_or_default();
     let information = tlv::encode_all(
         tlv::SEQUENCE,
-        &[&[tlv::INTEGER, 1, 0], subject, key.spki_der(), &tlv::encode(tlv::context_constructed(0), &attributes)],
+        &[
+            &[tlv::INTEGER, 1, 0],
+            subject,
+            key.spki_der(),
+            &tlv::encode(tlv::context_constructed(0), &attributes),
+        ],
     );
     let signature = tlv::bit_string(&key.sign(&information)?);
     let algorithm = signature_algorithm(key.algorithm());

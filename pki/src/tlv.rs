@@ -327,7 +327,8 @@ mod tests {
     fn constructed_strings_and_loose_values_are_refused() {
         assert_eq!(check(&[0x24, 0x02, 0x04, 0x00]), Err(DerError::Tag));
         assert_eq!(check(&[0x1f, 0x81, 0x01, 0x00]), Err(DerError::Tag));
-        for bytes in [&[0x01, 1, 1][..], &[0x02, 2, 0, 1], &[0x02, 0], &[0x03, 2, 1, 1], &[0x06, 2, 0x80, 1]] {
+        for bytes in [&[0x01, 1, 1][..], &[0x02, 2, 0, 1], &[0x02, 0], &[0x03, 2, 1, 1], &[0x06, 2, 0x80, 1]]
+        {
             assert_eq!(check(bytes), Err(DerError::Value), "{bytes:02x?}");
         }
     }
