@@ -1,7 +1,8 @@
 //! Revocation lists in 256 shards, from the first certificate on (RFC 5280 §5).
 //!
 //! The shard is the last byte of the serial number, its URL stands in the certificate, and the list repeats the URL
-//! in a critical issuing distribution point: a list for another shard never passes for this one. There are no delta
+//! in a critical issuing distribution point: a list for another shard never passes for this one. A root's list is not
+//! sharded; it is complete. There are no delta
 //! lists, which validators refuse; an empty list is a list. Numbers come from the caller and must only ever grow,
 //! also across a restore. When a hold ends its entry is left out; a revoked entry stays until one list after the
 //! certificate's expiry, which is the caller's to decide.
@@ -108,6 +109,18 @@ impl Scope {
         }
     }
 
+    /// What ties a shard to its URL. The root's list covers everything that the root has signed, the root included,
+    /// and so has none.
+    fn distribution_point(self, url: &str) -> Option<CrlIssuingDistributionPoint> {
+        match self {
+            Self::Leaves { .. } => Some(CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint { uris: vec![url.to_owned()] },
+                scope: Some(CrlScope::UserCertsOnly),
+            }),
+            Self::Authorities => None,
+        }
+    }
+
     fn covers(self, serial: Serial) -> bool {
         match self {
             Self::Leaves { shard } => serial.shard() == shard,
@@ -140,13 +153,7 @@ pub fn sign_list(
         this_update: instant(validity.0)?,
         next_update: instant(validity.1)?,
         crl_number: SerialNumber::from(number),
-        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
-            distribution_point: CrlDistributionPoint { uris: vec![url.clone()] },
-            scope: Some(match scope {
-                Scope::Leaves { .. } => CrlScope::UserCertsOnly,
-                Scope::Authorities => CrlScope::CaCertsOnly,
-            }),
-        }),
+        issuing_distribution_point: scope.distribution_point(&url),
         revoked_certs: sorted.iter().map(written).collect::<Result<_, _>>()?,
         key_identifier_method: KeyIdMethod::PreSpecified(ca.key_identifier().to_vec()),
     };

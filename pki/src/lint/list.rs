@@ -1,6 +1,7 @@
 //! The revocation list: one shard, numbered, good for seven days, its distribution point the one in the certificates.
 
 use const_oid::AssociatedOid;
+use der::oid::ObjectIdentifier;
 use der::{Decode, Encode as _};
 use x509_cert::certificate::Version;
 use x509_cert::crl::{RevokedCert, TbsCertList};
@@ -11,6 +12,9 @@ use super::{Finding, Linted, Rule, fields, require};
 use crate::crl::{Reason, Revoked, Scope};
 use crate::key::Algorithm;
 use crate::tlv;
+
+/// id-ce-issuingDistributionPoint. x509-cert 0.2.5 gives its type the OID of subjectInfoAccess instead.
+const ISSUING_DISTRIBUTION_POINT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.28");
 
 /// Everything that was ordered.
 #[derive(Debug)]
@@ -79,29 +83,43 @@ fn entry(found: &RevokedCert, wanted: &Revoked, scope: Scope) -> Result<(), Find
 
 fn extensions(tbs: &TbsCertList, expected: &ExpectedList<'_>) -> Result<(), Finding> {
     let found = tbs.crl_extensions.as_deref().unwrap_or_default();
-    let identifier: AuthorityKeyIdentifier = value(tbs, false)?;
+    let identifier: AuthorityKeyIdentifier = value(tbs, AuthorityKeyIdentifier::OID, false)?;
     authority_key_identifier(&identifier, expected.authority_key_identifier)?;
-    let number: CrlNumber = value(tbs, false)?;
+    let number: CrlNumber = value(tbs, CrlNumber::OID, false)?;
     let wanted = tlv::unsigned(&expected.number.to_be_bytes());
     let same = number.0.to_der().is_ok_and(|der| der == wanted) && expected.number > 0;
     require(same, Rule::ListNumber, number)?;
-    let point: IssuingDistributionPoint = value(tbs, true)?;
-    let leaves = matches!(expected.scope, Scope::Leaves { .. });
-    let same = point.distribution_point.as_ref().is_some_and(|name| is_url(name, expected.url))
-        && point.only_contains_user_certs == leaves
-        && point.only_contains_ca_certs != leaves
+    match expected.scope {
+        Scope::Leaves { .. } => {
+            distribution_point(tbs, expected.url)?;
+            require(found.len() == 3, Rule::Extensions, found.len())
+        }
+        // A complete list has no distribution point of its own (RFC 5280 §5.2.5).
+        Scope::Authorities => require(found.len() == 2, Rule::Extensions, found.len()),
+    }
+}
+
+/// Critical, this URL, leaves only, all reasons, direct.
+fn distribution_point(tbs: &TbsCertList, url: &str) -> Result<(), Finding> {
+    let point: IssuingDistributionPoint = value(tbs, ISSUING_DISTRIBUTION_POINT, true)?;
+    let same = point.distribution_point.as_ref().is_some_and(|name| is_url(name, url))
+        && point.only_contains_user_certs
+        && !point.only_contains_ca_certs
         && !point.indirect_crl
         && !point.only_contains_attribute_certs
         && point.only_some_reasons.is_none();
-    require(same, Rule::DistributionPoint, point)?;
-    require(found.len() == 3, Rule::Extensions, found.len())
+    require(same, Rule::DistributionPoint, point)
 }
 
 /// The value of an extension that must be there, critical or not as said.
-fn value<'a, T: Decode<'a> + AssociatedOid>(tbs: &'a TbsCertList, critical: bool) -> Result<T, Finding> {
+fn value<'a, T: Decode<'a>>(
+    tbs: &'a TbsCertList,
+    oid: ObjectIdentifier,
+    critical: bool,
+) -> Result<T, Finding> {
     let extensions = tbs.crl_extensions.as_deref().unwrap_or_default();
     let found =
-        extensions.iter().find(|extension| extension.extn_id == T::OID && extension.critical == critical);
-    let found = found.ok_or_else(|| Finding::new(Rule::Extensions, T::OID))?;
+        extensions.iter().find(|extension| extension.extn_id == oid && extension.critical == critical);
+    let found = found.ok_or_else(|| Finding::new(Rule::Extensions, oid))?;
     T::from_der(found.extn_value.as_bytes()).map_err(|error| Finding::new(Rule::Extensions, error))
 }
