@@ -49,6 +49,23 @@ pub struct Accepted {
     pub at: Timestamp,
 }
 
+impl Accepted {
+    /// `host:port`, with an IPv6 address in brackets.
+    pub fn place(&self) -> String {
+        place(&self.host, self.port)
+    }
+
+    /// Whether the two differ in nothing but when they were made.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        Self { at: other.at, ..self.clone() } == *other
+    }
+}
+
+/// `host:port`, with an IPv6 address in brackets.
+pub fn place(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// A certificate that works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proven {

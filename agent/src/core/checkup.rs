@@ -1,0 +1,183 @@
+//! What `doctor` judges without touching anything: modes, clocks, certificates and pins, each with a remedy.
+
+use muster_pki::renewal::{Bounds, Validity, refresh_at};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::time::Timestamp;
+use serde::Serialize;
+
+use super::refusal::Refusal;
+use super::trust::{Authority, Leaf, Trust};
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Pass,
+    /// It works, and somebody should look at it.
+    Warn,
+    /// It does not work, or it is not safe.
+    Fail,
+    /// There was nothing to check.
+    Skip,
+}
+
+impl State {
+    /// One stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// A stable name.
+    pub name: &'static str,
+    /// How it ended.
+    pub state: State,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    /// As it should be.
+    pub fn pass(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Pass, detail: detail.into(), remedy: None }
+    }
+
+    /// Nothing to check.
+    pub fn skip(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: State::Skip, detail: detail.into(), remedy: None }
+    }
+
+    /// It works, and somebody should look at it.
+    pub fn warn(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, state: State::Warn, detail: detail.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// It does not work, or it is not safe.
+    pub fn fail(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, state: State::Fail, detail: detail.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// What the core refused.
+    pub fn refused(name: &'static str, refusal: &Refusal) -> Self {
+        Self::fail(name, refusal.to_string(), refusal.remedy())
+    }
+
+    /// Whether it failed.
+    pub fn has_failed(&self) -> bool {
+        self.state == State::Fail
+    }
+}
+
+/// Permission bits of one of the agent's files: nobody but the owner may do anything with it.
+pub fn mode(path: &str, mode: u32) -> Option<Check> {
+    let foreign = mode & 0o077;
+    let remedy = format!("chmod go= {path}");
+    match foreign {
+        0 => None,
+        _ => Some(Check::fail("modes", format!("{path} has mode {:04o}", mode & 0o7777), remedy)),
+    }
+}
+
+/// The system clock against the moment this agent was built.
+pub fn clock(system: Timestamp, floor: Timestamp) -> Check {
+    if system < floor {
+        let detail = format!("it says {system}, which is before this agent was built ({floor})");
+        return Check::fail("clock", detail, "set this device's clock");
+    }
+    Check::pass("clock", format!("it says {system}"))
+}
+
+/// The life of the certificate in use.
+pub fn expiry(leaf: &Leaf, now: Timestamp) -> Check {
+    let life = Validity { not_before_s: leaf.not_before.seconds(), not_after_s: leaf.not_after.seconds() };
+    let bounds = Bounds { min_wait_s: i64::MIN / 4, max_wait_s: i64::MAX / 4 };
+    let due = Timestamp(refresh_at(life, bounds, 0.0, now.seconds()));
+    if now < leaf.not_before {
+        let detail = format!("it is not valid before {}, and it is {now}", leaf.not_before);
+        Check::fail("expiry", detail, "set this device's clock")
+    } else if now > leaf.not_after {
+        let detail = format!("it expired at {}", leaf.not_after);
+        Check::fail("expiry", detail, "run `muster-agent renew`; if that is refused, enrol with a new string")
+    } else if now >= due {
+        let detail = format!("it expires at {} and should have been renewed at {due}", leaf.not_after);
+        Check::warn("expiry", detail, "run `muster-agent renew`")
+    } else {
+        Check::pass("expiry", format!("it expires at {}, to be renewed at {due}", leaf.not_after))
+    }
+}
+
+/// The `trust` file against the pinned root, and the certificate in use against both.
+pub fn chain(trust: Option<&Trust>, leaf: &Leaf, public_key: Option<&[u8]>, now: Timestamp) -> Check {
+    let Some(trust) = trust else {
+        let remedy = "run `muster-agent renew`, which fetches it again and checks it against the pin";
+        return Check::fail("trust", "the file `trust` is missing or does not hold the pinned root", remedy);
+    };
+    let Some(public_key) = public_key else {
+        return Check::refused("trust", &Refusal::IdentityLost);
+    };
+    // Its dates are a check of their own.
+    let inside = now.clamp(leaf.not_before, leaf.not_after.max(leaf.not_before));
+    match trust.verify(leaf, public_key, inside) {
+        Ok(()) => Check::pass("trust", "the certificate fits the key and leads to the pinned root"),
+        Err(Refusal::ForeignKey) => Check::refused("trust", &Refusal::IdentityLost),
+        Err(refusal) => Check::refused("trust", &refusal),
+    }
+}
+
+/// The `authority` file against the pinned digest.
+pub fn authority(text: Option<&[u8]>, pin: &Sha256Digest, now: Timestamp) -> Check {
+    let remedy = "restore the file `authority` from a backup; until then no order can be checked";
+    let Some(text) = text else {
+        return Check::fail("authority", "the file `authority` is missing", remedy);
+    };
+    match Authority::version_in_file(text, pin, now) {
+        Ok(version) => Check::pass("authority", format!("version {version}, from the pinned first document")),
+        Err(_) => Check::fail("authority", "the chain in the file `authority` does not hold", remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_may_read_fails_with_the_command_that_repairs_it() {
+        assert_eq!(mode("key.pem", 0o100_600), None);
+        let check = mode("key.pem", 0o100_640).unwrap();
+        assert_eq!((check.state, check.remedy.as_deref()), (State::Fail, Some("chmod go= key.pem")));
+        assert!(check.detail.contains("0640"), "{}", check.detail);
+    }
+
+    #[test]
+    fn a_clock_from_before_the_build_fails() {
+        assert!(clock(Timestamp(0), Timestamp(1)).has_failed());
+        assert!(!clock(Timestamp(1), Timestamp(1)).has_failed());
+    }
+
+    #[test]
+    fn a_certificate_is_due_after_two_thirds_of_its_life_and_fails_after_its_end() {
+        let leaf = Leaf {
+            der: Vec::new(),
+            sha256: Sha256Digest::of(b""),
+            spki: Sha256Digest::of(b""),
+            serial: String::new(),
+            not_before: Timestamp(0),
+            not_after: Timestamp(300),
+            trust_domain: String::new(),
+            device: muster_wire::id::DeviceId::from_bytes([0; 16]),
+        };
+        let states = [-1, 0, 199, 200, 300, 301].map(|now| expiry(&leaf, Timestamp(now)).state);
+        assert_eq!(states, [State::Fail, State::Pass, State::Pass, State::Warn, State::Warn, State::Fail]);
+    }
+}

@@ -1,0 +1,122 @@
+//! Renewing: make before break.
+//!
+//! ```text
+//! CA certificates ─▶ key ─▶ certificate ─▶ proof ─▶ promoted
+//! root by pin       (file) (file)          (record, then files move, the old key is gone)
+//! ```
+//! Until the new certificate has received an authenticated answer the old key and certificate stay where they are
+//! and keep working. An interrupted renewal is taken up where it was: the same key gives the same certificate.
+
+use std::time::Duration;
+
+use muster_wire::problem::Code;
+use muster_wire::time::Timestamp;
+
+use super::answer::Answer;
+use super::effect::{Caller, Document, Effect, Event, Names, Request};
+use super::prove::{self, Origin, Outcome};
+use super::refusal::Refusal;
+use super::trust::{Leaf, Trust};
+use super::{Desk, Step, Task};
+
+/// What a person wants.
+#[derive(Clone, Copy, Debug)]
+pub struct RenewOrder {
+    /// How long to wait for an approval, or for a server out of reach.
+    pub patience: Duration,
+}
+
+/// Which answer a renewal awaits.
+#[derive(Debug)]
+pub(super) enum Expect {
+    CaCerts,
+    Key { trust: Trust, origin: Origin },
+    Certificate { trust: Trust, key: Vec<u8>, origin: Origin },
+}
+
+/// Starts a renewal, or takes up one that was interrupted.
+pub(super) fn begin(desk: &mut Desk, order: RenewOrder) -> Step {
+    desk.patience = order.patience;
+    if desk.past.accepted.is_none() || desk.past.proven.is_none() {
+        return Err(Refusal::NotEnrolled);
+    }
+    let had_waiting = desk.held.next_certificate.is_some();
+    prove::settle(desk)?;
+    let current = prove::current(desk).ok_or(Refusal::IdentityLost)?;
+    if let Some(leaf) = prove::waiting(desk) {
+        return Ok(prove::begin(desk, Caller::Next, &leaf, Outcome::Renewed, Origin::Found));
+    }
+    if had_waiting && desk.is_proven(&current) {
+        // The interrupted run had its proof and lacked only the last moves.
+        return prove::finish(desk, Outcome::Renewed, current.device);
+    }
+    if had_waiting {
+        return Ok(prove::begin(desk, Caller::Current, &current, Outcome::Renewed, Origin::Received));
+    }
+    ask_authorities(desk)
+}
+
+/// Forgets the waiting key and certificate and begins with a new key.
+pub(super) fn start_over(desk: &mut Desk) -> Step {
+    prove::discard_next(desk);
+    ask_authorities(desk)
+}
+
+fn ask_authorities(desk: &mut Desk) -> Step {
+    desk.ask(Request::CaCerts(Caller::Current));
+    Ok(Task::Renew(Box::new(Expect::CaCerts)))
+}
+
+impl Expect {
+    pub(super) fn handle(self, desk: &mut Desk, event: Event, now: Timestamp) -> Step {
+        match (self, event) {
+            (_, Event::Unanswered(trouble)) => Err(Refusal::Unanswered(trouble)),
+            (Self::CaCerts, Event::Answered(answer)) => authorities(desk, answer),
+            (Self::Key { trust, origin }, Event::KeyReady(key)) => {
+                desk.held.next_key = Some(key.digest());
+                desk.ask(Request::SimpleReenroll { csr: key.csr });
+                Ok(Task::Renew(Box::new(Self::Certificate { trust, key: key.spki, origin })))
+            }
+            (Self::Certificate { trust, key, origin }, Event::Answered(answer)) => match answer.body() {
+                Err(refusal) if origin == Origin::Found && is_stale_key(&refusal) => {
+                    prove::discard_next(desk);
+                    make_key(desk, trust)
+                }
+                body => issued(desk, &trust, &key, &body?, now),
+            },
+            _ => Err(Refusal::OutOfOrder),
+        }
+    }
+}
+
+fn authorities(desk: &mut Desk, answer: Answer) -> Step {
+    let pin = desk.past.accepted.as_ref().map(|accepted| accepted.root_spki).ok_or(Refusal::NotEnrolled)?;
+    let trust = Trust::from_cacerts(&answer.body()?, &pin)?;
+    if desk.held.trust.as_ref() != Some(&trust) {
+        desk.store(Document::Trust, trust.to_pem());
+    }
+    make_key(desk, trust)
+}
+
+fn make_key(desk: &mut Desk, trust: Trust) -> Step {
+    let like = desk.held.certificate.clone().ok_or(Refusal::IdentityLost)?;
+    let origin = if desk.held.next_key.is_some() { Origin::Found } else { Origin::Received };
+    desk.effects.push_back(Effect::MakeKey(Names::Like(like)));
+    Ok(Task::Renew(Box::new(Expect::Key { trust, origin })))
+}
+
+/// A key from an interrupted run whose answer was lost for longer than the server repeats it (24 h).
+fn is_stale_key(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Problem(problem) if problem.code == Code::CsrKeyInUse)
+}
+
+fn issued(desk: &mut Desk, trust: &Trust, key: &[u8], body: &[u8], now: Timestamp) -> Step {
+    let leaf: Leaf = trust.check(body, key, desk.trust_domain(), now)?;
+    let device = desk.past.proven.as_ref().map(|proven| proven.device);
+    if device != Some(leaf.device) {
+        return Err(Refusal::ForeignName);
+    }
+    desk.store(Document::NextCertificate, leaf.to_pem());
+    desk.held.next_certificate = Some(leaf.der.clone());
+    Ok(prove::begin(desk, Caller::Next, &leaf, Outcome::Renewed, Origin::Received))
+}

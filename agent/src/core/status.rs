@@ -1,0 +1,92 @@
+//! What `muster-agent status` says: what this device is, from its own files and nobody else (contract.md, "Pinned
+//! JSON").
+
+use muster_wire::id::DeviceId;
+use muster_wire::time::Timestamp;
+use serde::Serialize;
+
+use super::effect::Held;
+use super::record::Past;
+use super::trust::Leaf;
+
+/// The answer. Fields are pinned; more may follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The device's id, once a certificate named it.
+    pub device: Option<DeviceId>,
+    /// `unenrolled`, `enrolling`, or what the server called the device when it last answered it.
+    pub state: String,
+    /// `https://host:port` of the device listener.
+    pub server: Option<String>,
+    /// The certificate in use.
+    pub certificate: Option<CertificateStatus>,
+    /// Version of the newest authority document verified here.
+    pub authority_version: Option<u64>,
+    /// Generation of the desired state applied here; none before there is one.
+    pub generation: Option<u64>,
+    /// Whether a session with the server is open. Nothing keeps one open between commands.
+    pub connected: bool,
+    /// When the server last gave an authenticated answer.
+    pub last_contact: Option<Timestamp>,
+    /// The last checkpoint of the server's audit log seen here; none before there is one.
+    pub checkpoint: Option<String>,
+    /// Whether a renewal was interrupted; `muster-agent renew` takes it up.
+    pub renewal_unfinished: bool,
+    /// The tree that this device manages.
+    pub root: Option<String>,
+}
+
+/// The certificate in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateStatus {
+    /// Serial number in hexadecimal.
+    pub serial: String,
+    /// Last second of its life.
+    pub not_after: Timestamp,
+}
+
+/// What `past` and `held` come to.
+pub fn report(past: &Past, held: &Held) -> Status {
+    let leaf = in_use(past, held);
+    let state = match (&past.accepted, &past.proven) {
+        (_, Some(proven)) => proven.state.clone(),
+        (Some(_), None) => "enrolling".to_owned(),
+        (None, None) => "unenrolled".to_owned(),
+    };
+    Status {
+        device: past.proven.as_ref().map(|proven| proven.device),
+        state,
+        server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
+        certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
+        authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
+        generation: None,
+        connected: false,
+        last_contact: past.proven.as_ref().map(|proven| proven.at),
+        checkpoint: None,
+        renewal_unfinished: past.proven.is_some() && held.next_key.is_some(),
+        root: past.accepted.as_ref().map(|accepted| accepted.root.display().to_string()),
+    }
+}
+
+/// The proven certificate, which a kill may have left waiting to be moved; otherwise the one in its place.
+fn in_use(past: &Past, held: &Held) -> Option<Leaf> {
+    let read = |der: &Option<Vec<u8>>| Leaf::read(der.as_deref()?).ok();
+    let proven = past.proven.as_ref().map(|proven| proven.certificate);
+    let waiting = read(&held.next_certificate).filter(|leaf| Some(leaf.sha256) == proven);
+    waiting.or_else(|| read(&held.certificate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_knows_nothing_says_so_in_every_pinned_field() {
+        let json = serde_json::to_value(report(&Past::default(), &Held::default())).unwrap();
+        assert_eq!(json["state"], "unenrolled");
+        for field in ["device", "server", "certificate", "authority_version", "generation", "last_contact", "checkpoint"] {
+            assert!(json.get(field).is_some_and(serde_json::Value::is_null), "{field}");
+        }
+        assert_eq!(json["connected"], false);
+    }
+}

@@ -1,0 +1,147 @@
+//! The commands, from their words to their end.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read};
+use std::time::Duration;
+
+use muster_wire::digest::Sha256Digest;
+use muster_wire::enrollment::EnrollmentString;
+use zeroize::Zeroizing;
+
+use super::cli;
+use super::failure::Failure;
+use super::files;
+use super::http::Server;
+use super::journal::Journal;
+use super::keystore;
+use super::lock;
+use super::output::{self, Manner};
+use super::place::Place;
+use super::run::Hands;
+use crate::clock::Clock;
+use crate::core::record::{Accepted, Past};
+use crate::core::{Agent, Done, EnrollOrder, Event, Refusal, RenewOrder, status};
+
+/// More than this is no enrolment string, whatever stands in the file.
+const STRING_CAP: usize = 4096;
+
+/// `muster-agent enroll`.
+///
+/// # Errors
+/// [`Failure`], each with its remedy.
+pub fn enroll(place: &Place, args: &cli::Enroll, manner: Manner) -> Result<(), Failure> {
+    let string = read_string(args)?;
+    let insisted = args.auth.as_deref().map(read_digest).transpose()?;
+    keystore::subject(args.serial.as_deref())?;
+    place.prepare()?;
+    let _lock = lock::take(&place.state_dir)?;
+    let (journal, records) = Journal::open(&place.journal())?;
+    let past = Past::of(&records);
+    place.agree_on_root(&past)?;
+    let server = Server { host: string.host.clone(), port: string.port, root_spki: string.ca };
+    let order = EnrollOrder {
+        string,
+        insisted,
+        serial: args.serial.clone(),
+        root: place.root_for(&past),
+        patience: Duration::from_secs(args.wait),
+    };
+    let done = perform(place, journal, past, server, Event::Enroll(Box::new(order)))?;
+    output::done(manner, &done, &current_status(place)?);
+    Ok(())
+}
+
+/// `muster-agent renew`.
+///
+/// # Errors
+/// [`Failure`], each with its remedy.
+pub fn renew(place: &Place, args: &cli::Renew, manner: Manner) -> Result<(), Failure> {
+    let not_enrolled = || Failure::from(Box::new(Refusal::NotEnrolled));
+    if !place.state_dir.is_dir() {
+        return Err(not_enrolled());
+    }
+    let _lock = lock::take(&place.state_dir)?;
+    let (journal, records) = Journal::open(&place.journal())?;
+    let past = Past::of(&records);
+    place.agree_on_root(&past)?;
+    let server = past.accepted.as_ref().map(server_of).ok_or_else(not_enrolled)?;
+    let order = RenewOrder { patience: Duration::from_secs(args.wait) };
+    let done = perform(place, journal, past, server, Event::Renew(order))?;
+    output::done(manner, &done, &current_status(place)?);
+    Ok(())
+}
+
+/// `muster-agent status`.
+///
+/// # Errors
+/// [`Failure`] when the state directory cannot be read.
+pub fn status(place: &Place, manner: Manner) -> Result<(), Failure> {
+    let past = place.past()?;
+    place.agree_on_root(&past)?;
+    output::status(manner, &status::report(&past, &place.held(&past)?));
+    Ok(())
+}
+
+/// The server that this device accepted.
+pub(super) fn server_of(accepted: &Accepted) -> Server {
+    Server { host: accepted.host.clone(), port: accepted.port, root_spki: accepted.root_spki }
+}
+
+/// Runs `future` to its end on this thread.
+///
+/// # Errors
+/// [`Failure::Runtime`] when the runtime does not start.
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let output = runtime.block_on(future);
+    // A resolver that does not answer sits in a thread of its own; nobody waits for it.
+    runtime.shutdown_background();
+    Ok(output)
+}
+
+fn perform(place: &Place, journal: Journal, past: Past, server: Server, first: Event) -> Result<Done, Failure> {
+    let held = place.held(&past)?;
+    let mut agent = Agent::new(past, held);
+    let mut hands = Hands::new(place.clone(), journal, server, Clock::system());
+    block_on(hands.drive(&mut agent, first))?
+}
+
+fn current_status(place: &Place) -> Result<status::Status, Failure> {
+    let past = place.past()?;
+    Ok(status::report(&past, &place.held(&past)?))
+}
+
+/// The enrolment string, from wherever the command line says. No message about it ever repeats any of it.
+fn read_string(args: &cli::Enroll) -> Result<EnrollmentString, Failure> {
+    let source = args.source.as_deref().unwrap_or("-");
+    let bytes = if args.insecure_argv {
+        Zeroizing::new(source.as_bytes().to_vec())
+    } else if source.starts_with("muster:") {
+        return Err(Failure::OnCommandLine);
+    } else if source == "-" {
+        if io::stdin().is_terminal() {
+            eprintln!("muster-agent: paste the enrolment string, then press Enter and Ctrl-D");
+        }
+        read_source(io::stdin().lock())?
+    } else {
+        match File::open(source) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::NoSource { name: source.to_owned() });
+            }
+            opened => read_source(opened.map_err(Failure::Source)?)?,
+        }
+    };
+    let not_text = |_| Failure::Source(io::ErrorKind::InvalidData.into());
+    EnrollmentString::parse(std::str::from_utf8(&bytes).map_err(not_text)?).map_err(Failure::NotEnrolment)
+}
+
+fn read_source(source: impl Read) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    files::read_capped(source, STRING_CAP).map(Zeroizing::new).map_err(Failure::Source)
+}
+
+/// A digest as `muster init` prints it, in either spelling.
+fn read_digest(text: &str) -> Result<Sha256Digest, Failure> {
+    let lower = text.trim().to_ascii_lowercase();
+    lower.parse().or_else(|_| Sha256Digest::from_base64url(text.trim())).map_err(|_| Failure::NotDigest)
+}

@@ -1,0 +1,143 @@
+//! Why a command failed, whichever part of the agent it was, as one sentence, one remedy and one exit code.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use muster_wire::enrollment::EnrollmentError;
+use muster_wire::problem::Exit;
+
+use super::files::FileError;
+use super::journal::JournalError;
+use super::keystore::KeystoreError;
+use super::lock::LockError;
+use crate::core::Refusal;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The core decided so.
+    #[error(transparent)]
+    Refusal(#[from] Box<Refusal>),
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// Another agent is at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The file named on the command line does not exist.
+    #[error("there is no file {name}")]
+    NoSource {
+        /// Its name.
+        name: String,
+    },
+    /// The enrolment string could not be read from where it should be.
+    #[error("cannot read the enrolment string")]
+    Source(#[source] std::io::Error),
+    /// The enrolment string is none.
+    #[error("this is no enrolment string")]
+    NotEnrolment(#[source] EnrollmentError),
+    /// The enrolment string stands on the command line.
+    #[error("an enrolment string on the command line can be read by every user of this machine")]
+    OnCommandLine,
+    /// `--auth` is no digest.
+    #[error("--auth is no SHA-256 digest")]
+    NotDigest,
+    /// A path cannot be made absolute, or is not text.
+    #[error("the path {path} cannot be used")]
+    Path {
+        /// The path.
+        path: String,
+    },
+    /// The runtime did not start.
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+    /// `doctor` found something.
+    #[error("{failed} of {checks} checks failed")]
+    Unwell {
+        /// How many checks failed.
+        failed: usize,
+        /// Of how many.
+        checks: usize,
+    },
+}
+
+impl Failure {
+    /// A stable word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refusal(refusal) => refusal.code(),
+            Self::File(_) | Self::Source(_) | Self::Path { .. } | Self::Lock(LockError::File(_)) => "file",
+            Self::Journal(JournalError::Damaged { .. }) => "journal_damaged",
+            Self::Journal(_) => "journal",
+            Self::Keystore(KeystoreError::Serial(_)) => "serial_malformed",
+            Self::Keystore(_) => "identity",
+            Self::Lock(LockError::Held { .. }) => "locked",
+            Self::NoSource { .. } => "not_found",
+            Self::NotEnrolment(_) => "enrolment_malformed",
+            Self::OnCommandLine => "enrolment_on_command_line",
+            Self::NotDigest => "digest_malformed",
+            Self::Runtime(_) => "internal",
+            Self::Unwell { .. } => "unwell",
+        }
+    }
+
+    /// How the process ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refusal(refusal) => refusal.exit(),
+            Self::NoSource { .. } => Exit::NotFound,
+            Self::Keystore(KeystoreError::Serial(_))
+            | Self::Source(_)
+            | Self::NotEnrolment(_)
+            | Self::OnCommandLine
+            | Self::NotDigest
+            | Self::Path { .. } => Exit::Usage,
+            Self::File(_)
+            | Self::Journal(_)
+            | Self::Keystore(_)
+            | Self::Lock(_)
+            | Self::Runtime(_)
+            | Self::Unwell { .. } => Exit::Failed,
+        }
+    }
+
+    /// What the person at the device should do.
+    pub fn remedy(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Refusal(refusal) => return refusal.remedy(),
+            Self::File(error) | Self::Lock(LockError::File(error)) => error.remedy(),
+            Self::Journal(error) => error.remedy(),
+            Self::Keystore(error) => error.remedy(),
+            Self::Lock(LockError::Held { .. }) => "wait until it is done, then run the same command again",
+            Self::NoSource { .. } => "name the file that holds the enrolment string, or `-` for standard input",
+            Self::Source(_) => "give it in a file of one line, or on standard input",
+            Self::NotEnrolment(_) => "copy the whole string, as `muster token create` printed it",
+            Self::OnCommandLine => {
+                "put it in a file or pass `-` and standard input; or add --insecure-argv if nobody else is here"
+            }
+            Self::NotDigest => "give the 64 hexadecimal digits or the 43 characters that `muster init` printed",
+            Self::Path { .. } => "name an existing place with --state-dir or --root",
+            Self::Runtime(_) => "check the limits on open files and memory, then run the same command again",
+            Self::Unwell { .. } => "follow the remedies above",
+        })
+    }
+
+    /// The failure and its causes in one line.
+    pub fn sentence(&self) -> String {
+        let mut sentence = self.to_string();
+        let mut cause = self.source();
+        while let Some(current) = cause {
+            sentence.push_str(": ");
+            sentence.push_str(&current.to_string());
+            cause = current.source();
+        }
+        sentence
+    }
+}

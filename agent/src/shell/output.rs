@@ -1,0 +1,126 @@
+//! What a command prints: a few aligned lines for people, one JSON document for machines. Errors go to stderr.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::doctor::Check;
+use super::failure::Failure;
+use crate::core::Done;
+use crate::core::status::Status;
+
+/// A line for whoever reads; when nobody reads any more, that is no reason to fail.
+macro_rules! say {
+    ($($line:tt)*) => { let _ = writeln!(std::io::stdout(), $($line)*); };
+}
+
+/// The same for errors.
+macro_rules! say_err {
+    ($($line:tt)*) => { let _ = writeln!(std::io::stderr(), $($line)*); };
+}
+
+/// For whom to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// For a person.
+    Text,
+    /// For a program: JSON.
+    Json,
+}
+
+/// What `enroll` and `renew` have done, and how things stand now.
+pub fn done(manner: Manner, done: &Done, status: &Status) {
+    match manner {
+        Manner::Json => {
+            #[derive(Serialize)]
+            struct Answer<'a> {
+                outcome: &'static str,
+                #[serde(flatten)]
+                status: &'a Status,
+            }
+            print_json(&Answer { outcome: done.outcome.as_str(), status });
+        }
+        Manner::Text => {
+            say!("{}", done.outcome.sentence());
+            print_status(status);
+        }
+    }
+}
+
+/// How things stand.
+pub fn status(manner: Manner, status: &Status) {
+    match manner {
+        Manner::Json => print_json(status),
+        Manner::Text => print_status(status),
+    }
+}
+
+/// What `doctor` found.
+pub fn checks(manner: Manner, checks: &[Check]) {
+    match manner {
+        Manner::Json => print_json(&json!({ "ok": checks.iter().all(|check| !check.has_failed()), "checks": checks })),
+        Manner::Text => {
+            let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+            for check in checks {
+                say!("{:7} {:width$}  {}", check.state.as_str(), check.name, check.detail);
+                if let Some(remedy) = &check.remedy {
+                    say!("{:7} {:width$}  → {remedy}", "", "");
+                }
+            }
+        }
+    }
+}
+
+/// Why the command failed, and what to do.
+pub fn failure(manner: Manner, failure: &Failure) {
+    match manner {
+        Manner::Json => {
+            let error = json!({
+                "error": {
+                    "code": failure.code(),
+                    "detail": failure.sentence(),
+                    "remedy": failure.remedy(),
+                    "exit": failure.exit() as u8,
+                }
+            });
+            say_err!("{error}");
+        }
+        Manner::Text => {
+            say_err!("muster-agent: {}", failure.sentence());
+            say_err!("  what to do: {}", failure.remedy());
+        }
+    }
+}
+
+fn print_status(status: &Status) {
+    let none = || "-".to_owned();
+    let certificate = status.certificate.as_ref();
+    let rows = [
+        ("device", status.device.map_or_else(none, |device| device.to_string())),
+        ("state", status.state.clone()),
+        ("server", status.server.clone().unwrap_or_else(none)),
+        ("certificate", certificate.map_or_else(none, |c| c.serial.clone())),
+        ("valid until", certificate.map_or_else(none, |c| c.not_after.to_string())),
+        ("authority", status.authority_version.map_or_else(none, |version| format!("version {version}"))),
+        ("last contact", status.last_contact.map_or_else(none, |at| at.to_string())),
+        ("root", status.root.clone().unwrap_or_else(none)),
+    ];
+    for (name, value) in rows {
+        say!("{name:13} {value}");
+    }
+    if status.renewal_unfinished {
+        say!("a renewal was interrupted; `muster-agent renew` takes it up");
+    }
+}
+
+fn print_json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            say!("{text}");
+        }
+        Err(error) => {
+            say_err!("muster-agent: cannot print the answer: {error}");
+        }
+    }
+}
