@@ -3,6 +3,7 @@
 //! A task is one file; what it may assume about the machine is in its header. Tasks print what they do, one
 //! headline per step, and end with exit code 0 (done), 1 (red) or 2 (usage).
 
+mod bench;
 mod ci;
 mod demo;
 mod deny;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   ci                                                    the whole proof of a change; what .ci/run calls
   test [--stories | --attacks] [--repeat N] [NAME]      every test; installs what they use
   demo [--keep] [--json]                                builds both programs and runs `muster demo`
+  bench [--json FILE]                                   figures beside gates and targets
   layers                                                file and line of every forbidden arrow
   advisories --db DIR                                   dependencies against a checkout of RustSec's database";
 
@@ -43,6 +45,7 @@ fn run(task: &str, arguments: &[String]) -> Result<(), Failure> {
         ("ci", []) => ci::run(&workspace),
         ("test", _) => test::run(&workspace, arguments),
         ("demo", _) => demo::run(&workspace, arguments),
+        ("bench", _) => bench::run(&workspace, arguments),
         ("layers", []) => layers::run(&workspace),
         ("advisories", _) => deny::advisories(&workspace, arguments),
         _ => Err(Failure::Usage { text: USAGE.to_owned() }),

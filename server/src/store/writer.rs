@@ -84,12 +84,14 @@ pub(super) struct Submission {
     pub(super) submitted: Instant,
 }
 
-/// A judged batch whose caller still waits.
-struct Judged {
-    caller: oneshot::Sender<Answer>,
+/// Who waits for an answer, and since when.
+struct Caller {
+    answer: oneshot::Sender<Answer>,
     submitted: Instant,
-    answer: Answer,
 }
+
+/// The store has failed, and everyone has been told.
+struct Failed;
 
 /// The writer's own state.
 pub(super) struct Writer {
@@ -106,26 +108,21 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until every handle is gone or the store fails, then closes the engine and says how it ended.
     pub(super) fn run(mut self, ended: &watch::Sender<Option<Result<(), CommitError>>>) {
-        let wrote = catch_unwind(AssertUnwindSafe(|| self.write_all()));
-        let reason = match wrote {
-            Ok(Ok(())) => self.shared.engine.close().err().map(describe),
-            Ok(Err(error)) => Some(describe(error)),
-            Err(_) => Some("the writer panicked".to_owned()),
-        };
-        let end = match reason {
-            None => Ok(()),
-            Some(reason) => {
-                self.shared.fail(reason);
+        let end = match self.write_all().map(|()| self.shared.engine.close()) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.shared.fail(describe(&error));
                 Err(CommitError::Unknown)
             }
+            Err(Failed) => Err(CommitError::Unknown),
         };
         ended.send_replace(Some(end));
-        for late in self.queue.iter() {
+        for late in &self.queue {
             let _gone = late.answer.send(Err(CommitError::Unknown));
         }
     }
 
-    fn write_all(&mut self) -> Result<(), EngineError> {
+    fn write_all(&mut self) -> Result<(), Failed> {
         while let Ok(first) = self.queue.recv() {
             let group = self.gather(first);
             self.shared.counters.queued.fetch_sub(group.len() as u64, Ordering::Relaxed);
@@ -159,30 +156,48 @@ impl Writer {
         young >= CROWD && young > here
     }
 
-    fn write_group(&mut self, group: Vec<Submission>) -> Result<(), EngineError> {
+    /// Writes a group and answers its callers. They hear of a failure only once nobody can read any more.
+    fn write_group(&mut self, group: Vec<Submission>) -> Result<(), Failed> {
+        let split = |Submission { batch, answer, submitted }| (Caller { answer, submitted }, batch);
+        let (callers, batches): (Vec<Caller>, Vec<Batch>) = group.into_iter().map(split).unzip();
+        let reason = match catch_unwind(AssertUnwindSafe(|| self.write_batches(batches))) {
+            Ok(Ok(answers)) => {
+                self.answer(callers, answers);
+                return Ok(());
+            }
+            Ok(Err(error)) => describe(&error),
+            Err(_) => "the writer panicked".to_owned(),
+        };
+        self.shared.fail(reason);
+        for caller in callers {
+            let _gone = caller.answer.send(Err(CommitError::Unknown));
+        }
+        Err(Failed)
+    }
+
+    /// Judges `batches` one after the other and writes what was accepted; their answers, in order.
+    fn write_batches(&mut self, batches: Vec<Batch>) -> Result<Vec<Answer>, EngineError> {
         let shared = Arc::clone(&self.shared);
         let space = self.space();
         let mut round = Round::new(shared.engine.as_ref(), self.collections, self.version);
-        let mut judged = Vec::with_capacity(group.len());
-        for Submission { batch, answer: caller, submitted } in group {
-            let answer = if space.refuses(batch.urgency) {
-                Err(CommitError::NoSpace)
-            } else {
-                match round.accept(batch, self.ledger.as_mut()) {
-                    Ok(committed) => Ok(committed),
-                    Err(Refusal::Answer(refusal)) => Err(refusal),
-                    Err(Refusal::Engine(error)) => return Err(error),
-                }
-            };
-            judged.push(Judged { caller, submitted, answer });
+        let mut answers = Vec::with_capacity(batches.len());
+        for batch in batches {
+            if space.refuses(batch.urgency) {
+                answers.push(Err(CommitError::NoSpace));
+                continue;
+            }
+            match round.accept(batch, self.ledger.as_mut()) {
+                Ok(committed) => answers.push(Ok(committed)),
+                Err(Refusal::Answer(refusal)) => answers.push(Err(refusal)),
+                Err(Refusal::Engine(error)) => return Err(error),
+            }
         }
-        if round.accepted() > 0 {
+        let accepted = round.accepted();
+        if accepted > 0 {
             self.version = round.version();
-            let accepted = round.accepted();
             self.persist(&round.finish().into(), accepted)?;
         }
-        self.answer(judged);
-        Ok(())
+        Ok(answers)
     }
 
     /// Writes and syncs `changes`; readers see them only afterwards.
@@ -210,12 +225,12 @@ impl Writer {
         })
     }
 
-    /// Answers everyone. Refusals wait for the sync too: they may rest on a batch of the same round.
-    fn answer(&self, judged: Vec<Judged>) {
+    /// Answers everyone. Refusals waited for the sync too: they may rest on a batch of the same round.
+    fn answer(&self, callers: Vec<Caller>, answers: Vec<Answer>) {
         let counters = &self.shared.counters;
-        for Judged { caller, submitted, answer } in judged {
+        for (caller, answer) in callers.into_iter().zip(answers) {
             match &answer {
-                Ok(_) => counters.answered(submitted.elapsed()),
+                Ok(_) => counters.answered(caller.submitted.elapsed()),
                 Err(CommitError::Conflict { .. }) => {
                     counters.conflicts.fetch_add(1, Ordering::Relaxed);
                 }
@@ -224,7 +239,7 @@ impl Writer {
                 }
                 Err(_) => {}
             }
-            let _gone = caller.send(answer);
+            let _gone = caller.answer.send(answer);
         }
     }
 
@@ -281,9 +296,9 @@ impl Space {
 }
 
 /// An error with its causes, in one line.
-fn describe(error: EngineError) -> String {
+fn describe(error: &EngineError) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(source) = cause {
         text = format!("{text}: {source}");
         cause = source.source();

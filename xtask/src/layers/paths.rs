@@ -15,7 +15,7 @@ pub(crate) enum Spelling {
     Import,
     /// In an expression, a type, a pattern, a macro or an attribute.
     Inline,
-    /// No path of its own: a `#[path]` attribute on a module.
+    /// No path of its own: a `#[path]` attribute that leads out of the directory.
     PathAttribute,
 }
 
@@ -34,14 +34,33 @@ pub(crate) struct Mention {
 
 /// Every path in `file`, which is the module `module` of the crate called `crate_name` in paths.
 pub(crate) fn mentions(file: &syn::File, crate_name: &str, module: &[String]) -> Vec<Mention> {
-    let mut reader = Reader { crate_name, module: module.to_vec(), found: Vec::new() };
+    let mut reader = Reader { crate_name, module: module.to_vec(), depth: 0, found: Vec::new() };
     reader.visit_file(file);
     reader.found
+}
+
+/// The modules at the top of `file` whose text is a neighbour in the same directory: (file name, module).
+pub(crate) fn adoptions(file: &syn::File) -> Vec<(String, String)> {
+    let modules =
+        file.items.iter().filter_map(|item| if let syn::Item::Mod(item) = item { Some(item) } else { None });
+    modules.filter_map(|item| neighbour(item).map(|name| (name, item.ident.to_string()))).collect()
+}
+
+/// The file in the same directory that `#[path]` names, if it does.
+fn neighbour(item: &syn::ItemMod) -> Option<String> {
+    let named = |attribute: &syn::Attribute| {
+        let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
+        let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else { return None };
+        pair.path.is_ident("path").then(|| text.value())
+    };
+    item.attrs.iter().find_map(named).filter(|name| !name.contains(['/', '\\']))
 }
 
 struct Reader<'a> {
     crate_name: &'a str,
     module: Vec<String>,
+    /// Inline modules around the place that is being read.
+    depth: usize,
     found: Vec<Mention>,
 }
 
@@ -186,7 +205,9 @@ fn is_path_separator(trees: &[TokenTree], at: usize) -> bool {
 impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         for attribute in &item.attrs {
-            if attribute.path().is_ident("path") {
+            // Within an inline module the same name would lead to another directory.
+            let stays = self.depth == 0 && neighbour(item).is_some();
+            if attribute.path().is_ident("path") && !stays {
                 let line = attribute.span().start().line;
                 self.found.push(Mention {
                     line,
@@ -197,7 +218,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             }
         }
         self.module.push(item.ident.to_string());
+        self.depth += 1;
         visit::visit_item_mod(self, item);
+        self.depth -= 1;
         self.module.pop();
     }
 

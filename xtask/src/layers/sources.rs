@@ -5,6 +5,7 @@ use super::paths::{self, Mention, Spelling};
 use super::rules::{CLOCK_READS, CLOCK_TYPES, CrateRule, Purity, RoomRule};
 use super::{Findings, Violation};
 use crate::task::Failure;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Adds every forbidden arrow in the sources of `member`.
@@ -14,27 +15,41 @@ pub(crate) fn check(root: &Path, member: &Member, findings: &mut Findings) -> Re
         return Ok(());
     }
     let source_root = member.directory.join("src");
+    let mut sources = Vec::new();
     for file in rust_files(&root.join(&source_root))? {
         findings.files += 1;
         let within = file.strip_prefix(root.join(&source_root)).unwrap_or(&file).to_owned();
-        let shown = source_root.join(&within);
         let text = std::fs::read_to_string(&file).map_err(Failure::file(&file))?;
         let parsed = syn::parse_file(&text).map_err(|cause| {
-            let line = cause.span().start().line;
-            Failure::red(
-                format!("{}:{line}: {cause}", shown.display()),
-                "mend the file; rustc cannot read it either",
-            )
+            let at = format!("{}:{}", source_root.join(&within).display(), cause.span().start().line);
+            Failure::red(format!("{at}: {cause}"), "mend the file; rustc cannot read it either")
         })?;
-        let place = Place::of(&within);
-        let mentions = paths::mentions(&parsed, &rule.path_name(), &place.module);
-        judge(rule, &place, &shown, &mentions, findings);
+        sources.push((within, parsed));
+    }
+    let adopted = adopted(&sources);
+    for (within, parsed) in &sources {
+        let place = adopted.get(within).cloned().unwrap_or_else(|| Place::of(within));
+        let mentions = paths::mentions(parsed, &rule.path_name(), &place.module);
+        judge(rule, &place, &source_root.join(within), &mentions, findings);
     }
     Ok(())
 }
 
+/// Files that a neighbour in the same directory takes in by `#[path]`, with the place they have there.
+fn adopted(sources: &[(PathBuf, syn::File)]) -> BTreeMap<PathBuf, Place> {
+    let mut found = BTreeMap::new();
+    for (within, parsed) in sources {
+        for (name, module) in paths::adoptions(parsed) {
+            let mut place = Place::of(within);
+            place.module.push(module);
+            found.insert(within.with_file_name(name), place);
+        }
+    }
+    found
+}
+
 /// Where a file stands in its crate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     /// Module path from the crate's root; empty for `lib.rs` and `main.rs`.
     module: Vec<String>,
@@ -78,7 +93,10 @@ fn judge(rule: &CrateRule, place: &Place, shown: &Path, mentions: &[Mention], fi
     let pure = rule.purity == Purity::Pure || room.is_some_and(|room| room.purity == Purity::Pure);
     for mention in mentions {
         if mention.spelling == Spelling::PathAttribute {
-            complain(mention.line, "`#[path]` hides which room a file belongs to".to_owned());
+            complain(
+                mention.line,
+                "`#[path]` to another directory hides which room a file belongs to".to_owned(),
+            );
         }
         if let Some(room) = room
             && let Some(what) = forbidden_arrow(rule, room, mention)

@@ -168,7 +168,8 @@ fn nothing_hides_behind_the_root_a_path_attribute_or_an_unknown_room() {
         ("use super::super as root;", "imports the crate's root"),
         ("use crate::{self as root};", "imports the crate's root"),
         ("extern crate self as root;", "imports the crate's root"),
-        ("#[path = \"../http/est.rs\"] mod est;", "`#[path]` hides"),
+        ("#[path = \"../http/est.rs\"] mod est;", "`#[path]` to another directory hides"),
+        ("mod inner { #[path = \"est.rs\"] mod est; }", "`#[path]` to another directory hides"),
     ] {
         let found = fixture.with("muster-server/src/store/deep.rs", text);
         assert!(
@@ -180,6 +181,24 @@ fn nothing_hides_behind_the_root_a_path_attribute_or_an_unknown_room() {
     assert!(
         found.iter().any(|found| found.contains("room `utils` of muster-server has no rule")),
         "{found:?}"
+    );
+}
+
+#[test]
+fn a_neighbour_taken_in_by_path_stands_where_it_was_taken_in() {
+    let fixture = Fixture::clean();
+    fixture.write(
+        "muster-server/src/store/writer.rs",
+        "#[cfg(test)]\n#[path = \"writer_tests.rs\"]\nmod tests;\n",
+    );
+    let neighbour = "muster-server/src/store/writer_tests.rs";
+    assert_eq!(fixture.with(neighbour, "use super::*;\nuse super::super::key;\n"), Vec::<String>::new());
+    let found = fixture.with(neighbour, "use super::super::super::http::est;\n");
+    assert_eq!(found.len(), 1);
+    assert!(
+        found
+            .iter()
+            .all(|found| found.starts_with(&format!("{neighbour}:1: `store` may not name `http::est`")))
     );
 }
 
