@@ -1,0 +1,296 @@
+//! `muster device`: the devices, one at a time or all of them.
+//!
+//! A device is named by its id or by its serial number; a serial that several lives share is refused with the
+//! ids to choose from.
+
+use super::client::Client;
+use super::confirm::{Intent, Verdict, consent};
+use super::error::Error;
+use super::table::{Column, column, value_at};
+use super::{Context, audit};
+use clap::{Args, Subcommand, ValueEnum};
+use muster_wire::id::DeviceId;
+use muster_wire::problem::Exit;
+use serde_json::{Value, json};
+
+/// The commands about devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// List devices
+    List(ListArgs),
+    /// Show one device
+    Show(Device),
+    /// Show everything that was ever done to a device or refused to it
+    History(Device),
+    /// Say which rule refused a device, and what would make it pass
+    Explain(Device),
+    /// Let a device in that waits for approval
+    Approve(Device),
+    /// End a device's certificate at every door; there is no way back
+    Revoke(RevokeArgs),
+}
+
+/// A device, by name.
+#[derive(Args, Debug)]
+pub struct Device {
+    /// Id or serial number of the device
+    #[arg(value_name = "D")]
+    pub device: String,
+}
+
+/// What `muster device list` takes.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Only devices with this value of state, profile, site, owner or serial; may be given again
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = filter)]
+    pub filters: Vec<(String, String)>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// What `muster device revoke` takes.
+#[derive(Args, Debug)]
+pub struct RevokeArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
+    /// Why, as it will stand in the CRL
+    #[arg(long, value_enum, value_name = "R")]
+    pub reason: Reason,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Why a certificate is revoked (RFC 5280 §5.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Reason {
+    /// No reason is given
+    Unspecified,
+    /// The private key is, or may be, in wrong hands
+    KeyCompromise,
+    /// The device belongs to somebody else now
+    AffiliationChanged,
+    /// Another certificate took its place
+    Superseded,
+    /// The device is no longer needed
+    CessationOfOperation,
+    /// What it was allowed is taken from it
+    PrivilegeWithdrawn,
+}
+
+/// What a listing may be filtered by.
+const FILTERS: &[&str] = &["state", "profile", "site", "owner", "serial"];
+
+const LISTING: &[Column] = &[
+    column("ID", "/id"),
+    column("SERIAL", "/serial"),
+    column("STATE", "/state"),
+    column("PROFILE", "/profile"),
+    column("SITE", "/site"),
+    column("CERTIFICATE", "/certificate/status"),
+    column("UNTIL", "/certificate/not_after"),
+];
+
+const RECORD: &[Column] = &[
+    column("id", "/id"),
+    column("name", "/spiffe"),
+    column("asset", "/asset"),
+    column("serial", "/serial"),
+    column("state", "/state"),
+    column("retirement", "/retirement"),
+    column("phase", "/phase"),
+    column("profile", "/profile"),
+    column("site", "/site"),
+    column("owner", "/owner"),
+    column("labels", "/labels"),
+    column("connected", "/connected"),
+    column("certificate", "/certificate/status"),
+    column("  serial", "/certificate/serial"),
+    column("  sha256", "/certificate/sha256"),
+    column("  not after", "/certificate/not_after"),
+    column("generation", "/generation"),
+    column("posture", "/posture/verdict"),
+    column("created", "/created_at"),
+    column("changed", "/changed_at"),
+];
+
+const EXPLANATION: &[Column] = &[
+    column("code", "/code"),
+    column("rule", "/rule"),
+    column("field", "/field"),
+    column("remedy", "/remedy"),
+];
+
+/// Runs one of the commands about devices.
+///
+/// # Errors
+/// Whatever the server refuses or the way there does not allow.
+pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Error> {
+    let client = context.client()?;
+    match command {
+        DeviceCommand::List(args) => list(context, &client, &args).await?,
+        DeviceCommand::Show(Device { device }) => {
+            let id = resolve(&client, &device).await?;
+            context.out.item(&client.get(&["v1", "devices", &id], &[]).await?, RECORD)?;
+        }
+        DeviceCommand::History(Device { device }) => {
+            let id = resolve(&client, &device).await?;
+            let items = client.list(&["v1", "devices", &id, "history"], &[], None).await?;
+            audit::print(context, items, "Nothing is recorded about this device.")?;
+        }
+        DeviceCommand::Explain(Device { device }) => {
+            let id = resolve(&client, &device).await?;
+            let item = client.get(&["v1", "devices", &id, "explain"], &[]).await?;
+            explain(context, &item)?;
+        }
+        DeviceCommand::Approve(Device { device }) => {
+            let id = resolve(&client, &device).await?;
+            let item = client.post(&["v1", "devices", &format!("{id}:approve")], &json!({})).await?;
+            context.out.item(&item, RECORD)?;
+        }
+        DeviceCommand::Revoke(args) => revoke(context, &client, &args).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(context: &Context, client: &Client, args: &ListArgs) -> Result<(), Error> {
+    let query: Vec<(&str, &str)> =
+        args.filters.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let items = client.list(&["v1", "devices"], &query, args.limit).await?;
+    let nothing = if query.is_empty() {
+        "No devices. `muster token create --profile P` makes a token for the first."
+    } else {
+        "No device matches."
+    };
+    context.out.items(items, LISTING, nothing)
+}
+
+fn explain(context: &Context, item: &Value) -> Result<(), Error> {
+    if !context.out.is_json() && item.get("code").is_none_or(Value::is_null) {
+        return context.out.line("Nothing refuses this device.");
+    }
+    context.out.item(item, EXPLANATION)
+}
+
+async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    let target = client.get(&["v1", "devices", &id], &[]).await?;
+    let reason = args.reason.as_str();
+    let consequence = format!(
+        "Device {id} (serial {}, profile {}, {}) will be retired without proof: its certificate opens no door any \
+         more, nothing is wiped, and there is no way back. One operator's credential can do this.",
+        value_at(&target, "/serial"),
+        value_at(&target, "/profile"),
+        value_at(&target, "/state"),
+    );
+    let intent = Intent { action: "device.revoke", consequence, target: &target };
+    if consent(context, &intent, args.dry_run)? == Verdict::Go {
+        let item =
+            client.post(&["v1", "devices", &format!("{id}:revoke")], &json!({"reason": reason})).await?;
+        context.out.item(&item, RECORD)?;
+    }
+    Ok(())
+}
+
+/// The id of the device called `name`, which may be its serial number.
+async fn resolve(client: &Client, name: &str) -> Result<String, Error> {
+    if let Ok(id) = name.parse::<DeviceId>() {
+        return Ok(id.to_string());
+    }
+    let found = client.list(&["v1", "devices"], &[("serial", name)], Some(10)).await?;
+    choose(name, &found)
+}
+
+/// The one device among those with the serial number `serial`: the only one, or the only one not retired.
+fn choose(serial: &str, found: &[Value]) -> Result<String, Error> {
+    let id = |device: &Value| device.get("id").and_then(Value::as_str).map(str::to_owned);
+    let open = |device: &&Value| device.get("state").and_then(Value::as_str) != Some("retired");
+    let open: Vec<&Value> = found.iter().filter(open).collect();
+    let one = match (found, open.as_slice()) {
+        ([one], _) => id(one),
+        (_, [one]) => id(one),
+        ([], _) => None,
+        _ => {
+            let ids: Vec<String> = found.iter().filter_map(id).collect();
+            return Err(Error::usage(
+                format!("Several devices have had the serial number {serial}: {}", ids.join(", ")),
+                "Name one by its id.",
+            ));
+        }
+    };
+    one.ok_or_else(|| {
+        Error::not_found(
+            format!("No device has the id or serial number {serial}"),
+            "Look for it with `muster device list`.",
+        )
+    })
+}
+
+/// `key=value` with a key that listings can be filtered by.
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = super::token::key_value(text)?;
+    if FILTERS.contains(&key.as_str()) {
+        return Ok((key, value));
+    }
+    Err(format!("the key is one of {}", FILTERS.join(", ")))
+}
+
+impl Reason {
+    /// The reason as the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "key_compromise",
+            Self::AffiliationChanged => "affiliation_changed",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessation_of_operation",
+            Self::PrivilegeWithdrawn => "privilege_withdrawn",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(id: &str, state: &str) -> Value {
+        json!({"id": id, "state": state})
+    }
+
+    #[test]
+    fn a_serial_number_names_its_open_life() {
+        assert_eq!(choose("S", &[life("a", "retired"), life("b", "active")]).unwrap(), "b");
+        assert_eq!(choose("S", &[life("a", "retired")]).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_serial_number_of_several_lives_is_no_name() {
+        let error = choose("S", &[life("a", "active"), life("b", "pending")]).unwrap_err();
+        assert_eq!(error.exit() as u8, 2);
+        assert!(error.to_string().contains("a, b"));
+        assert!(choose("S", &[life("a", "retired"), life("b", "retired")]).is_err());
+    }
+
+    #[test]
+    fn a_serial_number_of_no_device_is_not_found() {
+        assert_eq!(choose("S", &[]).unwrap_err().exit() as u8, 4);
+    }
+
+    #[test]
+    fn reasons_are_spelled_on_the_command_line_as_in_the_api() {
+        for reason in Reason::value_variants() {
+            assert_eq!(reason.to_possible_value().unwrap().get_name(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn filters_come_from_a_closed_list() {
+        assert_eq!(filter("site=a=b"), Ok(("site".into(), "a=b".into())));
+        for text in ["colour=red", "state", "state=", "=x"] {
+            assert!(filter(text).is_err(), "{text}");
+        }
+    }
+}

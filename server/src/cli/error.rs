@@ -1,0 +1,337 @@
+//! How a command fails: one sentence, what to do next, an exit code.
+//!
+//! A failure is the server's problem document, passed on as it came, or one of our own. People read it as two
+//! lines on standard error; with `--json` it is a problem document there, ours being shaped like the server's.
+
+use muster_wire::problem::{Code, Exit, Problem};
+use serde_json::{Value, json};
+use std::error::Error as StdError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line asks for something that cannot be.
+    #[error("{what}")]
+    Usage {
+        /// One sentence.
+        what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// A rule on this side refused.
+    #[error("{what}")]
+    Refused {
+        /// One sentence.
+        what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// The thing named is not there.
+    #[error("{what}")]
+    NotFound {
+        /// One sentence.
+        what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// It was tried and did not succeed.
+    #[error("{what}")]
+    Failed {
+        /// One sentence.
+        what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// The server does not answer.
+    #[error("The server at {server} cannot be reached")]
+    Unreachable {
+        /// The address that was tried.
+        server: String,
+        /// What the connection said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// There is no running server to talk to.
+    #[error("{what}")]
+    NotRunning {
+        /// One sentence.
+        what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// The other side showed a certificate that does not lead to the pinned root.
+    #[error("The server at {server} is not the one this credential belongs to")]
+    WrongServer {
+        /// The address that was tried.
+        server: String,
+        /// What the handshake said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The server refused and said why.
+    #[error("{}", sentence(.problem))]
+    Problem {
+        /// What it said.
+        problem: Box<Problem>,
+        /// How long to wait before another attempt, in seconds.
+        retry_after_s: Option<u64>,
+    },
+    /// The server answered with something that this program does not understand.
+    #[error("The server at {server} answered {status} with {what}")]
+    Answer {
+        /// The address that was asked.
+        server: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the body was.
+        what: String,
+    },
+    /// A file or directory could not be worked with.
+    #[error("Cannot {verb} {}", .path.display())]
+    File {
+        /// What was tried, as a verb: `read`, `write`.
+        verb: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output could not be written to.
+    #[error("Cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    /// The command line asks for something that cannot be.
+    pub fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Usage { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A rule on this side refused.
+    pub fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Refused { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// The thing named is not there.
+    pub fn not_found(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::NotFound { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// It was tried and did not succeed.
+    pub fn failed(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Failed { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// For `map_err`: `verb` was tried on `path`.
+    pub fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { verb, path, source }
+    }
+
+    /// How the command ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } => Exit::Usage,
+            Self::Refused { .. } | Self::WrongServer { .. } => Exit::Refused,
+            Self::NotFound { .. } => Exit::NotFound,
+            Self::Failed { .. } | Self::Output(_) => Exit::Failed,
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+            Self::File { .. } => Exit::Failed,
+            Self::Unreachable { .. } | Self::NotRunning { .. } => Exit::Unreachable,
+            Self::Problem { problem, .. } => problem.code.exit(),
+            Self::Answer { status, .. } => exit_of_status(*status),
+        }
+    }
+
+    /// Whether the reader of our output went away: `muster … | head` is no failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// What to do next.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Usage { remedy, .. }
+            | Self::Refused { remedy, .. }
+            | Self::NotFound { remedy, .. }
+            | Self::Failed { remedy, .. }
+            | Self::NotRunning { remedy, .. } => remedy.clone(),
+            Self::Unreachable { .. } => {
+                "Check that it runs and that the address is right; `muster doctor` looks at both.".into()
+            }
+            Self::WrongServer { .. } => {
+                "Do not go on: check --server and --credential, and whether somebody sits in between.".into()
+            }
+            Self::Problem { problem, retry_after_s: Some(seconds) } => {
+                format!("{} (Retry-After: {seconds} s)", problem.remedy)
+            }
+            Self::Problem { problem, retry_after_s: None } => problem.remedy.clone(),
+            Self::Answer { .. } => {
+                "Check that the address is the admin listener of a Muster server of this version.".into()
+            }
+            Self::File { source, .. } => remedy_of_io(source.kind()).into(),
+            Self::Output(_) => "Check where the output goes: a full disk, a closed pipe.".into(),
+        }
+    }
+
+    /// The failure in two lines for a person.
+    pub fn for_people(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            if !line.contains(&text) {
+                line = format!("{}: {text}", line.trim_end_matches('.'));
+            }
+            cause = inner.source();
+        }
+        if !line.ends_with(['.', '?', '!']) {
+            line.push('.');
+        }
+        format!("error: {}\nnext:  {}", super::table::plain(&line), super::table::plain(&self.remedy()))
+    }
+
+    /// The failure as a problem document.
+    pub fn for_machines(&self) -> Value {
+        if let Self::Problem { problem, .. } = self {
+            return serde_json::to_value(problem).unwrap_or_default();
+        }
+        let code = match self.exit() {
+            Exit::Usage => "usage",
+            Exit::Refused => "refused",
+            Exit::NotFound => "not_found",
+            Exit::Unreachable => "unreachable",
+            Exit::Done | Exit::Failed => "failed",
+        };
+        let mut detail = Vec::new();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            detail.push(inner.to_string());
+            cause = inner.source();
+        }
+        json!({
+            "type": format!("urn:muster:problem:{code}"),
+            "title": self.to_string(),
+            "detail": (!detail.is_empty()).then(|| detail.join(": ")),
+            "code": code,
+            "remedy": self.remedy(),
+            "exit": self.exit() as u8,
+        })
+    }
+}
+
+/// Title, detail and whatever helps to find the occurrence again, in one sentence.
+fn sentence(problem: &Problem) -> String {
+    let mut text = match &problem.detail {
+        Some(detail) => format!("{}: {detail}", problem.title.trim_end_matches('.')),
+        None => problem.title.clone(),
+    };
+    if let Some(field) = &problem.field {
+        text = format!("{} (field {field})", text.trim_end_matches('.'));
+    }
+    if let (Code::Internal, Some(id)) = (problem.code, &problem.request_id) {
+        text = format!("{} (request {id})", text.trim_end_matches('.'));
+    }
+    text
+}
+
+fn remedy_of_io(kind: io::ErrorKind) -> &'static str {
+    let told = [
+        (io::ErrorKind::NotFound, "Check the path."),
+        (
+            io::ErrorKind::PermissionDenied,
+            "Run it as the user who owns the path, or give that user the right.",
+        ),
+        (
+            io::ErrorKind::AlreadyExists,
+            "Nothing is overwritten: choose another name, or move the old one away.",
+        ),
+        (io::ErrorKind::StorageFull, "Free space on that file system, then run it again."),
+    ];
+    let found = told.iter().find(|(known, _)| *known == kind);
+    found.map_or("Look at the path and the system's message, then run it again.", |(_, remedy)| remedy)
+}
+
+/// The exit code for a status whose body said nothing that we understand.
+fn exit_of_status(status: u16) -> Exit {
+    match status {
+        404 => Exit::NotFound,
+        400 | 405 | 413 | 415 | 422 => Exit::Usage,
+        401 | 403 | 409 | 412 | 429 => Exit::Refused,
+        502..=504 => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(code: Code) -> Error {
+        Error::Problem {
+            problem: Box::new(Problem::new(code).with_detail("serial S-1")),
+            retry_after_s: None,
+        }
+    }
+
+    #[test]
+    fn a_problem_ends_with_the_exit_code_of_its_code() {
+        for code in Code::ALL {
+            assert_eq!(problem(*code).exit() as u8, code.exit_code(), "{code}");
+        }
+    }
+
+    #[test]
+    fn our_own_failures_have_the_documented_exit_codes() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let cases = [
+            (Error::usage("a", "b"), 2),
+            (Error::refused("a", "b"), 3),
+            (Error::WrongServer { server: "s".into(), source: Box::new(io()) }, 3),
+            (Error::not_found("a", "b"), 4),
+            (Error::file("read", Path::new("/x"))(io::ErrorKind::NotFound.into()), 4),
+            (Error::file("read", Path::new("/x"))(io::ErrorKind::PermissionDenied.into()), 1),
+            (Error::Unreachable { server: "s".into(), source: Box::new(io()) }, 5),
+            (Error::NotRunning { what: "a".into(), remedy: "b".into() }, 5),
+            (Error::failed("a", "b"), 1),
+            (Error::Answer { server: "s".into(), status: 404, what: "text".into() }, 4),
+            (Error::Answer { server: "s".into(), status: 502, what: "text".into() }, 5),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(error.exit() as u8, exit, "{error}");
+            assert_eq!(error.for_machines()["exit"], exit, "{error}");
+        }
+    }
+
+    #[test]
+    fn people_get_one_sentence_and_what_to_do_next() {
+        let text = problem(Code::ProfileUnknown).for_people();
+        assert_eq!(
+            text,
+            "error: There is no such profile: serial S-1.\nnext:  Choose one that `muster profile list` shows."
+        );
+    }
+
+    #[test]
+    fn the_cause_is_told_once() {
+        let error = Error::file("read", Path::new("/x/a.pub"))(io::Error::other("the disk is on fire"));
+        assert!(error.for_people().starts_with("error: Cannot read /x/a.pub: the disk is on fire.\n"));
+    }
+
+    #[test]
+    fn machines_get_the_servers_document_as_it_came() {
+        let document = problem(Code::Conflict).for_machines();
+        assert_eq!((&document["code"], &document["detail"]), (&json!("conflict"), &json!("serial S-1")));
+    }
+
+    #[test]
+    fn what_the_server_says_cannot_steer_the_terminal() {
+        let hostile = Problem::new(Code::Conflict).with_detail("\u{1b}[2Jgone");
+        let error = Error::Problem { problem: Box::new(hostile), retry_after_s: None };
+        assert!(!error.for_people().contains('\u{1b}'));
+    }
+}
