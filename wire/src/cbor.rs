@@ -369,6 +369,18 @@ impl<T: Cbor> Cbor for Option<T> {
     }
 }
 
+/// Opens a document of `expected` elements and reads its schema version.
+///
+/// The version is judged first: another version may well have another number of fields.
+pub(crate) fn open_document(input: &mut Reader<'_>, expected: u64) -> Result<(), CborError> {
+    let len = input.open_array()?;
+    let found = if len == 0 { SCHEMA } else { input.unsigned()? };
+    if found != SCHEMA {
+        return Err(CborError::Schema { found });
+    }
+    if len == expected { Ok(()) } else { Err(CborError::Length { expected }) }
+}
+
 /// Reads a byte string of exactly `N` bytes; `field` is named when it has another length.
 pub(crate) fn read_exact<const N: usize>(
     input: &mut Reader<'_>,
@@ -454,18 +466,7 @@ macro_rules! document {
             }
 
             fn read(input: &mut $crate::cbor::Reader<'_>) -> Result<Self, $crate::cbor::CborError> {
-                let len = input.open_array()?;
-                let expected = 1 + [$(stringify!($field)),+].len() as u64;
-                // The version is judged first: another version may well have another number of fields.
-                if len > 0 {
-                    let found = input.unsigned()?;
-                    if found != $crate::cbor::SCHEMA {
-                        return Err($crate::cbor::CborError::Schema { found });
-                    }
-                }
-                if len != expected {
-                    return Err($crate::cbor::CborError::Length { expected });
-                }
+                $crate::cbor::open_document(input, 1 + [$(stringify!($field)),+].len() as u64)?;
                 Ok(Self { $($field: $crate::cbor::Cbor::read(input)?,)+ })
             }
         }
