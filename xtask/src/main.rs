@@ -9,6 +9,8 @@ mod demo;
 mod deny;
 mod layers;
 mod packages;
+#[cfg(test)]
+mod readme;
 mod task;
 mod test;
 
