@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -176,11 +177,11 @@ impl<H> Listener<H> {
     }
 }
 
-async fn shake_hands(
-    socket: TcpStream,
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
     permits: &Semaphore,
     config: Arc<ServerConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<TlsStream<S>> {
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
     let permit = permits.acquire().await.map_err(io::Error::other)?;
     let stream = hello.into_stream(config).await?;
@@ -279,8 +280,11 @@ fn permits(count: u32) -> usize {
 mod tests {
     use super::*;
     use crate::domain::admission::CertificateStatus;
-    use crate::doors::fixture::{World, active, peer_certificate, serial, with_status};
+    use crate::doors::fixture::{World, active, client, peer_certificate, serial, with_status};
+    use std::pin::Pin;
     use std::sync::atomic::AtomicBool;
+    use std::task::Poll;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[test]
     fn an_accept_error_of_one_connection_asks_for_no_pause() {
@@ -320,5 +324,31 @@ mod tests {
         world.doors.index.set(&serial(1), &active(0));
         listener.enter((), peer()).await;
         assert!(handled.load(Ordering::Relaxed));
+    }
+
+    /// Polls once.
+    async fn now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
+    }
+
+    #[tokio::test]
+    async fn a_handshake_past_its_hello_waits_for_a_permit() {
+        let world = World::new();
+        let config = world.tls.admin().unwrap();
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut client = rustls::ClientConnection::new(client(None), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        far.write_all(&hello).await.unwrap();
+        let permits = Semaphore::new(1);
+        let held = permits.acquire().await.unwrap();
+        let mut shaking = Box::pin(shake_hands(near, &permits, config));
+        let mut answer = [0; 1024];
+        assert!(now(&mut shaking).await.is_pending());
+        assert!(now(&mut Box::pin(far.read(&mut answer))).await.is_pending(), "no answer yet");
+        drop(held);
+        assert!(now(&mut shaking).await.is_pending());
+        assert!(now(&mut Box::pin(far.read(&mut answer))).await.is_ready(), "the server's hello");
     }
 }

@@ -15,6 +15,7 @@ use super::body::{LARGEST_BYTES, LimitedBody};
 use super::peer::Peer;
 use super::registry::Handle;
 use super::stall::Unstalled;
+use super::stop::Stop;
 use crate::domain::admission::Admission;
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +26,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -107,6 +109,8 @@ impl HttpDoor {
         let visit = Visit { door: self, peer, handle: place.handle() };
         let mut serving = http1::Builder::new()
             .timer(TokioTimer::new())
+            // A client may close its direction after its request and still wants the answer.
+            .half_close(true)
             .header_read_timeout(limits.head_deadline)
             .max_headers(limits.headers)
             .max_header_size(limits.head_bytes)
@@ -120,7 +124,11 @@ impl HttpDoor {
             }
         };
         match ended {
-            Ok(()) => close(serving.into_parts().io.into_inner(), limits.linger).await,
+            Ok(()) => {
+                let farewell = close(serving.into_parts().io.into_inner(), &stop);
+                // Whatever comes of it, the socket is closed next.
+                drop(timeout(limits.linger, farewell).await);
+            }
             Err(error) => tracing::debug!(%error, "connection broke off"),
         }
         drop(place);
@@ -149,16 +157,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Ended<'_, S> {
     }
 }
 
-/// Closes our direction, then waits a moment for the client's, throwing away what it still sends.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Unstalled<S>, linger: Duration) {
-    let farewell = async {
-        stream.shutdown().await?;
-        let mut thrown_away = [0; 4096];
-        while stream.read(&mut thrown_away).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    // Whatever comes of it, the socket is closed next.
-    drop(timeout(linger, farewell).await);
+/// Closes our direction, then waits for the client's, throwing away what it still sends. A stop does not wait.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Unstalled<S>, stop: &Stop) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut thrown_away = [0; 4096];
+    loop {
+        let read = tokio::select! {
+            read = stream.read(&mut thrown_away) => read?,
+            () = stop.asked() => 0,
+        };
+        if read == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// One client's requests.

@@ -14,6 +14,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod descriptors;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod http;

@@ -284,15 +284,14 @@ impl Handle {
 
     /// Returns, with the reason, once the connection was ended.
     pub async fn kicked(&self) -> Kicked {
-        loop {
-            let mut pulled = std::pin::pin!(self.cord.pulled.notified());
-            // Listening starts before the look, so that a pull in between is heard.
-            pulled.as_mut().enable();
-            if let Some(why) = self.was_kicked() {
-                return why;
-            }
-            pulled.await;
+        // Listening starts here and not with the first poll, so a pull between the look and the wait is heard.
+        let pulled = self.cord.pulled.notified();
+        if let Some(why) = self.was_kicked() {
+            return why;
         }
+        pulled.await;
+        // Cords are pulled once and stay pulled.
+        self.was_kicked().unwrap_or(Kicked::Status)
     }
 }
 

@@ -177,6 +177,7 @@ async fn the_admin_door_asks_for_no_certificate() {
     let server = world
         .listen(world.tls.admin().unwrap(), |connection| async move {
             assert!(connection.peer.certificate.is_none());
+            assert!(connection.stream.get_ref().0.nodelay().unwrap());
             let mut stream = connection.stream;
             stream.write_all(b"hello").await.unwrap();
             stream.shutdown().await.unwrap();

@@ -124,7 +124,8 @@ async fn half_a_body_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn a_body_too_large_is_answered_before_and_while_it_is_sent() {
-    let world = World::new();
+    let mut world = World::new();
+    world.http = HttpLimits { linger: SOON, ..HttpLimits::default() };
     let server = world.serve(app()).await;
     for (framing, chunk) in [
         ("content-length: 16000000", "0123456789".repeat(1_600)),
@@ -140,13 +141,34 @@ async fn a_body_too_large_is_answered_before_and_while_it_is_sent() {
             }
             std::io::Result::Ok(writer)
         };
-        // Only when all is sent does this client read, and still it finds the answer.
-        let writer = tokio::time::timeout(SOON, sending).await.expect("the server reads on or closes");
+        // Only when all is sent does this client read: nothing may reset it before.
+        let writer = tokio::time::timeout(SOON, sending).await.expect("in time").expect("all was taken");
         let mut answer = [0; 12];
         reader.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 413", "{framing}");
         drop(writer);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_direction_after_the_request_is_still_answered() {
+    let world = World::new();
+    let go = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&go);
+    let slow = move || {
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.acquire().await.unwrap().forget();
+            "done"
+        }
+    };
+    let server = world.serve(Router::new().route("/", get(slow))).await;
+    let mut stream = server.connect(&client(None)).await.unwrap();
+    say(&mut stream, GET).await.unwrap();
+    stream.shutdown().await.unwrap();
+    go.add_permits(1);
+    assert!(hear(&mut stream).await.ends_with("done"));
+    closed(&mut stream).await;
 }
 
 #[tokio::test]
@@ -201,11 +223,12 @@ async fn a_stop_lets_requests_end_and_closes_idle_connections_and_the_port() {
     arrived.notified().await;
     server.stopper.stop();
     closed(&mut idle).await;
+    let refused = async { while TcpStream::connect(server.addr).await.is_ok() {} };
+    tokio::time::timeout(SOON, refused).await.expect("the port closes while a request is under way");
     go.add_permits(1);
     assert!(hear(&mut busy).await.ends_with("done"));
     drop(busy);
     tokio::time::timeout(SOON, server.task).await.expect("ends").unwrap();
-    assert!(TcpStream::connect(server.addr).await.is_err());
     assert!(world.doors.registry.is_empty());
 }
 
