@@ -139,10 +139,11 @@ fn open_guarded(options: &Options) -> Result<Embedded, OpenError> {
     }
     let lock = guards::lock(dir)?;
     let sentinel = guards::read_sentinel(dir)?;
+    guards::end_founding(dir, sentinel.is_some())?;
     match (guards::data(dir)?, &sentinel, options.founding) {
         (Data::Absent, Some(_), _) => return Err(OpenError::Empty { dir: dir.clone() }),
         (Data::Absent, None, Founding::Existing) => return Err(OpenError::Missing { dir: dir.clone() }),
-        (Data::Absent, None, Founding::OrCreate) => {}
+        (Data::Absent, None, Founding::OrCreate) => guards::begin_founding(dir)?,
         (Data::Present, _, _) => guards::sync(&dir.join("db"))?,
     }
     let (mark, marked) = Mark::open(dir)?;
@@ -226,7 +227,8 @@ fn found(db: &sled::Db, file: &File, dir: &Path) -> Result<(), OpenError> {
     let value = encode(&Versioned { version: 0, value: identity.to_vec() }, &mut Vec::new());
     db.insert(IDENTITY, value).map_err(|error| engine_error("found", error))?;
     flush(db, file, SyncMode::Guarded)?;
-    guards::write_sentinel(dir, &identity)
+    guards::write_sentinel(dir, &identity)?;
+    guards::end_founding(dir, true)
 }
 
 /// Everything written so far to the disk; says with how many fsyncs.

@@ -5,11 +5,12 @@
 //! store/sentinel   "a store was here", with the identity that also lies in the store; made after the first sync
 //! store/mark       a version that is durable, at most a second old; the store may never be found below it
 //! store/ballast    nothing but bytes: delete it to get going again on a full disk
+//! store/founding   the store is being made, and nobody was told of anything in it
 //! store/db conf blobs/ snap.*    sled's own
 //! ```
 //!
-//! A crash while a store is founded leaves no sentinel, and nothing that anyone was told of: the next open
-//! founds it again.
+//! A crash while a store is founded leaves `founding` and no sentinel; the next open starts from nothing, since
+//! what sled has then may be torn and is of no use to anyone.
 
 use super::OpenError;
 use sha2::{Digest, Sha256};
@@ -54,6 +55,37 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Says that the store is being made. Durable on return, before there is any file of sled's.
+pub(super) fn begin_founding(dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join("founding");
+    let made = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
+    made.and_then(|file| file.sync_all()).map_err(|source| io_error("making", &path, source))?;
+    sync(dir)?;
+    sync_parent(dir)
+}
+
+/// Clears up after a founding: a finished one leaves only its note, an unfinished one everything of sled's.
+pub(super) fn end_founding(dir: &Path, sentinel: bool) -> Result<(), OpenError> {
+    let note = dir.join("founding");
+    if !note.exists() {
+        return Ok(());
+    }
+    let clear = || -> io::Result<()> {
+        if !sentinel {
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if matches!(&*name, "db" | "conf" | "mark") || name.starts_with("snap.") {
+                    fs::remove_file(&path)?;
+                }
+            }
+            return Ok(());
+        }
+        fs::remove_file(&note)
+    };
+    clear().map_err(|source| io_error("clearing", dir, source))
+}
+
 /// Whether sled has anything in `dir`.
 pub(super) fn data(dir: &Path) -> Result<Data, OpenError> {
     let path = dir.join("db");
@@ -86,12 +118,16 @@ pub(super) fn sync(path: &Path) -> Result<(), OpenError> {
     synced.map_err(|source| io_error("syncing", path, source))
 }
 
-/// Syncs everything that the first open made: configuration, data, directories and the parent.
+/// Syncs everything that an open may have made: configuration, data, directories and the parent.
 pub(super) fn sync_all(dir: &Path) -> Result<(), OpenError> {
     for name in ["conf", "db", "blobs"] {
         sync(&dir.join(name))?;
     }
     sync(dir)?;
+    sync_parent(dir)
+}
+
+fn sync_parent(dir: &Path) -> Result<(), OpenError> {
     dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync)
 }
 

@@ -2,5 +2,7 @@
 
 mod conformance;
 mod damage;
+mod disk_model;
 mod faults;
 mod harness;
+mod power_cut;
