@@ -5,4 +5,6 @@ mod damage;
 mod disk_model;
 mod faults;
 mod harness;
+mod kill;
 mod power_cut;
+mod writer;
