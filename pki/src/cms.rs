@@ -105,7 +105,7 @@ mod tests {
         let (a, b) = (one(2), one(1));
         let message = certs_only(&[&a, &b]);
         assert_eq!(parse_certs_only(&message), Ok(vec![&b[..], &a[..]]));
-        assert_eq!(tlv::check(&message), Ok(()));
+        assert_eq!(crate::walk::check(&message), Ok(()));
     }
 
     #[test]

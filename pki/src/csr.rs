@@ -21,6 +21,7 @@ use crate::certificate::SUBJECT_ALT_NAME;
 use crate::key::{Algorithm, ED25519, KeyError, PublicKey, sha256};
 use crate::name::{self, COMMON_NAME, SERIAL_NUMBER};
 use crate::tlv::{self, DerError};
+use crate::walk;
 
 /// The largest body that is looked at, in bytes, however it is armoured.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -95,7 +96,7 @@ impl VerifiedCsr {
             ArmorError::TooLarge { limit_bytes } => CsrError::TooLarge { limit_bytes },
             other => CsrError::Malformed(Malformed::Armor(other)),
         })?;
-        tlv::check(&der).map_err(|error| CsrError::Malformed(Malformed::Der(error)))?;
+        walk::check(&der).map_err(|error| CsrError::Malformed(Malformed::Der(error)))?;
         let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|_| STRUCTURE)?;
         let information = &request.certification_request_info;
         if !rest.is_empty() || information.version.0 != 0 || request.signature_value.unused_bits != 0 {

@@ -36,6 +36,8 @@ pub mod renewal;
 pub mod request;
 pub mod serial;
 mod tlv;
+#[cfg(any(test, feature = "issue"))]
+mod walk;
 
 #[cfg(feature = "issue")]
 mod authority;

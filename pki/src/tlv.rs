@@ -1,14 +1,11 @@
 //! DER, read strictly and written plainly (X.690 §8, §10, §11).
 //!
 //! The reader accepts only what DER allows in the parts of X.509 that Muster looks at: low tag numbers, definite
-//! lengths in the fewest bytes, nothing left over. It never allocates and never recurses deeper than [`MAX_DEPTH`].
+//! lengths in the fewest bytes, nothing left over. It never allocates and never recurses.
 //! It is small on purpose: the agent carries it instead of a whole ASN.1 library. What it does not do: interpret
 //! times, names or extensions; those live with the types that need them.
 
 use thiserror::Error;
-
-/// How deep elements may nest before [`check`] refuses them.
-pub(crate) const MAX_DEPTH: usize = 16;
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -148,70 +145,14 @@ fn length(bytes: &[u8]) -> Result<(usize, usize), DerError> {
     Ok((value, count + 1))
 }
 
-/// Walks the whole tree in `bytes`, which must be exactly one element, and refuses what DER forbids.
-///
-/// Contents of primitive elements are checked for BOOLEAN, INTEGER, BIT STRING and OBJECT IDENTIFIER; an OCTET
-/// STRING is not opened.
-pub(crate) fn check(bytes: &[u8]) -> Result<(), DerError> {
-    let mut reader = Reader::new(bytes);
-    check_element(reader.any()?, 0)?;
-    reader.finish()
-}
-
-fn check_element(element: Element<'_>, depth: usize) -> Result<(), DerError> {
-    if depth > MAX_DEPTH {
-        return Err(DerError::Depth);
-    }
-    let constructed = element.tag & 0x20 != 0;
-    if !constructed {
-        return check_primitive(element);
-    }
-    // X.690 §10.2: string types are never constructed in DER; only SEQUENCE and SET are among the universal ones.
-    if element.tag & 0xc0 == 0 && element.tag != SEQUENCE && element.tag != SET {
-        return Err(DerError::Tag);
-    }
-    let mut reader = element.reader();
-    while !reader.is_empty() {
-        check_element(reader.any()?, depth + 1)?;
-    }
-    Ok(())
-}
-
-fn check_primitive(element: Element<'_>) -> Result<(), DerError> {
-    let good = match element.tag {
-        0x10 | 0x11 => return Err(DerError::Tag),
-        BOOLEAN => matches!(element.body, [0x00] | [0xff]),
-        INTEGER => is_minimal_integer(element.body),
-        BIT_STRING => match element.body {
-            [unused, .., last] => *unused < 8 && last.trailing_zeros() >= u32::from(*unused),
-            [unused] => *unused == 0,
-            [] => false,
-        },
-        OID => is_oid(element.body),
-        _ => true,
-    };
-    if good { Ok(()) } else { Err(DerError::Value) }
-}
-
-fn is_minimal_integer(body: &[u8]) -> bool {
+/// Whether an INTEGER has no more bytes than it needs (X.690 §8.3.2).
+pub(crate) fn is_minimal_integer(body: &[u8]) -> bool {
     match body {
         [] => false,
         [0x00, next, ..] => next & 0x80 != 0,
         [0xff, next, ..] => next & 0x80 == 0,
         _ => true,
     }
-}
-
-/// Every arc ends, and none starts with a padding byte (X.690 §8.19.2).
-fn is_oid(body: &[u8]) -> bool {
-    let mut starts = true;
-    for byte in body {
-        if starts && *byte == 0x80 {
-            return false;
-        }
-        starts = byte & 0x80 == 0;
-    }
-    starts && !body.is_empty()
 }
 
 /// The bits of a BIT STRING that fills whole bytes.
@@ -262,6 +203,7 @@ pub(crate) fn bit_string(bits: &[u8]) -> Vec<u8> {
 }
 
 /// An INTEGER from an unsigned big-endian magnitude.
+#[cfg(any(test, feature = "issue"))]
 pub(crate) fn unsigned(magnitude: &[u8]) -> Vec<u8> {
     let significant = magnitude.iter().position(|byte| *byte != 0);
     let digits = significant.and_then(|at| magnitude.get(at..)).unwrap_or(&[0]);
@@ -298,39 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn indefinite_and_padded_lengths_are_refused() {
-        for bytes in [
-            &[0x30, 0x80, 0x00, 0x00][..],
-            &[0x30, 0x81, 0x01, 0x00],
-            &[0x30, 0x82, 0x00, 0x80],
-            &[0x30, 0x85, 1, 0, 0, 0, 0],
-        ] {
-            assert_eq!(check(bytes), Err(DerError::Length), "{bytes:02x?}");
-        }
-    }
-
-    #[test]
-    fn trailing_bytes_and_truncation_are_told_apart() {
-        assert_eq!(check(&[0x05, 0x00, 0x00]), Err(DerError::Trailing));
-        assert_eq!(check(&[0x04, 0x02, 0x00]), Err(DerError::Truncated));
-        assert_eq!(check(&[]), Err(DerError::Truncated));
-    }
-
-    #[test]
-    fn nesting_beyond_the_cap_is_refused() {
-        let nest = |levels: usize| (0..levels).fold(vec![0x05, 0x00], |inner, _| encode(SEQUENCE, &inner));
-        assert_eq!(check(&nest(MAX_DEPTH)), Ok(()));
-        assert_eq!(check(&nest(MAX_DEPTH + 1)), Err(DerError::Depth));
-    }
-
-    #[test]
-    fn constructed_strings_and_loose_values_are_refused() {
-        assert_eq!(check(&[0x24, 0x02, 0x04, 0x00]), Err(DerError::Tag));
-        assert_eq!(check(&[0x1f, 0x81, 0x01, 0x00]), Err(DerError::Tag));
-        for bytes in [&[0x01, 1, 1][..], &[0x02, 2, 0, 1], &[0x02, 0], &[0x03, 2, 1, 1], &[0x06, 2, 0x80, 1]]
-        {
-            assert_eq!(check(bytes), Err(DerError::Value), "{bytes:02x?}");
-        }
+    fn what_follows_an_element_is_trailing_and_what_lacks_is_truncated() {
+        assert_eq!(single(&[0x05, 0x00, 0x00], 0x05), Err(DerError::Trailing));
+        assert_eq!(single(&[0x04, 0x02, 0x00], OCTET_STRING), Err(DerError::Truncated));
+        assert_eq!(single(&[], OCTET_STRING), Err(DerError::Truncated));
+        assert_eq!(single(&[0x05, 0x00], OCTET_STRING), Err(DerError::Tag));
     }
 
     #[test]

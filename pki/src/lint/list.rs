@@ -12,6 +12,7 @@ use super::{Finding, Linted, Rule, fields, require};
 use crate::crl::{Reason, Revoked, Scope};
 use crate::key::Algorithm;
 use crate::tlv;
+use crate::walk;
 
 /// id-ce-issuingDistributionPoint. x509-cert 0.2.5 gives its type the OID of subjectInfoAccess instead.
 const ISSUING_DISTRIBUTION_POINT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.28");
@@ -35,7 +36,7 @@ pub(crate) struct ExpectedList<'a> {
 /// # Errors
 /// The first [`Finding`], in the order of the fields.
 pub(crate) fn list(bytes: Vec<u8>, expected: &ExpectedList<'_>) -> Result<Linted, Finding> {
-    tlv::check(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
+    walk::check(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
     let tbs = TbsCertList::from_der(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
     require(tbs.version == Version::V2, Rule::Version, tbs.version)?;
     fields::algorithm(&tbs.signature, expected.signed_by)?;

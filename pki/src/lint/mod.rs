@@ -20,7 +20,7 @@ use x509_cert::TbsCertificate;
 
 use crate::key::{Algorithm, PublicKey};
 use crate::serial::Serial;
-use crate::tlv;
+use crate::walk;
 
 pub(crate) use list::{ExpectedList, list};
 
@@ -148,7 +148,7 @@ pub(crate) struct Expected<'a> {
 /// # Errors
 /// The first [`Finding`], in the order of the fields.
 pub(crate) fn certificate(bytes: Vec<u8>, expected: &Expected<'_>) -> Result<Linted, Finding> {
-    tlv::check(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
+    walk::check(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
     let tbs = TbsCertificate::from_der(&bytes).map_err(|error| Finding::new(Rule::Encoding, error))?;
     fields::check(&tbs, expected)?;
     extensions::key_identifiers(&tbs, expected)?;
