@@ -113,10 +113,8 @@ impl Answer {
     /// As [`Answer::body`], and [`Refusal::Unreadable`] when it is no such document.
     pub(super) fn discovery(self) -> Result<Discovery, Refusal> {
         let body = self.body()?;
-        serde_json::from_slice(&body).map_err(|source| Refusal::Unreadable {
-            what: "discovery document",
-            source: Box::new(source),
-        })
+        serde_json::from_slice(&body)
+            .map_err(|source| Refusal::Unreadable { what: "discovery document", source: Box::new(source) })
     }
 }
 

@@ -111,7 +111,9 @@ impl Expect {
     pub(super) fn handle(self, desk: &mut Desk, event: Event, now: Timestamp) -> Step {
         match (self.stage, event) {
             (_, Event::Unanswered(trouble)) => Err(Refusal::Unanswered(trouble)),
-            (Stage::Discovery, Event::Answered(answer)) => discovered(desk, self.order, &answer.discovery()?, now),
+            (Stage::Discovery, Event::Answered(answer)) => {
+                discovered(desk, self.order, &answer.discovery()?, now)
+            }
             (Stage::CaCerts { authority }, Event::Answered(answer)) => {
                 let trust = Trust::from_cacerts(&answer.body()?, &self.order.string.ca)?;
                 accept(desk, self.order, &authority, trust, now)

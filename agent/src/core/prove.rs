@@ -95,7 +95,9 @@ impl ExpectProof {
                 None => Err(Refusal::Unrecognised),
             }),
             Event::Unanswered(trouble) => Err(Refusal::Unanswered(trouble)),
-            Event::KeyReady(_) | Event::Paused(_) | Event::Enroll(_) | Event::Renew(_) => Err(Refusal::OutOfOrder),
+            Event::KeyReady(_) | Event::Paused(_) | Event::Enroll(_) | Event::Renew(_) => {
+                Err(Refusal::OutOfOrder)
+            }
         };
         let (state, found) = match judged {
             // A renewal found half done may have outlived its certificate's welcome; the current one still stands.

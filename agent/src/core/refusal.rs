@@ -57,7 +57,9 @@ pub enum Refusal {
     #[error("this device is not enrolled")]
     NotEnrolled,
     /// The journal says enrolled; key and certificate say otherwise.
-    #[error("the journal says that this device is enrolled, but its key and certificate are missing or do not fit")]
+    #[error(
+        "the journal says that this device is enrolled, but its key and certificate are missing or do not fit"
+    )]
     IdentityLost,
     /// An operator has to approve first.
     #[error("the server wants an operator to approve this device first")]
@@ -93,7 +95,9 @@ pub enum Refusal {
     #[error("the server sent a certificate that does not lead to the pinned root")]
     ForeignIssuer(#[source] Box<dyn Error + Send + Sync>),
     /// The clocks disagree.
-    #[error("by this device's clock it is {now}, outside the certificate's life from {not_before} to {not_after}")]
+    #[error(
+        "by this device's clock it is {now}, outside the certificate's life from {not_before} to {not_after}"
+    )]
     Clock {
         /// This device's time.
         now: Timestamp,
@@ -126,7 +130,9 @@ fn no_answer(trouble: &Trouble) -> String {
         TroubleKind::Closed => format!("{server} closed the connection before it had answered: {detail}"),
         TroubleKind::Pin => format!("{server} is not the pinned server: {detail}"),
         TroubleKind::Name => format!("the certificate of {server} is for another name: {detail}"),
-        TroubleKind::Clock => format!("the certificate of {server} is not valid by this device's clock: {detail}"),
+        TroubleKind::Clock => {
+            format!("the certificate of {server} is not valid by this device's clock: {detail}")
+        }
         TroubleKind::Rejected => format!("{server} refused this device's certificate: {detail}"),
         TroubleKind::Tls => format!("no secure connection to {server}: {detail}"),
         TroubleKind::TooLarge => format!("{server} sent more than such an answer can hold: {detail}"),
@@ -142,7 +148,9 @@ impl Refusal {
     /// A stable word for scripts: the server's own code where it gave one.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::InsistedAuthority { .. } | Self::Authority(_) | Self::TrustDomain { .. } => "authority_mismatch",
+            Self::InsistedAuthority { .. } | Self::Authority(_) | Self::TrustDomain { .. } => {
+                "authority_mismatch"
+            }
             Self::RootPin | Self::ForeignIssuer(_) => "pin_mismatch",
             Self::EnrolledElsewhere { .. } => "already_enrolled",
             Self::Unfinished { .. } => "enrolment_unfinished",
@@ -209,7 +217,10 @@ impl Refusal {
     /// What to do next.
     pub fn remedy(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::InsistedAuthority { .. } | Self::Authority(_) | Self::RootPin | Self::TrustDomain { .. } => {
+            Self::InsistedAuthority { .. }
+            | Self::Authority(_)
+            | Self::RootPin
+            | Self::TrustDomain { .. } => {
                 "do not trust this server; compare with what `muster init` printed and ask the operator for a new string"
             }
             Self::EnrolledElsewhere { .. } => {
@@ -249,7 +260,9 @@ fn pending_remedy(retry_after_s: Option<u64>) -> Cow<'static, str> {
 
 fn trouble_remedy(kind: TroubleKind) -> &'static str {
     match kind {
-        TroubleKind::Resolve => "check the name in the enrolment string and this device's DNS, then run it again",
+        TroubleKind::Resolve => {
+            "check the name in the enrolment string and this device's DNS, then run it again"
+        }
         TroubleKind::Connect | TroubleKind::Timeout => {
             "check the network and that the server runs, then run the same command again; nothing is lost"
         }

@@ -111,12 +111,24 @@ fn is_stale_key(refusal: &Refusal) -> bool {
 }
 
 fn issued(desk: &mut Desk, trust: &Trust, key: &[u8], body: &[u8], now: Timestamp) -> Step {
-    let leaf: Leaf = trust.check(body, key, desk.trust_domain(), now)?;
-    let device = desk.past.proven.as_ref().map(|proven| proven.device);
-    if device != Some(leaf.device) {
-        return Err(Refusal::ForeignName);
+    match judge(desk, trust, key, body, now) {
+        Ok(leaf) => {
+            desk.store(Document::NextCertificate, leaf.to_pem());
+            desk.held.next_certificate = Some(leaf.der.clone());
+            Ok(prove::begin(desk, Caller::Next, &leaf, Outcome::Renewed, Origin::Received))
+        }
+        // With the clock set, the same bytes will do.
+        Err(refusal @ Refusal::Clock { .. }) => Err(refusal),
+        Err(refusal) => {
+            // The same key would bring the same unsuitable certificate again; another one replaces it.
+            prove::discard_next(desk);
+            Err(refusal)
+        }
     }
-    desk.store(Document::NextCertificate, leaf.to_pem());
-    desk.held.next_certificate = Some(leaf.der.clone());
-    Ok(prove::begin(desk, Caller::Next, &leaf, Outcome::Renewed, Origin::Received))
+}
+
+fn judge(desk: &Desk, trust: &Trust, key: &[u8], body: &[u8], now: Timestamp) -> Result<Leaf, Refusal> {
+    let leaf = trust.check(body, key, desk.trust_domain(), now)?;
+    let device = desk.past.proven.as_ref().map(|proven| proven.device);
+    if device == Some(leaf.device) { Ok(leaf) } else { Err(Refusal::ForeignName) }
 }

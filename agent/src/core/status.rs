@@ -84,7 +84,15 @@ mod tests {
     fn a_device_that_knows_nothing_says_so_in_every_pinned_field() {
         let json = serde_json::to_value(report(&Past::default(), &Held::default())).unwrap();
         assert_eq!(json["state"], "unenrolled");
-        for field in ["device", "server", "certificate", "authority_version", "generation", "last_contact", "checkpoint"] {
+        for field in [
+            "device",
+            "server",
+            "certificate",
+            "authority_version",
+            "generation",
+            "last_contact",
+            "checkpoint",
+        ] {
             assert!(json.get(field).is_some_and(serde_json::Value::is_null), "{field}");
         }
         assert_eq!(json["connected"], false);

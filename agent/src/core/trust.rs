@@ -195,7 +195,8 @@ impl Authority {
             .map(|text| STANDARD.decode(text))
             .collect::<Result<_, _>>()
             .map_err(|error| Refusal::Authority(Box::new(error)))?;
-        let lineage = Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))?;
+        let lineage =
+            Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))?;
         let (version, founded) = (lineage.current().version, &lineage.current().trust_domain);
         if found.trust_domain != *founded {
             return Err(Refusal::TrustDomain {
@@ -213,8 +214,10 @@ impl Authority {
     pub(super) fn version_in_file(text: &[u8], pin: &Sha256Digest, now: Timestamp) -> Result<u64, Refusal> {
         let unreadable = |error: base64::DecodeError| Refusal::Authority(Box::new(error));
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let documents = lines.map(|line| STANDARD.decode(line)).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-        let lineage = Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))?;
+        let documents =
+            lines.map(|line| STANDARD.decode(line)).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let lineage =
+            Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))?;
         Ok(lineage.current().version)
     }
 

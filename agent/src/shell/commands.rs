@@ -100,7 +100,13 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(output)
 }
 
-fn perform(place: &Place, journal: Journal, past: Past, server: Server, first: Event) -> Result<Done, Failure> {
+fn perform(
+    place: &Place,
+    journal: Journal,
+    past: Past,
+    server: Server,
+    first: Event,
+) -> Result<Done, Failure> {
     let held = place.held(&past)?;
     let mut agent = Agent::new(past, held);
     let mut hands = Hands::new(place.clone(), journal, server, Clock::system());

@@ -17,8 +17,8 @@ use super::output::{self, Manner};
 use super::place::Place;
 use super::tls;
 use crate::clock::{self, Clock};
-pub use crate::core::checkup::Check;
 use crate::core::checkup;
+pub use crate::core::checkup::Check;
 use crate::core::record::{Accepted, Past};
 use crate::core::{Caller, Leaf, Refusal, Request, Trouble};
 
@@ -40,7 +40,8 @@ fn look(place: &Place, clock: &Clock) -> Result<Vec<Check>, Failure> {
     checks.push(check);
     checks.push(checkup::clock(Timestamp(clock::system_s()), Timestamp(clock::floor_s())));
     let Some(accepted) = &past.accepted else {
-        checks.push(Check::skip("enrolment", "this device is not enrolled, so there is nothing more to check"));
+        checks
+            .push(Check::skip("enrolment", "this device is not enrolled, so there is nothing more to check"));
         return Ok(checks);
     };
     let is_identity_usable = identity(place, accepted, clock, &mut checks);
@@ -52,8 +53,12 @@ fn look(place: &Place, clock: &Clock) -> Result<Vec<Check>, Failure> {
 fn state_dir(place: &Place) -> Check {
     let shown = place.state_dir.display();
     match fs::metadata(&place.state_dir) {
-        Ok(found) if found.is_dir() => Check::pass("state_dir", format!("{shown}, root {}", place.root.display())),
-        Ok(_) => Check::fail("state_dir", format!("{shown} is no directory"), "name another with --state-dir"),
+        Ok(found) if found.is_dir() => {
+            Check::pass("state_dir", format!("{shown}, root {}", place.root.display()))
+        }
+        Ok(_) => {
+            Check::fail("state_dir", format!("{shown} is no directory"), "name another with --state-dir")
+        }
         Err(error) => Check::fail(
             "state_dir",
             format!("{shown}: {error}"),
@@ -98,7 +103,8 @@ fn read_journal(place: &Place) -> (Check, Past) {
             let check = if contents.torn_len == 0 {
                 Check::pass("journal", format!("{count} sound records"))
             } else {
-                let detail = format!("{count} sound records, then {} bytes torn off by a crash", contents.torn_len);
+                let detail =
+                    format!("{count} sound records, then {} bytes torn off by a crash", contents.torn_len);
                 Check::warn("journal", detail, "nothing is lost; the next command that writes clears it away")
             };
             (check, past)

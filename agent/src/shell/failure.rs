@@ -116,13 +116,17 @@ impl Failure {
             Self::Journal(error) => error.remedy(),
             Self::Keystore(error) => error.remedy(),
             Self::Lock(LockError::Held { .. }) => "wait until it is done, then run the same command again",
-            Self::NoSource { .. } => "name the file that holds the enrolment string, or `-` for standard input",
+            Self::NoSource { .. } => {
+                "name the file that holds the enrolment string, or `-` for standard input"
+            }
             Self::Source(_) => "give it in a file of one line, or on standard input",
             Self::NotEnrolment(_) => "copy the whole string, as `muster token create` printed it",
             Self::OnCommandLine => {
                 "put it in a file or pass `-` and standard input; or add --insecure-argv if nobody else is here"
             }
-            Self::NotDigest => "give the 64 hexadecimal digits or the 43 characters that `muster init` printed",
+            Self::NotDigest => {
+                "give the 64 hexadecimal digits or the 43 characters that `muster init` printed"
+            }
             Self::Path { .. } => "name an existing place with --state-dir or --root",
             Self::Runtime(_) => "check the limits on open files and memory, then run the same command again",
             Self::Unwell { .. } => "follow the remedies above",

@@ -135,7 +135,9 @@ impl Client {
         let stream = self.server.connect(&addresses).await?;
         let stream = timeout(HANDSHAKE, tls::handshake(&self.server, caller, keys, &self.clock, stream))
             .await
-            .map_err(|_| self.server.trouble(TroubleKind::Timeout, "the TLS handshake took over 10 seconds"))??;
+            .map_err(|_| {
+                self.server.trouble(TroubleKind::Timeout, "the TLS handshake took over 10 seconds")
+            })??;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_CAP)
             .max_headers(HEADERS)
@@ -178,7 +180,8 @@ impl Client {
                 (Method::POST, "/.well-known/est/simplereenroll", Some(csr), None)
             }
         };
-        let mut message = http::Request::builder().method(method).uri(path).header(header::HOST, self.server.place());
+        let mut message =
+            http::Request::builder().method(method).uri(path).header(header::HOST, self.server.place());
         if let Some(bearer) = bearer {
             let mut value = HeaderValue::try_from(format!("Bearer {}", bearer.as_str()))
                 .map_err(|error| self.server.trouble(TroubleKind::Local, error))?;

@@ -97,8 +97,11 @@ pub fn read(path: &Path) -> Result<Contents, JournalError> {
             contents.torn_len = rest.len();
             break;
         };
-        let record = serde_json::from_str(json)
-            .map_err(|source| JournalError::Newer { path: path.to_owned(), line, source })?;
+        let record = serde_json::from_str(json).map_err(|source| JournalError::Newer {
+            path: path.to_owned(),
+            line,
+            source,
+        })?;
         contents.records.push(record);
         contents.link = link(&contents.link, json);
         contents.sound_len += text.len() + 1;
@@ -116,13 +119,8 @@ impl Journal {
         let contents = read(path)?;
         let on = |source| FileError { operation: Operation::Write, path: path.to_owned(), source };
         let is_new = !path.exists();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(on)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(on)?;
         let sound_len = u64::try_from(contents.sound_len).unwrap_or(u64::MAX);
         if contents.torn_len > 0 {
             file.set_len(sound_len).and_then(|()| file.sync_all()).map_err(on)?;

@@ -59,7 +59,9 @@ pub fn status(manner: Manner, status: &Status) {
 /// What `doctor` found.
 pub fn checks(manner: Manner, checks: &[Check]) {
     match manner {
-        Manner::Json => print_json(&json!({ "ok": checks.iter().all(|check| !check.has_failed()), "checks": checks })),
+        Manner::Json => {
+            print_json(&json!({ "ok": checks.iter().all(|check| !check.has_failed()), "checks": checks }))
+        }
         Manner::Text => {
             let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
             for check in checks {

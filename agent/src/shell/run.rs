@@ -64,7 +64,9 @@ impl Hands {
                 return Ok(Some(Event::Paused(pause)));
             }
             Effect::Store(Document::Trust, bytes) => files::write_atomic(&self.place.trust(), &bytes)?,
-            Effect::Store(Document::Authority, bytes) => files::write_atomic(&self.place.authority(), &bytes)?,
+            Effect::Store(Document::Authority, bytes) => {
+                files::write_atomic(&self.place.authority(), &bytes)?
+            }
             Effect::Store(Document::NextCertificate, bytes) => keys.store_next_certificate(&bytes)?,
             Effect::Record(record) => self.journal.append(&record)?,
             Effect::Promote => keys.promote()?,

@@ -47,16 +47,13 @@ pub async fn handshake(
     let config = config(server, caller, keys, clock)?;
     let name = ServerName::try_from(server.host.clone())
         .map_err(|error| server.trouble(TroubleKind::Local, error))?;
-    TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(|error| {
-            let mut trouble = judge(server, caller, &error);
-            if trouble.kind == TroubleKind::Clock {
-                trouble.detail.push_str(&format!(", and here it is {}", clock.now()));
-            }
-            trouble
-        })
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
+        let mut trouble = judge(server, caller, &error);
+        if trouble.kind == TroubleKind::Clock {
+            trouble.detail.push_str(&format!(", and here it is {}", clock.now()));
+        }
+        trouble
+    })
 }
 
 fn config(server: &Server, caller: Caller, keys: &Keystore, clock: &Clock) -> Result<ClientConfig, Trouble> {

@@ -1,0 +1,17 @@
+//! The agent against a small fleet server: first in memory, where a kill can come between any two effects, then the
+//! real program over real TLS.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod disk;
+mod enrolling;
+mod fleet;
+mod program;
+mod renewing;
+mod stub;
