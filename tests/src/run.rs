@@ -36,6 +36,12 @@ impl Launch {
         let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
         let mut command = std::process::Command::new(words.next().unwrap_or_default());
         command.args(words).args(arguments);
+        // A developer's own server must not be found by a program under test.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("MUSTER_")) {
+                command.env_remove(name);
+            }
+        }
         command.env("NO_COLOR", "1").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -105,6 +105,8 @@ fn one_round(
     }
     command.args(&options.name);
     programs.give_to(&mut command);
+    // A proof compares snapshots; it does not propose new ones.
+    command.env("INSTA_UPDATE", "no");
     let spawn = |cause| Failure::Spawn { program: "cargo".into(), cause };
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(spawn)?;
     let mut tally = Tally::default();
