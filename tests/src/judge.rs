@@ -65,3 +65,24 @@ pub async fn curl(arguments: &[&str]) -> Run {
         .collect();
     run(&Launch::plain(), Path::new("curl"), &words, b"").await
 }
+
+/// `openssl verify -crl_check` of `certificate.pem` in `directory` against its `root.pem` and `cacerts.pem`, with the
+/// revocation list that the certificate itself names, fetched anew.
+///
+/// # Panics
+/// When the certificate names no list, or the list cannot be fetched or read.
+pub async fn verify_with_crl(directory: &Path) -> Run {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let (certificate, der, list) = (path("certificate.pem"), path("shard.der"), path("shard.pem"));
+    let shown =
+        openssl(&["x509", "-in", &certificate, "-noout", "-ext", "crlDistributionPoints"], b"").await.ok();
+    let text = shown.text();
+    let url = text.lines().find_map(|line| line.trim().strip_prefix("URI:"));
+    let url = url.unwrap_or_else(|| panic!("the certificate names no revocation list: {text}"));
+    let _ = curl(&["--fail", "--output", &der, url]).await.ok();
+    let _ = openssl(&["crl", "-inform", "DER", "-in", &der, "-out", &list], b"").await.ok();
+    let (root, others) = (path("root.pem"), path("cacerts.pem"));
+    let arguments =
+        ["verify", "-crl_check", "-CRLfile", &list, "-CAfile", &root, "-untrusted", &others, &certificate];
+    openssl(&arguments, b"").await
+}

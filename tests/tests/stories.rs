@@ -1,1 +1,12 @@
-//! Stories named for who lives them.
+//! Stories named for who lives them: the real programs, over real TLS, onto a real disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a story fails by panicking"
+)]
+
+mod stories {
+    mod est_curl;
+}
