@@ -2,8 +2,8 @@
 //! every request.
 //!
 //! Deadlines and sizes hold before a handler sees anything: the request head has both, the URI a length, the
-//! body both ([`LimitedBody`](super::body::LimitedBody)), a response that nobody reads a deadline. The handler
-//! finds the [`Peer`], the connection's [`Handle`](super::registry::Handle) and, for a device, the [`Admission`]
+//! body both ([`LimitedBody`]), a response that nobody reads a deadline. The handler
+//! finds the [`Peer`], the connection's [`Handle`] and, for a device, the [`Admission`]
 //! among the request's extensions. What a kick means is the accept loop's business.
 //!
 //! A connection that ends from our side while the client still sends (a body that was refused) is closed in
