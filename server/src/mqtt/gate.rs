@@ -58,7 +58,7 @@ pub enum GateError {
     /// Not MQTT, or a packet that is too long.
     #[error("malformed packet: {0:?}")]
     Malformed(CodecError),
-    /// A packet other than CONNECT, of another version of MQTT, or with more than a CONNECT after it.
+    /// A packet other than CONNECT, or a CONNECT of another version of MQTT.
     #[error("something other than a CONNECT of MQTT 3.1.1")]
     NotConnect,
     /// A will, which no device may have.
@@ -106,8 +106,8 @@ async fn read_packet<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Packet, Gat
         match Packet::read(&mut bytes, CONNECT_BYTES) {
             Err(CodecError::InsufficientBytes(_)) => {}
             Err(error) => return Err(GateError::Malformed(error)),
-            // A client that does not wait for its CONNACK gets none (MQTT 3.1.1 §3.1.4 lets it send on, but what
-            // it sends to a session that does not begin is lost anyway).
+            // A client may send on without waiting for its CONNACK (MQTT 3.1.1 §3.1.4); as no session begins, what
+            // follows is thrown away.
             Ok(packet) => return Ok(packet),
         }
         if stream.read_buf(&mut bytes).await.map_err(GateError::Broken)? == 0 {
