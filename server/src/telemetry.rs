@@ -1,1 +1,163 @@
-//! Structured logs: one event per decision.
+//! What the process says about itself: its log, and its figures.
+//!
+//! The log goes to standard error, one JSON object a line or text for people, at the level that `MUSTER_LOG` names
+//! (`info` when unset; the syntax is that of tracing's `EnvFilter`, `muster_server=debug,info` for instance). Each
+//! decision is one event, with the fields of the audit entry that records it ([`decision`]). No secret ever has a
+//! field: tokens, keys and credentials have no `Display`, and their `Debug` is redacted.
+//!
+//! Texts from outside are written quoted, line breaks and control characters escaped, in both formats: a device
+//! cannot forge a line.
+
+use crate::config::LogFormat;
+use crate::domain::ledger::{Draft, Outcome};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub mod metrics;
+
+/// The variable that names the level.
+pub const LEVEL_VARIABLE: &str = "MUSTER_LOG";
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TelemetryError {
+    /// The level cannot be understood.
+    #[error("{LEVEL_VARIABLE} cannot be \"{level}\"; write error, warn, info, debug or trace")]
+    Level {
+        /// What stands there.
+        level: String,
+        /// Why not.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The process has a log already.
+    #[error("the log was started twice")]
+    Started,
+}
+
+/// Starts the log of the process on standard error; `level` is the content of [`LEVEL_VARIABLE`].
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), TelemetryError> {
+    subscriber(format, level, std::io::stderr)?.try_init().map_err(|_| TelemetryError::Started)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    level: Option<&str>,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let level = level.filter(|level| !level.is_empty()).unwrap_or("info");
+    let filter = EnvFilter::try_new(level)
+        .map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    Ok(match format {
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
+        LogFormat::Human => Box::new(builder.finish()),
+    })
+}
+
+/// Says that something was decided: the event of the audit entry `draft`. Call it once the entry is durable.
+pub fn decision(draft: &Draft) {
+    let outcome = match draft.outcome {
+        Outcome::Done => "done",
+        Outcome::Refused => "refused",
+    };
+    tracing::info!(
+        target: "muster::decision",
+        action = draft.action.as_str(),
+        outcome,
+        reason = draft.reason.as_str(),
+        actor = draft.actor.as_str(),
+        sign_in = draft.sign_in.as_str(),
+        object = draft.object.as_str(),
+        request_id = draft.request_id.as_str(),
+        prev_state = draft.prev_state.as_str(),
+        new_state = draft.new_state.as_str(),
+        "decided"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::entry::tests::draft;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn said(format: LogFormat, level: Option<&str>, what: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = subscriber(format, level, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, what);
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_decision_is_one_event_with_the_fields_of_its_audit_entry() {
+        let line = said(LogFormat::Json, None, || decision(&draft("device/d")));
+        assert_eq!(line.lines().count(), 1);
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for (field, value) in [
+            ("target", "muster::decision"),
+            ("action", "device.revoke"),
+            ("outcome", "done"),
+            ("reason", "key_compromise"),
+            ("actor", "operator/ada"),
+            ("object", "device/d"),
+            ("request_id", "r1"),
+            ("new_state", "retired"),
+        ] {
+            assert_eq!(event[field], value, "{line}");
+        }
+    }
+
+    #[test]
+    fn text_from_outside_cannot_forge_a_line_or_move_the_cursor() {
+        for format in [LogFormat::Json, LogFormat::Human] {
+            let line = said(format, None, || decision(&draft("device/d\n{\"forged\":1}\r\u{1b}[2J")));
+            assert_eq!(line.lines().count(), 1, "{line:?}");
+            assert!(!line.contains(['\r', '\u{1b}']), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_level_decides_what_is_said() {
+        let both = || {
+            tracing::info!("quiet");
+            tracing::error!("loud");
+        };
+        assert_eq!(said(LogFormat::Human, None, both).lines().count(), 2);
+        assert_eq!(said(LogFormat::Human, Some(""), both).lines().count(), 2);
+        assert_eq!(said(LogFormat::Human, Some("error"), both).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_level_that_is_none_says_what_to_write() {
+        let Err(error) = subscriber(LogFormat::Json, Some("muster=shouting"), std::io::sink) else {
+            panic!("taken");
+        };
+        insta::assert_snapshot!(error.to_string(), @r#"MUSTER_LOG cannot be "muster=shouting"; write error, warn, info, debug or trace"#);
+    }
+}

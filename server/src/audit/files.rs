@@ -24,9 +24,13 @@ impl<'a> Round<'a> {
         self.make_dir(&parent)?;
         let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let temporary = parent.join(format!(".{name}.tmp"));
+        step()?;
         let mut file = File::create(&temporary)?;
+        step()?;
         file.write_all(bytes)?;
+        step()?;
         file.sync_data()?;
+        step()?;
         fs::rename(&temporary, &target)?;
         self.touched.insert(parent);
         Ok(())
@@ -35,6 +39,7 @@ impl<'a> Round<'a> {
     /// Makes every name put so far durable.
     pub(crate) fn sync_names(&mut self) -> io::Result<()> {
         for dir in std::mem::take(&mut self.touched) {
+            step()?;
             File::open(dir)?.sync_all()?;
         }
         Ok(())
@@ -48,6 +53,7 @@ impl<'a> Round<'a> {
             self.make_dir(parent)?;
             self.touched.insert(parent.to_path_buf());
         }
+        step()?;
         match fs::create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
@@ -61,6 +67,45 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "in tests a step can fail")]
+fn step() -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+use faults::step;
+
+/// Faults on demand: the disk stops after a number of steps.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Runs `what` with a disk that fails every step after the first `steps`.
+    pub(crate) fn after<T>(steps: u32, what: impl FnOnce() -> T) -> T {
+        LEFT.set(Some(steps));
+        let answer = what();
+        LEFT.set(None);
+        answer
+    }
+
+    pub(super) fn step() -> io::Result<()> {
+        match LEFT.get() {
+            Some(0) => Err(io::Error::other("failed on demand")),
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Publisher {
     dir: PathBuf,
     key: AuditKey,
     last: Checkpoint,
+    /// A checkpoint that was being written when the disk failed: it may or may not be the one on the disk.
+    tried: Option<Vec<u8>>,
     progress: Progress,
     /// Partial tiles of the last checkpoint, and those of the one before: a reader may still be after them.
     partials: [BTreeSet<String>; 2],
@@ -137,7 +139,7 @@ impl Publisher {
         repair(source, dir, last.size)?;
         let progress = Progress { edge, bundle };
         let partials = [partials_of(&progress), BTreeSet::new()];
-        Ok(Self { dir: dir.to_path_buf(), key, last, progress, partials })
+        Ok(Self { dir: dir.to_path_buf(), key, last, tried: None, progress, partials })
     }
 
     /// The last checkpoint.
@@ -175,6 +177,7 @@ impl Publisher {
         round.sync_names().map_err(|source| self.io(source))?;
         let checkpoint = Checkpoint::sign(&self.key, frontier.size(), frontier.root())?;
         self.replace_checkpoint(&checkpoint)?;
+        self.tried = None;
         self.last = checkpoint;
         self.progress = progress;
         self.drop_partials(partials);
@@ -217,12 +220,13 @@ impl Publisher {
         Ok(partials_of(progress))
     }
 
-    fn replace_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
+    fn replace_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
         let path = self.dir.join(CHECKPOINT);
         let found = read_if_there(&path).map_err(|source| self.io(source))?;
-        if found.as_ref() != Some(&self.last.note) {
+        if found.is_none() || (found.as_ref() != Some(&self.last.note) && found != self.tried) {
             return Err(PublishError::Overtaken { path });
         }
+        self.tried = Some(checkpoint.note.clone());
         write_checkpoint(&self.dir, checkpoint).map_err(|source| self.io(source))
     }
 

@@ -39,36 +39,36 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_key_that_was_meant() {
-    insta::assert_snapshot!(from_file("[listen]\ndevcie = \"127.0.0.1:1\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("\n\ntls12 = true").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[weather]\nsunny = true").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[weather]").unwrap_err(), @"");
-    insta::assert_snapshot!(from_environment("MUSTER_LISTEN_DEVCIE", "x").unwrap_err(), @"");
+    insta::assert_snapshot!(from_file("[listen]\ndevcie = \"127.0.0.1:1\"").unwrap_err(), @"muster.toml:2: unknown key `listen.devcie`; did you mean `listen.device`?");
+    insta::assert_snapshot!(from_file("\n\ntls12 = true").unwrap_err(), @"muster.toml:3: unknown key `tls12`; did you mean `est.tls12`?");
+    insta::assert_snapshot!(from_file("[weather]\nsunny = true").unwrap_err(), @"muster.toml:2: unknown key `weather.sunny`; remove it; `muster serve --help` lists every key");
+    insta::assert_snapshot!(from_file("[weather]").unwrap_err(), @"muster.toml:1: unknown key `weather`; remove it; `muster serve --help` lists every key");
+    insta::assert_snapshot!(from_environment("MUSTER_LISTEN_DEVCIE", "x").unwrap_err(), @"environment variable MUSTER_LISTEN_DEVCIE: unknown key `MUSTER_LISTEN_DEVCIE`; did you mean `MUSTER_LISTEN_DEVICE`?");
 }
 
 #[test]
 fn a_bad_value_says_what_to_do() {
-    insta::assert_snapshot!(from_file("[listen]\ndevice = \"localhost:8443\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[listen]\ndevice = 8443").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("listen = \"0.0.0.0:1\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[advertise]\ndevice = \"https://a/\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[est]\ntls12 = \"yes\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[limits]\nbody_s = 0").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[limits]\nbody_s = [1]").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("trust_domain = \"Example Com\"").unwrap_err(), @"");
-    insta::assert_snapshot!(from_environment("MUSTER_LOG_FORMAT", "xml").unwrap_err(), @"");
+    insta::assert_snapshot!(from_file("[listen]\ndevice = \"localhost:8443\"").unwrap_err(), @r#"muster.toml:2: `listen.device` cannot be "localhost:8443": write an IP address and a port, "0.0.0.0:8443" or "[::]:8443"; host names belong to [advertise], and port 0 takes a free one"#);
+    insta::assert_snapshot!(from_file("[listen]\ndevice = 8443").unwrap_err(), @r#"muster.toml:2: `listen.device` cannot be "8443": write an IP address and a port, "0.0.0.0:8443" or "[::]:8443"; host names belong to [advertise], and port 0 takes a free one"#);
+    insta::assert_snapshot!(from_file("listen = \"0.0.0.0:1\"").unwrap_err(), @"muster.toml:1: unknown key `listen`; remove it; `muster serve --help` lists every key");
+    insta::assert_snapshot!(from_file("[advertise]\ndevice = \"https://a/\"").unwrap_err(), @r#"muster.toml:2: `advertise.device` cannot be "https://a/": write host or host:port, "muster.example.com:443" or "[2001:db8::1]:443""#);
+    insta::assert_snapshot!(from_file("[est]\ntls12 = \"yes\"").unwrap_err(), @r#"muster.toml:2: `est.tls12` cannot be "yes": write true or false"#);
+    insta::assert_snapshot!(from_file("[limits]\nbody_s = 0").unwrap_err(), @r#"muster.toml:2: `limits.body_s` cannot be "0": write a whole number from 1 to 3600"#);
+    insta::assert_snapshot!(from_file("[limits]\nbody_s = [1]").unwrap_err(), @r#"muster.toml:2: `limits.body_s` cannot be "a list": write a whole number from 1 to 3600"#);
+    insta::assert_snapshot!(from_file("trust_domain = \"Example Com\"").unwrap_err(), @r#"muster.toml:1: `trust_domain` cannot be "Example Com": write 1 to 255 of a-z, 0-9, -, . and _, "devices.example.com""#);
+    insta::assert_snapshot!(from_environment("MUSTER_LOG_FORMAT", "xml").unwrap_err(), @r#"environment variable MUSTER_LOG_FORMAT: `log.format` cannot be "xml": write json or human"#);
 }
 
 #[test]
 fn text_that_is_not_toml_is_refused_with_its_line() {
-    insta::assert_snapshot!(from_file("[listen]\ndevice = 0.0.0.0:8443").unwrap_err(), @"");
-    insta::assert_snapshot!(from_file("[listen]\n[listen]").unwrap_err(), @"");
+    insta::assert_snapshot!(from_file("[listen]\ndevice = 0.0.0.0:8443").unwrap_err(), @"muster.toml:2: not TOML: invalid float, expected nothing");
+    insta::assert_snapshot!(from_file("[listen]\n[listen]").unwrap_err(), @"muster.toml:2: not TOML: duplicate key");
 }
 
 #[test]
 fn a_settings_file_that_cannot_be_read_is_refused_with_its_path() {
     let error = Settings::load(Some(Path::new("/nowhere/muster.toml")), []).unwrap_err();
-    insta::assert_snapshot!(error.to_string(), @"");
+    insta::assert_snapshot!(error.to_string(), @"cannot read the settings file /nowhere/muster.toml; check the path after --config and that this user may read it");
 }
 
 #[test]

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Verifies an export of Muster's audit log without any of Muster's code: verify-audit.py DIR [--key FILE] [--since FILE]
+
+DIR is what `muster audit export DIR` wrote. --key FILE is the server's `audit.vkey`, had from elsewhere; without it the
+key in the export is used, which proves only that the export is whole. --since FILE is a checkpoint seen earlier, whose
+promise the log has to hold. Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok.
+Formats: RFC 6962, C2SP tlog-tiles, tlog-checkpoint, signed-note. Needs Python 3.8; openssl 3 checks the signatures."""
+import argparse, base64, hashlib, json, os, subprocess, sys, tempfile
+
+SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what stands before an Ed25519 key in DER
+
+class Bad(Exception):
+    """What is wrong, and the entry it is wrong with or None."""
+
+def need(holds, what, seq=None):
+    if not holds:
+        raise Bad(what, seq)
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+def read(root, path, seq=None):
+    need(os.path.isfile(os.path.join(root, path)), f"{path} is missing", seq)
+    with open(os.path.join(root, path), "rb") as file:
+        return file.read()
+
+def unbase64(text, what):
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        data = b""
+    need(base64.b64encode(data) == text, f"{what} is not canonical base64")
+    return data
+
+def parse_key(data):
+    name, _, rest = data.rstrip(b"\n").partition(b"+")
+    ident, _, text = rest.partition(b"+")
+    key = unbase64(text, "the key")
+    need(len(key) == 33 and key[0] == 1, "not an Ed25519 verifier key")
+    number = sha(name + b"\n" + key)[:4]
+    need(number.hex().encode() == ident, "the key does not have the id that it claims")
+    return name, number, key[1:]
+
+def open_note(note, key, what):
+    """The lines of a signed note whose one signature is by `key`."""
+    body, _, line = note.partition(b"\n\n")
+    prefix = "\u2014 ".encode() + key[0] + b" "
+    spelled = line.startswith(prefix) and line.endswith(b"\n")
+    blob = unbase64(line[len(prefix):-1], f"the signature of {what}") if spelled else b""
+    need(len(blob) == 68 and blob[:4] == key[1], f"{what} is not signed by the audit key")
+    with tempfile.TemporaryDirectory() as tmp:
+        paths = [os.path.join(tmp, name) for name in ("key", "signature", "text")]
+        for path, data in zip(paths, (SPKI + key[2], blob[4:], body + b"\n")):
+            with open(path, "wb") as file:
+                file.write(data)
+        run = subprocess.run(["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER", "-inkey", paths[0],
+                              "-sigfile", paths[1], "-in", paths[2]], capture_output=True)
+    need(run.returncode == 0, f"the signature of {what} is false")
+    return body.split(b"\n")
+
+def parse_checkpoint(note, key, what):
+    lines = open_note(note, key, what)
+    need(len(lines) == 3 and lines[0] == key[0] and lines[1].isdigit(), f"{what} is malformed")
+    size, root = int(lines[1]), unbase64(lines[2], f"the root of {what}")
+    need(str(size).encode() == lines[1] and len(root) == 32, f"{what} is malformed")
+    return size, root
+
+def tile_path(kind, index, width):
+    groups = [f"{index % 1000:03}"]
+    while index := index // 1000:
+        groups.insert(0, f"x{index % 1000:03}")
+    return f"tile/{kind}/" + "/".join(groups) + ("" if width == 256 else f".p/{width}")
+
+def tree(nodes):
+    """RFC 6962 2.1 over hashes."""
+    if len(nodes) < 2:
+        return nodes[0] if nodes else sha(b"")
+    half = 1 << (len(nodes) - 1).bit_length() - 1
+    return sha(b"\1" + tree(nodes[:half]) + tree(nodes[half:]))
+
+def check_entry(entry, seq, expected):
+    need(expected == sha(b"\0" + entry), f"entry {seq} does not have the hash that its tile gives it", seq)
+    try:
+        said = json.loads(entry)
+        form = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except (ValueError, UnicodeError):
+        said, form = {}, b""
+    need(form == entry and said.get("v") == 1, f"entry {seq} is not canonical", seq)
+    need(said.get("seq") == seq, f"entry {seq} gives itself another number", seq)
+
+def walk(root_dir, size, used):
+    """The leaf hashes of all entries, each entry and each tile checked on the way."""
+    leaves = []
+    for first in range(0, size, 256):
+        width = min(256, size - first)
+        paths = [tile_path(kind, first // 256, width) for kind in ("entries", 0)]
+        used.update(paths)
+        bundle, hashes = (read(root_dir, path, first) for path in paths)
+        for seq in range(first, first + width):
+            end, place = 2 + int.from_bytes(bundle[:2], "big"), 32 * (seq - first)
+            check_entry(bundle[2:end], seq, hashes[place:place + 32])
+            leaves.append(hashes[place:place + 32])
+            bundle = bundle[end:]
+        need(not bundle and len(hashes) == 32 * width, "there is more in a tile than promised", first + width)
+    level, nodes = 0, leaves
+    while nodes:
+        for first in range(0, len(nodes), 256):
+            part = nodes[first:first + 256]
+            path = tile_path(level, first // 256, len(part))
+            used.add(path)
+            need(read(root_dir, path, first << 8 * level) == b"".join(part), f"{path} is wrong", first << 8 * level)
+        level, nodes = level + 1, [tree(nodes[n:n + 256]) for n in range(0, len(nodes) - 255, 256)]
+    return leaves
+
+def check_manifest(root_dir, key, used):
+    lines = open_note(read(root_dir, "manifest"), key, "the manifest")
+    need(lines[:2] == [b"muster-audit-export/v1", key[0]], "the manifest is malformed")
+    listed = [line.decode().partition("  ")[::2] for line in lines[2:]]
+    names = [name for _, name in listed]
+    found = [os.path.relpath(os.path.join(d, f), root_dir) for d, _, files in os.walk(root_dir) for f in files]
+    need(sorted(found) == sorted(names + ["manifest"]), "the files are not those on the manifest")
+    for digest, name in listed:
+        need(sha(read(root_dir, name)).hex() == digest, f"{name} is not the file that was exported")
+    authority = {f"authority/{n:03}" for n in range(sum(name.startswith("authority/") for name in names))}
+    need(set(names) == used | authority | {"checkpoint", "audit.vkey"}, "a file does not belong here, or is missing")
+    need(parse_key(read(root_dir, "audit.vkey")) == key, "the export names another key")
+
+def verify(args, report):
+    key = parse_key(read(".", args.key) if args.key else read(args.dir, "audit.vkey"))
+    size, root = parse_checkpoint(read(args.dir, "checkpoint"), key, "the checkpoint")
+    report.update(size=size, root_sha256=root.hex())
+    leaves = walk(args.dir, size, used := set())
+    need(tree(leaves) == root, "the entries do not lead to the root that the checkpoint promises")
+    if args.since:
+        before, old_root = parse_checkpoint(read(".", args.since), key, "the earlier checkpoint")
+        need(before <= size, "the log went back", size)
+        need(tree(leaves[:before]) == old_root, "the log forked")
+    check_manifest(args.dir, key, used)
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Verifies an export of Muster's audit log.")
+    [parser.add_argument(name) for name in ("dir", "--key", "--since")]
+    report = {"ok": False, "size": 0, "root_sha256": "", "first_bad": None, "problem": None}
+    try:
+        verify(parser.parse_args(), report)
+        report["ok"] = True
+    except Bad as bad:
+        report["problem"], report["first_bad"] = bad.args
+    print(json.dumps(report))
+    sys.exit(0 if report["ok"] else 1)
