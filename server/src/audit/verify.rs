@@ -8,7 +8,7 @@
 use super::entry::Entry;
 use super::export::{MAGIC, MANIFEST, PUBLIC_KEY, authority_path, manifest_text};
 use super::files::read_if_there;
-use super::key::PinnedKey;
+pub use super::key::{KeyError, PinnedKey};
 use super::note;
 use super::publish::{CHECKPOINT, Checkpoint};
 use super::tiles::{self, Edge, Kind, WIDTH};

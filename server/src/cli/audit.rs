@@ -259,12 +259,12 @@ fn safe_path(path: &str) -> Result<Vec<&str>, Error> {
 
 async fn check(context: &Context, args: &VerifyArgs) -> Result<Exit, Error> {
     let finding = match &args.directory {
-        Some(directory) => verify::verify(directory, args.key.as_deref())?,
+        Some(directory) => verify::judge(directory, args.key.as_deref())?,
         None => {
             let temporary = tempfile::tempdir().map_err(Error::file("write to", &std::env::temp_dir()))?;
             let directory = temporary.path().join("export");
             export(&context.client()?, &directory).await?;
-            verify::verify(&directory, args.key.as_deref())?
+            verify::judge(&directory, args.key.as_deref())?
         }
     };
     verify::print(context, &finding)

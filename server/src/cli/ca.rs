@@ -75,10 +75,8 @@ fn show(context: &Context, document: &Value, pem: bool) -> Result<(), Error> {
             format!("[{role}]\n{}", table::record(authority, AUTHORITY, context.out.look))
         })
         .collect();
-    for (what, pointer) in [("Revocation lists: ", "/crl/url"), ("Shards: ", "/shards_url")] {
-        if let Some(url) = document.pointer(pointer).and_then(Value::as_str) {
-            parts.push(format!("{what}{}", table::plain(url)));
-        }
+    if let Some(url) = document.get("crl").and_then(Value::as_str) {
+        parts.push(format!("Revocation lists: {}", table::plain(url)));
     }
     context.out.line(&parts.join("\n\n"))
 }

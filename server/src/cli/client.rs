@@ -4,6 +4,7 @@
 //! machine. Every wait has a deadline and every body a limit. Each POST carries an `Idempotency-Key`; when the
 //! reply is lost, the same request with the same key is sent once more, so that nothing happens twice.
 
+use super::connection::{Cause, MAX_REPLY, REQUEST_DEADLINE, connector, innermost, tls_config};
 use super::credential::Access;
 use super::error::Error;
 use bytes::Bytes;
@@ -14,26 +15,13 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use muster_pki::chain::{PinnedServerVerifier, Trust};
-use muster_wire::digest::Sha256Digest;
 use muster_wire::problem::Problem;
 use serde_json::Value;
 use std::error::Error as StdError;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
-
-/// How long a connection may take to come about.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long one request may take, reply included.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Largest reply that is read, in bytes.
-const MAX_REPLY: usize = 64 * 1024 * 1024;
 
 /// Items asked for at a time when a listing is followed to its end.
 const PAGE: usize = 500;
@@ -145,7 +133,8 @@ impl Client {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let wanted = limit.map_or(PAGE, |limit| PAGE.min(limit.saturating_sub(items.len()))).to_string();
+            let wanted =
+                limit.map_or(PAGE, |limit| limit.saturating_sub(items.len()).clamp(100, PAGE)).to_string();
             let mut page_query = query.to_vec();
             page_query.push(("limit", &wanted));
             if let Some(cursor) = &cursor {
@@ -295,80 +284,12 @@ where
     }
 }
 
-/// GET of a plain HTTP address without any credential: status and body.
-///
-/// # Errors
-/// [`Error::Unreachable`] when no answer comes.
-pub async fn get_plain(url: &Url) -> Result<(u16, Bytes), Error> {
-    let unreachable = |source| Error::Unreachable { server: url.origin().ascii_serialization(), source };
-    let http: HttpClient<_, Full<Bytes>> = HttpClient::builder(TokioExecutor::new()).build(connector());
-    let uri = url.as_str().parse().map_err(|cause| unreachable(Box::new(cause)))?;
-    let whole = async {
-        let response = http.get(uri).await.map_err(|cause| match innermost(&cause) {
-            Cause::Other(text) => Box::<dyn StdError + Send + Sync>::from(text),
-            Cause::Certificate(cause) => cause.into(),
-        })?;
-        let status = response.status().as_u16();
-        Ok((status, Limited::new(response.into_body(), MAX_REPLY).collect().await?.to_bytes()))
-    };
-    match tokio::time::timeout(REQUEST_DEADLINE, whole).await {
-        Ok(answer) => answer.map_err(unreachable),
-        Err(elapsed) => Err(unreachable(Box::new(elapsed))),
-    }
-}
-
-fn connector() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
-    tcp
-}
-
-fn tls_config(root: Sha256Digest) -> Result<rustls::ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = PinnedServerVerifier::new(Trust::pinned(root.0, Arc::clone(&provider)));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|cause| Error::failed(format!("TLS cannot be set up: {cause}"), "Report this."))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
-}
-
 fn random_key() -> Result<String, Error> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|cause| {
         Error::failed(format!("The system gives no random bytes: {cause}"), "Run it again.")
     })?;
     Ok(uuid::Builder::from_random_bytes(random).into_uuid().to_string())
-}
-
-/// What a failed connection comes down to.
-enum Cause {
-    /// The certificate was judged and refused.
-    Certificate(rustls::Error),
-    /// Anything else, in words.
-    Other(String),
-}
-
-/// Looks through the layers of hyper and the system for the cause that a person understands.
-fn innermost(error: &(dyn StdError + 'static)) -> Cause {
-    let mut text = error.to_string();
-    let mut next = Some(error);
-    while let Some(layer) = next {
-        // An I/O error hides what it wraps from `source`.
-        let wrapped = layer.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let found =
-            wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| layer.downcast_ref());
-        if let Some(tls) = found {
-            let judged = matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::General(_));
-            return if judged { Cause::Certificate(tls.clone()) } else { Cause::Other(tls.to_string()) };
-        }
-        text = layer.to_string();
-        next = layer.source();
-    }
-    Cause::Other(text)
 }
 
 #[cfg(test)]
@@ -383,7 +304,7 @@ mod tests {
     fn client() -> Client {
         let access = Access {
             server: "https://127.0.0.1:9443/console?x=1".parse().unwrap(),
-            root_spki_sha256: Sha256Digest([7; 32]),
+            root_spki_sha256: muster_wire::digest::Sha256Digest([7; 32]),
             token: String::from("musterop_canary").into(),
         };
         Client::new(&access).unwrap()

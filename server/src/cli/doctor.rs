@@ -7,7 +7,7 @@ use super::credential::{self, ADMIN_CREDENTIAL};
 use super::error::Error;
 use super::output::Reader;
 use super::table::{column, listing, plain, value_at};
-use super::{Context, client};
+use super::{Context, connection};
 use muster_wire::problem::Exit;
 use muster_wire::time::Timestamp;
 use serde_json::{Value, json};
@@ -156,7 +156,7 @@ async fn status_check(data_dir: &Path) -> Option<Check> {
         Err(error) => return Some(bad("status listener", &error)),
     };
     let url = endpoints.status.join("/readyz").ok()?;
-    Some(match client::get_plain(&url).await {
+    Some(match connection::get_plain(&url).await {
         Ok((200, _)) => good("status listener", format!("{url} answers 200")),
         Ok((status, _)) => bad(
             "status listener",

@@ -10,6 +10,7 @@ pub mod authority;
 pub mod ca;
 pub mod client;
 pub mod confirm;
+pub mod connection;
 pub mod credential;
 pub mod device;
 pub mod doctor;

@@ -34,8 +34,8 @@ pub enum ProfileCommand {
 const LISTING: &[Column] = &[
     column("NAME", "/name"),
     column("DESCRIPTION", "/description"),
-    column("VALID DAYS", "/certificate/validity_days"),
-    column("APPROVAL", "/enrollment/approval"),
+    column("VALID DAYS", "/validity_days"),
+    column("APPROVAL", "/profile/enrollment/approval"),
     column("VERSION", "/version"),
 ];
 

@@ -1,0 +1,301 @@
+//! What happens in the demo, step by step, and what each step has to show. What others judge is in [`super::proof`].
+
+use super::call::{Call, is, last_json, said, shortened, text};
+use super::scene::Scene;
+use super::stage::{Broken, Program, Ran, Stage, until};
+use super::teller::Teller;
+use crate::cli::connection::get_plain;
+use crate::cli::table::value_at;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use tokio::process::Child;
+
+/// The server's data directory, in the demo's.
+const SERVER: &str = "server";
+/// The device's serial number.
+const SERIAL: &str = "DEMO-0001";
+/// Where the device keeps its certificate.
+pub(super) const CERTIFICATE: &str = "device/identity/certificate.pem";
+/// The trust domain founded.
+pub(super) const TRUST_DOMAIN: &str = "demo.example";
+
+/// The story so far.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) stage: Stage,
+    server: Option<Child>,
+    enrollment: String,
+    pub(super) device: String,
+    pub(super) certificate_serial: String,
+}
+
+/// What a step showed, or why it does not hold.
+pub(super) type Outcome = Result<Value, Broken>;
+
+impl Story {
+    /// A story that has not begun.
+    pub(super) fn on(stage: Stage) -> Self {
+        Self {
+            stage,
+            server: None,
+            enrollment: String::new(),
+            device: String::new(),
+            certificate_serial: String::new(),
+        }
+    }
+
+    /// Where it plays.
+    pub(super) fn directory(&self) -> &Path {
+        self.stage.directory()
+    }
+
+    /// Plays one step; answers what it showed.
+    pub(super) async fn play(&mut self, scene: Scene, teller: &mut Teller) -> Outcome {
+        match scene {
+            Scene::Keys => self.keys(teller).await,
+            Scene::Init => self.init(teller).await,
+            Scene::Serve => self.serve(teller).await,
+            Scene::Token => self.token(teller).await,
+            Scene::Enroll => self.enroll(teller).await,
+            Scene::Judge => self.judge(teller).await,
+            Scene::SecondUse => self.second_use(teller).await,
+            Scene::Renew => self.renew(teller).await,
+            Scene::Revoke => self.revoke(teller).await,
+            Scene::Crl => self.crl(teller).await,
+            Scene::Door => self.door(teller).await,
+            Scene::Audit => self.audit(teller).await,
+            Scene::Tamper => self.tamper(teller).await,
+            Scene::Stop => self.stop(teller).await,
+        }
+    }
+
+    /// Ends the children and the directory; answers where it is when it is kept.
+    pub(super) async fn end(mut self, keep: bool) -> Option<PathBuf> {
+        if let Some(mut server) = self.server.take() {
+            // It may have ended by itself.
+            let _ = server.kill().await;
+        }
+        self.stage.strike(keep)
+    }
+
+    async fn keys(&self, teller: &mut Teller) -> Outcome {
+        let mut keys = Vec::new();
+        for name in ["alice", "bob"] {
+            let file = format!("{name}.key");
+            let call = Call::of(Program::Muster, &["operator", "keygen", &file, "--json"]);
+            let made = last_json(&self.run(teller, &call).await?.stdout);
+            let digest = text(&made, "/sha256")?;
+            teller.output(&format!("{name}.pub  sha256 {digest}"));
+            keys.push(json!({"name": name, "sha256": digest}));
+        }
+        Ok(json!({"approvers": keys}))
+    }
+
+    async fn init(&self, teller: &mut Teller) -> Outcome {
+        let names = ["init", "--public-name", "localhost", "--trust-domain", TRUST_DOMAIN];
+        let approvers = ["--approver", "alice.pub", "--approver", "bob.pub"];
+        let founded = self.muster(teller, &[names.as_slice(), &approvers].concat()).await?;
+        let digest = text(&founded, "/authority_digest")?;
+        teller.output(&format!("trust domain {}, authority {digest}", text(&founded, "/trust_domain")?));
+        teller.output(&format!("two approvers do not suffice for: {}", value_at(&founded, "/unmet")));
+        Ok(json!({
+            "trust_domain": founded.get("trust_domain"),
+            "authority_digest": digest,
+            "root_spki_sha256": founded.get("root_spki_sha256"),
+            "unmet": founded.get("unmet"),
+        }))
+    }
+
+    async fn serve(&mut self, teller: &mut Teller) -> Outcome {
+        let call = Call::of(Program::Muster, &["serve", "--data-dir", SERVER]);
+        teller.command(&format!("MUSTER_LISTEN_DEVICE=127.0.0.1:0 … {} &", call.shown()));
+        let mut child = self.stage.start(&call, "serve.log")?;
+        let path = self.stage.path("server/endpoints.json");
+        let log = self.stage.path("serve.log");
+        let published = until("the server's endpoints.json", async || {
+            if let Ok(Some(status)) = child.try_wait() {
+                let last = last_line(&log);
+                return Err(Broken::unexpected(format!("the server ended with {status}: {last}")));
+            }
+            Ok(std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()))
+        })
+        .await;
+        self.server = Some(child);
+        let endpoints = published?;
+        for name in ["device", "mqtt", "status", "admin"] {
+            teller.output(&format!("{name:<7} {}", text(&endpoints, &format!("/{name}"))?));
+        }
+        let ready = format!("{}/readyz", text(&endpoints, "/status")?.trim_end_matches('/'));
+        teller.command(&format!("curl {ready}"));
+        let (status, body) = fetch(&ready).await?;
+        teller.output(&format!("{status} {}", String::from_utf8_lossy(&body)));
+        if status != 200 {
+            return Err(Broken::unexpected(format!("/readyz answered {status}")));
+        }
+        Ok(json!({"endpoints": endpoints, "readyz": status}))
+    }
+
+    async fn token(&mut self, teller: &mut Teller) -> Outcome {
+        let words = ["token", "create", "--profile", "laptop-linux", "--serial", SERIAL, "--ttl", "1h"];
+        let made = self.muster(teller, &words).await?;
+        text(&made, "/0/enrollment")?.clone_into(&mut self.enrollment);
+        teller.output(&shortened(&self.enrollment));
+        teller.output(&format!("good until {}", text(&made, "/0/expires_at")?));
+        Ok(json!({
+            "id": made.pointer("/0/id"),
+            "profile": made.pointer("/0/profile"),
+            "expires_at": made.pointer("/0/expires_at"),
+        }))
+    }
+
+    async fn enroll(&mut self, teller: &mut Teller) -> Outcome {
+        let words = ["enroll", "-", "--serial", SERIAL, "--state-dir", "device", "--json"];
+        self.run(teller, &Call::of(Program::Agent, &words).reading(&self.enrollment)).await?;
+        let status = self.status(teller).await?;
+        text(&status, "/device")?.clone_into(&mut self.device);
+        text(&status, "/certificate/serial")?.clone_into(&mut self.certificate_serial);
+        teller.output(&format!("device      {}", self.device));
+        teller.output(&format!("certificate {}", self.certificate_serial));
+        teller.output(&format!("until       {}", text(&status, "/certificate/not_after")?));
+        let key = self.stage.path("device/identity/key.pem");
+        let mode = std::fs::metadata(&key).map_err(Broken::system("look at", &key))?.permissions().mode();
+        teller.output(&format!("device/identity/key.pem, mode {:o}", mode & 0o777));
+        if mode & 0o077 != 0 {
+            return Err(Broken::unexpected("others may read the device's key"));
+        }
+        Ok(json!({
+            "device": self.device,
+            "certificate": status.get("certificate"),
+            "key_mode": format!("{:o}", mode & 0o777),
+        }))
+    }
+
+    /// Somebody else, with another key and the same string.
+    async fn second_use(&self, teller: &mut Teller) -> Outcome {
+        let words = ["enroll", "-", "--serial", SERIAL, "--state-dir", "thief", "--json"];
+        let call = Call::of(Program::Agent, &words).reading(&self.enrollment).ending(3);
+        let ran = self.run(teller, &call).await?;
+        teller.output(&said(&ran));
+        if self.stage.path("thief/identity/certificate.pem").exists() {
+            return Err(Broken::unexpected("the second device holds a certificate"));
+        }
+        let log = self.muster(teller, &["audit", "tail", "-n", "5"]).await?;
+        let entries = log.as_array().into_iter().flatten();
+        let refused = entries.rev().find(|entry| is(entry, "/outcome", "refused"));
+        let refused = refused.ok_or_else(|| Broken::unexpected("the log says nothing of the refusal"))?;
+        let words = ["/seq", "/action", "/outcome", "/reason"].map(|pointer| value_at(refused, pointer));
+        teller.output(&words.join("  "));
+        Ok(json!({
+            "exit": 3,
+            "code": last_json(&ran.stderr).get("code"),
+            "audit_entry": refused.get("seq"),
+            "reason": refused.get("reason"),
+        }))
+    }
+
+    async fn renew(&mut self, teller: &mut Teller) -> Outcome {
+        self.run(teller, &Call::of(Program::Agent, &["renew", "--state-dir", "device", "--json"])).await?;
+        let status = self.status(teller).await?;
+        let serial = text(&status, "/certificate/serial")?.to_owned();
+        let former = std::mem::replace(&mut self.certificate_serial, serial.clone());
+        let shown = self.muster(teller, &["device", "show", SERIAL]).await?;
+        teller.output(&format!("{former} → {serial}, {}", value_at(&shown, "/certificate/status")));
+        if serial == former {
+            return Err(Broken::unexpected("the certificate is still the former one"));
+        }
+        if !is(&shown, "/certificate/serial", &serial) || !is(&shown, "/certificate/status", "current") {
+            return Err(Broken::unexpected("the server takes another certificate for the current one"));
+        }
+        Ok(json!({"former": former, "serial": serial, "status": "current"}))
+    }
+
+    async fn revoke(&self, teller: &mut Teller) -> Outcome {
+        let words = ["device", "revoke", SERIAL, "--reason", "key_compromise", "--yes"];
+        let shown = self.muster(teller, &words).await?;
+        let state = text(&shown, "/state")?;
+        let status = text(&shown, "/certificate/status")?;
+        teller.output(&format!("device {state}, certificate {status}"));
+        if (state, status) != ("retired", "revoked") {
+            return Err(Broken::unexpected(format!("the device is {state}, its certificate {status}")));
+        }
+        Ok(
+            json!({"state": state, "certificate": shown.get("certificate"), "retirement": shown.get("retirement")}),
+        )
+    }
+
+    async fn door(&self, teller: &mut Teller) -> Outcome {
+        let words = ["renew", "--state-dir", "device", "--json"];
+        let ran = self.run(teller, &Call::of(Program::Agent, &words).ending(3)).await?;
+        teller.output(&said(&ran));
+        let explained = self.muster(teller, &["device", "explain", SERIAL]).await?;
+        let words = ["/code", "/rule", "/remedy"].map(|pointer| value_at(&explained, pointer));
+        teller.output(&words.join("  "));
+        Ok(json!({"exit": 3, "code": last_json(&ran.stderr).get("code"), "explain": explained}))
+    }
+
+    async fn stop(&mut self, teller: &mut Teller) -> Outcome {
+        let Some(mut server) = self.server.take() else {
+            return Err(Broken::unexpected("no server runs"));
+        };
+        teller.command("kill -TERM %1");
+        let pid = server.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Broken::unexpected("the server has ended already"))?;
+        let who = Path::new("the server");
+        kill_process(pid, Signal::TERM).map_err(|cause| Broken::system("stop", who)(cause.into()))?;
+        let ended =
+            until("the server's end", async || server.try_wait().map_err(Broken::system("wait for", who)))
+                .await;
+        let status = match ended {
+            Ok(status) => status,
+            Err(broken) => {
+                self.server = Some(server);
+                return Err(broken);
+            }
+        };
+        teller.output(&status.to_string());
+        if !status.success() {
+            return Err(Broken::unexpected(format!("the server ended with {status}")));
+        }
+        if self.stage.path("server/endpoints.json").exists() {
+            return Err(Broken::unexpected("endpoints.json is still there"));
+        }
+        Ok(json!({"exit": status.code()}))
+    }
+
+    async fn status(&self, teller: &mut Teller) -> Outcome {
+        let call = Call::of(Program::Agent, &["status", "--state-dir", "device", "--json"]);
+        Ok(last_json(&self.run(teller, &call).await?.stdout))
+    }
+
+    /// Runs an operator's command that has to succeed; answers its JSON.
+    pub(super) async fn muster(&self, teller: &mut Teller, words: &[&str]) -> Outcome {
+        let call = Call::of(Program::Muster, &[&["--data-dir", SERVER, "--json"], words].concat());
+        let value = last_json(&self.run(teller, &call).await?.stdout);
+        if value.is_null() {
+            return Err(Broken::unexpected(format!("`{}` printed no JSON", call.shown())));
+        }
+        Ok(value)
+    }
+
+    /// Shows a command and runs it; it has to end as it says.
+    pub(super) async fn run(&self, teller: &mut Teller, call: &Call<'_>) -> Result<Ran, Broken> {
+        teller.command(&call.shown());
+        call.judge(self.stage.run(call).await?)
+    }
+}
+
+/// What a plain HTTP address answers.
+pub(super) async fn fetch(url: &str) -> Result<(u16, Vec<u8>), Broken> {
+    let parsed = url.parse().map_err(|_| Broken::unexpected(format!("{url} is no address")))?;
+    match get_plain(&parsed).await {
+        Ok((status, body)) => Ok((status, body.to_vec())),
+        Err(error) => Err(Broken::unexpected(error.to_string())),
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().unwrap_or("it said nothing").to_owned()
+}

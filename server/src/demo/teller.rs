@@ -1,0 +1,136 @@
+//! How the demo is told: to a person step by step, to a program a line of JSON for each step and one at the end.
+
+use super::scene::Scene;
+use super::stage::Broken;
+use crate::cli::table::plain;
+use serde_json::{Value, json};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Longest line of a command's output that is shown, in characters.
+const WIDTH: usize = 118;
+
+/// Tells the story and remembers what held.
+#[derive(Debug)]
+pub(super) struct Teller {
+    json: bool,
+    styled: bool,
+    started: Instant,
+    steps: Vec<Value>,
+}
+
+impl Teller {
+    /// A teller on this process's standard output.
+    pub(super) fn of_process(json: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let styled = std::io::stdout().is_terminal() && !plain;
+        Self { json, styled, started: Instant::now(), steps: Vec::new() }
+    }
+
+    /// Before the first step.
+    pub(super) fn opening(&mut self, directory: &Path) {
+        self.say(&self.style("1", "The life of one device, on this machine."));
+        self.say(&format!(
+            "Each step is a command, run in {}; what you see is what came back.\n",
+            directory.display()
+        ));
+    }
+
+    /// A step begins.
+    pub(super) fn scene(&mut self, scene: Scene) {
+        let number = self.steps.len() + 1;
+        self.say(&self.style("1", &format!("{number:>2}. {}", scene.title())));
+    }
+
+    /// A command is run.
+    pub(super) fn command(&mut self, line: &str) {
+        self.say(&format!("    {} {}", self.style("36", "$"), plain(line)));
+    }
+
+    /// Something that came back.
+    pub(super) fn output(&mut self, text: &str) {
+        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+            let mut shown: String = plain(line).chars().take(WIDTH).collect();
+            if line.chars().count() > WIDTH {
+                shown.push('…');
+            }
+            self.say(&format!("      {}", self.style("2", &shown)));
+        }
+    }
+
+    /// A step is over.
+    pub(super) fn verdict(&mut self, scene: Scene, outcome: Result<Value, Broken>, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let ok = outcome.is_ok();
+        let (mark, words) = match &outcome {
+            Ok(_) => (self.style("32", "✓"), scene.claim().to_owned()),
+            Err(broken) => (self.style("31", "✗"), plain(&broken.in_words())),
+        };
+        self.say(&format!("    {mark} {words} {}\n", self.style("2", &format!("({ms} ms)"))));
+        let evidence = outcome.unwrap_or_else(|broken| json!({"failed": broken.in_words()}));
+        let step = json!({"name": scene.name(), "ok": ok, "ms": ms, "evidence": evidence});
+        if self.json {
+            print(&step.to_string());
+        }
+        self.steps.push(step);
+    }
+
+    /// Something is wrong before or beside the story.
+    pub(super) fn trouble(&mut self, what: &str) {
+        eprintln!("error: {}", plain(what));
+    }
+
+    /// After the last step.
+    pub(super) fn farewell(&mut self, ok: bool, kept: Option<&Path>) {
+        let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.json {
+            print(&json!({"ok": ok, "elapsed_ms": elapsed_ms, "steps": self.steps}).to_string());
+            return;
+        }
+        let held = self.steps.iter().filter(|step| step.get("ok") == Some(&Value::Bool(true))).count();
+        let all = Scene::ALL.len();
+        let verdict =
+            if ok { self.style("32", "Everything held") } else { self.style("31", "It did not hold") };
+        self.say(&format!(
+            "{verdict}: {held} of {all} steps in {:.1} s.",
+            self.started.elapsed().as_secs_f64()
+        ));
+        match kept {
+            Some(directory) => self.say(&after_keeping(directory)),
+            None => self.say("Everything it made is gone again; `muster demo --keep` leaves it to look at."),
+        }
+        if ok {
+            self.say(
+                "Next, for real: `muster operator keygen you.key` on your own machine, `muster init`, `muster serve`;\n\
+                 the README's five-minute start goes through it.",
+            );
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if !self.json {
+            print(text);
+        }
+    }
+
+    fn style(&self, code: &str, text: &str) -> String {
+        if self.styled { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn after_keeping(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "Kept in {directory}. Look around:\n  muster serve --data-dir {directory}/server &\n  \
+         muster --data-dir {directory}/server device list\n  \
+         muster --data-dir {directory}/server audit tail\n  \
+         muster audit verify {directory}/audit-copy"
+    )
+}
+
+/// Prints a line; a reader that went away does not stop the story, whose children have to be ended in order.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
