@@ -5,13 +5,13 @@
 //! no tags. [`decode`] refuses whatever does not encode back to the very same bytes, so a document has one
 //! encoding, and neither the decoder's leniency nor an unknown field can hide anything beneath a signature.
 
-use crate::digest::Sha256Digest;
-use crate::id::{
-    AssetId, DeviceId, OperatorId, OrderId, ReportId, RequestId, TokenId, TrustDomain, WarrantId,
-};
-use crate::time::Timestamp;
+mod declare;
+mod items;
+
 use minicbor::data::Type;
 use std::convert::Infallible;
+
+pub(crate) use declare::{document, record, words};
 
 /// The schema version every document carries first.
 pub const SCHEMA: u64 = 1;
@@ -281,94 +281,6 @@ pub fn decode<T: Cbor>(bytes: &[u8]) -> Result<T, CborError> {
     if input.is_at_end() && encode(&value) == bytes { Ok(value) } else { Err(CborError::NotDeterministic) }
 }
 
-impl Cbor for u64 {
-    fn write(&self, out: &mut Writer) {
-        out.unsigned(*self);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        input.unsigned()
-    }
-}
-
-impl Cbor for u32 {
-    fn write(&self, out: &mut Writer) {
-        out.unsigned(u64::from(*self));
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        Self::try_from(input.unsigned()?).map_err(|_| CborError::Value { field: "number of 32 bits" })
-    }
-}
-
-impl Cbor for i64 {
-    fn write(&self, out: &mut Writer) {
-        out.signed(*self);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        input.signed()
-    }
-}
-
-impl Cbor for bool {
-    fn write(&self, out: &mut Writer) {
-        out.boolean(*self);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        input.boolean()
-    }
-}
-
-impl Cbor for String {
-    fn write(&self, out: &mut Writer) {
-        out.text(self);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        Ok(input.text()?.to_owned())
-    }
-}
-
-/// A byte string; `u8` itself is no [`Cbor`].
-impl Cbor for Vec<u8> {
-    fn write(&self, out: &mut Writer) {
-        out.bytes(self);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        Ok(input.bytes()?.to_vec())
-    }
-}
-
-impl<T: Cbor> Cbor for Vec<T> {
-    fn write(&self, out: &mut Writer) {
-        out.array(u64::try_from(self.len()).unwrap_or(u64::MAX));
-        for item in self {
-            item.write(out);
-        }
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        let len = input.open_array()?;
-        (0..len).map(|_| T::read(input)).collect()
-    }
-}
-
-impl<T: Cbor> Cbor for Option<T> {
-    fn write(&self, out: &mut Writer) {
-        match self {
-            Some(value) => value.write(out),
-            None => out.null(),
-        }
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        if input.take_null()? { Ok(None) } else { T::read(input).map(Some) }
-    }
-}
-
 /// Opens a document of `expected` elements and reads its schema version.
 ///
 /// The version is judged first: another version may well have another number of fields.
@@ -388,156 +300,6 @@ pub(crate) fn read_exact<const N: usize>(
 ) -> Result<[u8; N], CborError> {
     input.bytes()?.try_into().map_err(|_| CborError::Value { field })
 }
-
-impl Cbor for Sha256Digest {
-    fn write(&self, out: &mut Writer) {
-        out.bytes(self.as_bytes());
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        read_exact(input, "SHA-256 digest").map(Self)
-    }
-}
-
-/// Seconds since 1970 as a plain number.
-impl Cbor for Timestamp {
-    fn write(&self, out: &mut Writer) {
-        out.signed(self.seconds());
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        input.signed().map(Self)
-    }
-}
-
-impl Cbor for TrustDomain {
-    fn write(&self, out: &mut Writer) {
-        out.text(self.as_str());
-    }
-
-    fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-        input.text()?.parse().map_err(|_| CborError::Value { field: "trust domain" })
-    }
-}
-
-macro_rules! ids {
-    ($($name:ident)+) => {
-        $(
-            impl Cbor for $name {
-                fn write(&self, out: &mut Writer) {
-                    out.bytes(self.as_bytes());
-                }
-
-                fn read(input: &mut Reader<'_>) -> Result<Self, CborError> {
-                    read_exact(input, stringify!($name)).map(Self::from_bytes)
-                }
-            }
-        )+
-    };
-}
-
-ids! { AssetId DeviceId OperatorId OrderId ReportId RequestId TokenId WarrantId }
-
-/// Implements [`Cbor`] for a struct: an array of the named fields, in this order.
-macro_rules! record {
-    ($name:ident { $($field:ident),+ $(,)? }) => {
-        impl $crate::cbor::Cbor for $name {
-            fn write(&self, out: &mut $crate::cbor::Writer) {
-                out.array([$(stringify!($field)),+].len() as u64);
-                $($crate::cbor::Cbor::write(&self.$field, out);)+
-            }
-
-            fn read(input: &mut $crate::cbor::Reader<'_>) -> Result<Self, $crate::cbor::CborError> {
-                input.array([$(stringify!($field)),+].len() as u64)?;
-                Ok(Self { $($field: $crate::cbor::Cbor::read(input)?,)+ })
-            }
-        }
-    };
-}
-
-/// Implements [`Document`] for a struct: an array of the schema version and the named fields, in this order.
-macro_rules! document {
-    ($name:ident, $text:literal, $limit:expr, $signed:ident, { $($field:ident),+ $(,)? }) => {
-        impl $crate::cbor::Cbor for $name {
-            fn write(&self, out: &mut $crate::cbor::Writer) {
-                out.array(1 + [$(stringify!($field)),+].len() as u64);
-                out.unsigned($crate::cbor::SCHEMA);
-                $($crate::cbor::Cbor::write(&self.$field, out);)+
-            }
-
-            fn read(input: &mut $crate::cbor::Reader<'_>) -> Result<Self, $crate::cbor::CborError> {
-                $crate::cbor::open_document(input, 1 + [$(stringify!($field)),+].len() as u64)?;
-                Ok(Self { $($field: $crate::cbor::Cbor::read(input)?,)+ })
-            }
-        }
-
-        impl $crate::cbor::Document for $name {
-            const NAME: &'static str = $text;
-            const MAX_BYTES: usize = $limit;
-        }
-
-        impl $crate::envelope::$signed for $name {}
-    };
-}
-
-/// Declares a closed enum whose members are words on the wire, in text, JSON and CBOR alike.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])+ $variant:ident = $text:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$doc])+ $variant,)+
-        }
-
-        impl $name {
-            /// Every member, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-
-            /// The member that `text` names.
-            pub fn from_word(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-                Self::from_word(&text)
-                    .ok_or_else(|| serde::de::Error::custom(concat!("unknown ", stringify!($name))))
-            }
-        }
-
-        impl $crate::cbor::Cbor for $name {
-            fn write(&self, out: &mut $crate::cbor::Writer) {
-                out.text(self.as_str());
-            }
-
-            fn read(input: &mut $crate::cbor::Reader<'_>) -> Result<Self, $crate::cbor::CborError> {
-                Self::from_word(input.text()?)
-                    .ok_or($crate::cbor::CborError::Value { field: stringify!($name) })
-            }
-        }
-    };
-}
-
-pub(crate) use {document, record, words};
 
 #[cfg(test)]
 mod tests {

@@ -363,5 +363,4 @@ fn admit_checkpoint(
 }
 
 #[cfg(test)]
-#[path = "order_tests.rs"]
 mod tests;

@@ -1,5 +1,6 @@
 //! What the envelope must refuse, forged with tools of its own.
 
+use super::header::{LABEL_ALG, LABEL_KID};
 use super::*;
 use crate::cbor::document;
 use ed25519_dalek::SigningKey;
