@@ -1,1 +1,235 @@
-//! What happens between token and certificate.
+//! What happens between token and certificate: the decision, without the effects.
+//!
+//! A request names a token, a public key and perhaps a serial number. [`decide`] says whether a first
+//! certificate may be issued, a person must be asked, or it is refused; [`replay`] says whether a lost reply may
+//! be given again. Names and extensions of the request play no part: the certificate's names come from the
+//! record (contract.md, "Device and asset").
+
+use super::device::{CertificateRef, Device};
+use super::refusal::Refusal;
+use super::token::refused;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::DeviceId;
+use muster_wire::problem::Code;
+
+/// How long a lost reply may be given again after it was first given, in seconds.
+pub const REPLAY_S: i64 = 24 * 60 * 60;
+
+/// What the profile says about a serial number in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SerialRule {
+    /// Taken where it is given.
+    Optional,
+    /// Must be given, by the token or by the request.
+    Required,
+}
+
+/// Whether the profile wants a person to say yes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalRule {
+    /// The token is enough.
+    None,
+    /// A person approves each device.
+    Required,
+}
+
+/// What is known when a fresh token is redeemed.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The serial number the token is bound to.
+    pub bound: Option<&'a str>,
+    /// The serial number the request claims.
+    pub claimed: Option<&'a str>,
+    /// The device, whatever its state, on which this public key was seen before.
+    pub key_holder: Option<DeviceId>,
+    /// The open life of the asset with that serial number.
+    pub open_life: Option<DeviceId>,
+    /// The profile's rule for approval.
+    pub approval: ApprovalRule,
+    /// The profile's rule for serial numbers.
+    pub serial: SerialRule,
+}
+
+/// What to do with a fresh token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Issue a first certificate; end the open life of the same asset in the same commit.
+    Issue {
+        /// The serial number the device will carry.
+        serial: Option<String>,
+        /// The life that ends.
+        supersede: Option<DeviceId>,
+    },
+    /// Keep the request until a person has decided.
+    Wait {
+        /// The serial number the device would carry.
+        serial: Option<String>,
+        /// Why a person is asked.
+        rule: &'static str,
+    },
+}
+
+/// The serial number that a redemption would give the device, before any rule is asked.
+///
+/// # Errors
+/// [`Code::CsrSerialMismatch`] where token and request name different ones.
+pub fn effective_serial<'a>(
+    bound: Option<&'a str>,
+    claimed: Option<&'a str>,
+) -> Result<Option<&'a str>, Refusal> {
+    match (bound, claimed) {
+        (Some(bound), Some(claimed)) if bound != claimed => {
+            Err(Refusal::by("token.serial", Code::CsrSerialMismatch).at("serialNumber"))
+        }
+        (bound, claimed) => Ok(bound.or(claimed)),
+    }
+}
+
+/// Decides what a fresh token gets.
+///
+/// # Errors
+/// [`Code::CsrKeyInUse`] where the key was seen on another device: one key is one device, for ever.
+/// [`Code::CsrSerialMismatch`] where token and request disagree, or the profile requires a serial number and
+/// neither names one.
+pub fn decide(given: &Circumstances<'_>) -> Result<Decision, Refusal> {
+    if given.key_holder.is_some() {
+        return Err(Refusal::by("enrollment.key_in_use", Code::CsrKeyInUse).at("subjectPublicKeyInfo"));
+    }
+    let serial = effective_serial(given.bound, given.claimed)?.map(str::to_owned);
+    if serial.is_none() && given.serial == SerialRule::Required {
+        return Err(Refusal::by("profile.serial_required", Code::CsrSerialMismatch).at("serialNumber"));
+    }
+    if given.open_life.is_some() && given.bound.is_none() {
+        return Ok(Decision::Wait { serial, rule: "asset.claimed_while_another_life_is_open" });
+    }
+    if given.approval == ApprovalRule::Required {
+        return Ok(Decision::Wait { serial, rule: "profile.approval" });
+    }
+    Ok(Decision::Issue { serial, supersede: given.open_life })
+}
+
+/// The certificate that answers the same token and key once more.
+///
+/// The same bytes go out again only while that certificate is still *issued* (never used), for [`REPLAY_S`] at
+/// most, never after revocation (contract.md, "Certificate status × door").
+///
+/// # Errors
+/// [`Code::TokenRefused`] with a rule that says what is missing.
+pub fn replay<'a>(device: &'a Device, spki: &Sha256Digest, now: i64) -> Result<&'a CertificateRef, Refusal> {
+    if !device.state.is_open() {
+        return Err(refused("token.replay_after_end"));
+    }
+    match &device.issued {
+        Some(issued) if issued.spki != *spki => Err(refused("token.replay_replaced")),
+        Some(issued) if now.saturating_sub(issued.issued_at) > REPLAY_S => {
+            Err(refused("token.replay_too_late"))
+        }
+        Some(issued) => Ok(issued),
+        None => Err(refused("token.replay_after_use")),
+    }
+}
+
+/// What a renewal gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal<'a> {
+    /// The certificate that was issued and not yet used, once more.
+    Replay(&'a CertificateRef),
+    /// A new certificate, which replaces one that was issued and not yet used.
+    Issue,
+}
+
+/// Decides what an authenticated device gets for a renewal with the key `spki`.
+///
+/// Whether the presented certificate may renew at all was settled at the door
+/// ([`super::admission`]); `key_holder` is the device on which this key was seen before.
+///
+/// # Errors
+/// [`Code::CsrKeyInUse`] where the key is another device's; [`Code::DeviceStateRefused`] where the life has ended.
+pub fn renew<'a>(
+    device: &'a Device,
+    spki: &Sha256Digest,
+    key_holder: Option<DeviceId>,
+    now: i64,
+) -> Result<Renewal<'a>, Refusal> {
+    if !device.state.is_open() {
+        return Err(Refusal::by("renewal.life_ended", Code::DeviceStateRefused));
+    }
+    if key_holder.is_some_and(|holder| holder != device.id) {
+        return Err(Refusal::by("renewal.key_in_use", Code::CsrKeyInUse).at("subjectPublicKeyInfo"));
+    }
+    match &device.issued {
+        Some(issued) if issued.spki == *spki && now.saturating_sub(issued.issued_at) <= REPLAY_S => {
+            Ok(Renewal::Replay(issued))
+        }
+        Some(_) | None => Ok(Renewal::Issue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Circumstances<'_> = Circumstances {
+        bound: None,
+        claimed: None,
+        key_holder: None,
+        open_life: None,
+        approval: ApprovalRule::None,
+        serial: SerialRule::Optional,
+    };
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId::from_parts(u64::from(n), [n; 10])
+    }
+
+    fn issue(serial: Option<&str>, supersede: Option<DeviceId>) -> Result<Decision, Refusal> {
+        Ok(Decision::Issue { serial: serial.map(str::to_owned), supersede })
+    }
+
+    #[test]
+    fn a_token_without_bindings_is_enough() {
+        assert_eq!(decide(&PLAIN), issue(None, None));
+    }
+
+    #[test]
+    fn a_token_bound_to_the_serial_supersedes_the_open_life() {
+        let given = Circumstances { bound: Some("S1"), open_life: Some(device(7)), ..PLAIN };
+        assert_eq!(decide(&given), issue(Some("S1"), Some(device(7))));
+    }
+
+    #[test]
+    fn a_serial_merely_claimed_while_another_life_holds_it_waits() {
+        let given = Circumstances { claimed: Some("S1"), open_life: Some(device(7)), ..PLAIN };
+        assert!(matches!(decide(&given), Ok(Decision::Wait { .. })));
+    }
+
+    #[test]
+    fn a_claimed_serial_that_nobody_holds_is_taken() {
+        assert_eq!(decide(&Circumstances { claimed: Some("S1"), ..PLAIN }), issue(Some("S1"), None));
+    }
+
+    #[test]
+    fn token_and_request_must_name_the_same_serial() {
+        let given = Circumstances { bound: Some("S1"), claimed: Some("S2"), ..PLAIN };
+        assert_eq!(decide(&given).unwrap_err().code, Code::CsrSerialMismatch);
+    }
+
+    #[test]
+    fn a_required_serial_must_be_named() {
+        let given = Circumstances { serial: SerialRule::Required, ..PLAIN };
+        assert_eq!(decide(&given).unwrap_err().rule, "profile.serial_required");
+        assert_eq!(decide(&Circumstances { claimed: Some("S"), ..given }), issue(Some("S"), None));
+    }
+
+    #[test]
+    fn one_key_is_one_device() {
+        let given = Circumstances { key_holder: Some(device(1)), ..PLAIN };
+        assert_eq!(decide(&given).unwrap_err().code, Code::CsrKeyInUse);
+    }
+
+    #[test]
+    fn a_profile_may_ask_for_a_person() {
+        let given = Circumstances { approval: ApprovalRule::Required, ..PLAIN };
+        assert_eq!(decide(&given), Ok(Decision::Wait { serial: None, rule: "profile.approval" }));
+    }
+}

@@ -1,0 +1,75 @@
+//! How a verb ends when it does not end well.
+
+use crate::domain::refusal::Refusal;
+use crate::store::{CommitError, ReadError};
+
+/// Why a verb did not do what was asked. Only `http/problem.rs` turns this into an answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A rule refused it.
+    #[error("refused by {}", .0.rule)]
+    Refused(Refusal),
+    /// A field of the request is not what it must be.
+    #[error("{field} {expected}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What it must be, as the end of a sentence.
+        expected: String,
+    },
+    /// There is no such thing.
+    #[error("no such {kind}")]
+    NotFound {
+        /// What was looked for.
+        kind: &'static str,
+    },
+    /// Too many wrong tokens from one address.
+    #[error("too many wrong tokens from one address")]
+    RateLimited {
+        /// Seconds until the next may be tried.
+        retry_after_s: u64,
+    },
+    /// The record changed while it was being changed, again and again.
+    #[error("the record kept changing under the request")]
+    Contended,
+    /// The store did not take the commit.
+    #[error("the commit failed")]
+    Commit(#[source] CommitError),
+    /// The store could not be read.
+    #[error("the store could not be read")]
+    Read(#[from] ReadError),
+    /// A record in the store cannot be read by this version.
+    #[error("a stored {kind} cannot be read")]
+    Record {
+        /// What kind of record.
+        kind: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Something that must not happen did; the log has it whole.
+    #[error("{doing} failed")]
+    Internal {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Error {
+    /// An error that must not happen, met while `doing`.
+    pub fn internal(
+        doing: &'static str,
+    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+        move |source| Self::Internal { doing, source }
+    }
+}
