@@ -1,6 +1,7 @@
 //! How a verb ends when it does not end well.
 
 use crate::domain::refusal::Refusal;
+use crate::store::collections::LoadError;
 use crate::store::{CommitError, ReadError};
 
 /// Why a verb did not do what was asked. Only `http/problem.rs` turns this into an answer.
@@ -36,18 +37,9 @@ pub enum Error {
     /// The store did not take the commit.
     #[error("the commit failed")]
     Commit(#[source] CommitError),
-    /// The store could not be read.
-    #[error("the store could not be read")]
-    Read(#[from] ReadError),
-    /// A record in the store cannot be read by this version.
-    #[error("a stored {kind} cannot be read")]
-    Record {
-        /// What kind of record.
-        kind: &'static str,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// A record could not be read.
+    #[error("a record could not be read")]
+    Load(#[from] LoadError),
     /// Something that must not happen did; the log has it whole.
     #[error("{doing} failed")]
     Internal {
@@ -62,6 +54,12 @@ pub enum Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        Self::Load(LoadError::Read(error))
     }
 }
 

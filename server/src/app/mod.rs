@@ -1,1 +1,176 @@
 //! One file per verb: load, decide, commit, then act.
+//!
+//! Every verb takes a [`Permit`](crate::domain::policy::Permit) for its own act. What a verb decides by is read
+//! from the store (which shows only what is durable) and named in the preconditions of its commit; a commit that
+//! meets a newer record is a conflict, and the verb starts again from what is there now.
+
+mod approve;
+mod audit;
+mod ca;
+mod certificates;
+mod crl;
+mod csr;
+mod device;
+mod discovery;
+mod enroll;
+mod error;
+pub mod found;
+mod idempotency;
+mod limits;
+mod operator;
+mod profiles;
+mod refuse;
+mod renew;
+mod revoke;
+mod status_feed;
+mod token;
+pub mod view;
+
+pub use self::audit::{AuditFile, AuditFiles, LogSource};
+pub use self::crl::CrlError;
+pub use self::enroll::{Answer, Enroll};
+pub use self::error::Error;
+pub use self::found::Founding;
+pub use self::idempotency::Replayed;
+pub use self::profiles::Profiles;
+pub use self::renew::Renew;
+pub use self::status_feed::{RevocationChanges, feed, fill};
+pub use self::token::NewTokens;
+
+use crate::audit::log::Audit;
+use crate::ca::{Ca, StatusUrls, random};
+use crate::clock::Clock;
+use crate::domain::device::Device;
+use crate::doors::Doors;
+use crate::store::collections::{CERTIFICATES, Held};
+use crate::store::{Batch, CommitError, Store};
+use limits::{PerMinute, Strangers};
+use muster_wire::discovery::Endpoints;
+use muster_wire::id::DeviceId;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// How often a verb starts again when someone else is faster. A thousand claims of one token at once need two:
+/// after the first commit all others see a spent token.
+const ATTEMPTS: usize = 16;
+
+/// Everything the verbs need. Shared by all listeners.
+pub struct App {
+    store: Store,
+    ca: Ca,
+    audit: Audit,
+    clock: Clock,
+    doors: Doors,
+    profiles: Profiles,
+    founding: Founding,
+    endpoints: Endpoints,
+    urls: StatusUrls,
+    crls: crl::Cache,
+    revocation_changes: Arc<RevocationChanges>,
+    strangers: Strangers,
+    anonymous_refusals: PerMinute,
+    next_ordinal: AtomicU64,
+}
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// The store, open.
+    pub store: Store,
+    /// The CA, open.
+    pub ca: Ca,
+    /// The audit log's reading side.
+    pub audit: Audit,
+    /// The present.
+    pub clock: Clock,
+    /// Who is connected, and who may be.
+    pub doors: Doors,
+    /// What the founding settled.
+    pub founding: Founding,
+    /// What changed in the revocations, as the store's commits tell.
+    pub revocation_changes: Arc<RevocationChanges>,
+    /// Where the doors are, by their advertised names.
+    pub endpoints: Endpoints,
+    /// Where certificates say that status is published.
+    pub urls: StatusUrls,
+    /// Wrong tokens a minute from one address.
+    pub wrong_tokens_per_minute: u32,
+}
+
+/// Refusals of anonymous callers by the authorisation table that are written to the log each minute.
+const ANONYMOUS_REFUSALS_PER_MINUTE: u32 = 60;
+
+impl App {
+    /// Puts the parts together; reads where the certificates' ordinals go on.
+    ///
+    /// # Errors
+    /// [`Error::Load`] where the store cannot be read.
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        let next_ordinal = AtomicU64::new(next_ordinal(&parts.store)?);
+        Ok(Self {
+            next_ordinal,
+            store: parts.store,
+            ca: parts.ca,
+            audit: parts.audit,
+            clock: parts.clock,
+            doors: parts.doors,
+            profiles: Profiles::builtin(),
+            founding: parts.founding,
+            endpoints: parts.endpoints,
+            urls: parts.urls,
+            crls: crl::Cache::default(),
+            revocation_changes: parts.revocation_changes,
+            strangers: Strangers::new(parts.wrong_tokens_per_minute),
+            anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
+        })
+    }
+
+    /// The present.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Who is connected, and who may be.
+    pub fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// The CA, for its public parts.
+    pub fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// The store's figures.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Error> {
+        match self.store.commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict { .. }) => Err(Error::Contended),
+            Err(error) => Err(Error::Commit(error)),
+        }
+    }
+
+    fn device(&self, id: DeviceId) -> Result<Held<Device>, Error> {
+        self.store.load::<Device>(id.as_bytes())?.ok_or(Error::NotFound { kind: "device" })
+    }
+}
+
+/// One more than the highest ordinal in the store: the last key of the range, found by halving.
+fn next_ordinal(store: &Store) -> Result<u64, Error> {
+    use crate::store::key::ordinal;
+    let (mut low, mut high) = (0_u64, u64::MAX);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let after = CERTIFICATES.key(&ordinal(middle));
+        let found = store.scan(CERTIFICATES.prefix, Some(&after), 1)?;
+        match found.first().and_then(|(key, _)| CERTIFICATES.id(key)).and_then(|id| id.try_into().ok()) {
+            Some(id) => low = u64::from_be_bytes(id),
+            None => high = middle,
+        }
+    }
+    let first = store.scan(CERTIFICATES.prefix, None, 1)?;
+    if low == 0 && first.is_empty() { Ok(0) } else { Ok(low.saturating_add(1)) }
+}

@@ -1,1 +1,369 @@
 //! The one place where private keys are used.
+//!
+//! A leaf is signed only for a [`Grant`], which only the authorisation step can make; what is signed is linted
+//! first, by another parser than the writer's ([`muster_pki::issuer`]). Nothing signed here leaves the process
+//! before the commit that records it.
+
+pub mod keystore;
+
+use crate::domain::issuance::Grant;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use keystore::{Keystore, KeystoreError};
+use muster_pki::crl::{self, Revoked, Scope};
+use muster_pki::csr::VerifiedCsr;
+use muster_pki::hierarchy::{self, Authority, ServerTerms};
+use muster_pki::issuer::{self, CaCertificate, CaKey, IssueError, Issued, LeafTerms};
+use muster_pki::profile::{IssuerUrls, LeafNames, LeafProfile, ProfileError};
+use muster_pki::serial::Serial;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::{TrustDomain, device_uri};
+use zeroize::Zeroizing;
+
+/// Names of the files in `keys/`.
+pub mod file {
+    /// The root's private key; may be taken away after founding.
+    pub const ROOT_KEY: &str = "root.key";
+    /// The root's certificate.
+    pub const ROOT: &str = "root.der";
+    /// The root's own CRL, made at founding.
+    pub const ROOT_CRL: &str = "root.crl";
+    /// The issuing CA's private key.
+    pub const ISSUING_KEY: &str = "issuing.key";
+    /// The issuing CA's certificate.
+    pub const ISSUING: &str = "issuing.der";
+    /// The server-names CA's private key.
+    pub const NAMES_KEY: &str = "server-names.key";
+    /// The server-names CA's certificate.
+    pub const NAMES: &str = "server-names.der";
+    /// The command key: signs orders and desired state.
+    pub const COMMAND_KEY: &str = "command.key";
+    /// The audit key: signs checkpoints.
+    pub const AUDIT_KEY: &str = "audit.key";
+}
+
+/// Why the CA could not be opened or did not sign.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaError {
+    /// A file is missing, unreadable or too open.
+    #[error("the keys could not be read")]
+    Keystore(#[from] KeystoreError),
+    /// A key file does not hold a key.
+    #[error("{file} holds no usable private key; restore it from its backup")]
+    Key {
+        /// Which file.
+        file: &'static str,
+    },
+    /// A key and the certificate beside it do not fit each other.
+    #[error("{file} is not the key of the certificate beside it; restore both from one backup")]
+    Mismatch {
+        /// Which file.
+        file: &'static str,
+    },
+    /// The certificate, server certificate or list was not issued.
+    #[error("issuing failed")]
+    Issue(#[from] IssueError),
+    /// The status URL cannot stand in a certificate.
+    #[error("the advertised status address cannot stand in a certificate")]
+    Urls(#[from] ProfileError),
+}
+
+/// A CA of ours: its certificate, its key, and how paths and store call it.
+struct Signer {
+    certificate: CaCertificate,
+    key: CaKey,
+}
+
+impl Signer {
+    fn open(keys: &Keystore, certificate: &'static str, key: &'static str) -> Result<Self, CaError> {
+        let pem = keys.read_private(key)?;
+        let key_file = key;
+        let key = CaKey::from_pem(&pem).map_err(|_| CaError::Key { file: key_file })?;
+        let certificate = CaCertificate::parse(&keys.read_bytes(certificate)?)?;
+        let public = Sha256Digest::of(issuer::CaSigner::spki_der(&key));
+        if public.as_bytes() != &certificate.spki_sha256() {
+            return Err(CaError::Mismatch { file: key_file });
+        }
+        Ok(Self { certificate, key })
+    }
+}
+
+/// How an issuer is called: the first eight bytes of its key identifier.
+pub type IssuerId = [u8; 8];
+
+/// The name of `certificate`'s issuer in the store.
+pub fn issuer_id(certificate: &CaCertificate) -> IssuerId {
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(certificate.key_identifier()) {
+        *to = *from;
+    }
+    id
+}
+
+/// The CA of one installation, keys in memory.
+pub struct Ca {
+    root: CaCertificate,
+    issuing: Signer,
+    names: Signer,
+    root_crl: Vec<u8>,
+    command: SigningKey,
+    audit: SigningKey,
+    trust_domain: TrustDomain,
+}
+
+impl std::fmt::Debug for Ca {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ca({})", self.trust_domain.as_str())
+    }
+}
+
+impl Ca {
+    /// Reads the keys and certificates of `keys`; the root's key is not needed.
+    ///
+    /// # Errors
+    /// [`CaError`], naming the file.
+    pub fn open(keys: &Keystore, trust_domain: TrustDomain) -> Result<Self, CaError> {
+        Ok(Self {
+            root: CaCertificate::parse(&keys.read_bytes(file::ROOT)?)?,
+            issuing: Signer::open(keys, file::ISSUING, file::ISSUING_KEY)?,
+            names: Signer::open(keys, file::NAMES, file::NAMES_KEY)?,
+            root_crl: keys.read_bytes(file::ROOT_CRL)?,
+            command: read_ed25519(keys, file::COMMAND_KEY)?,
+            audit: read_ed25519(keys, file::AUDIT_KEY)?,
+            trust_domain,
+        })
+    }
+
+    /// Signs the leaf that `grant` allows, with the key of `csr` and nothing else of it.
+    ///
+    /// # Errors
+    /// [`CaError::Issue`] when the lint objects or the key fails; nothing was issued.
+    pub fn issue(
+        &self,
+        grant: &Grant,
+        csr: &VerifiedCsr,
+        profile: &LeafProfile,
+        urls: &StatusUrls,
+        now_s: i64,
+    ) -> Result<Issued, CaError> {
+        let names = LeafNames {
+            uri: device_uri(self.trust_domain.as_str(), grant.device()),
+            common_name: grant.device().to_string(),
+            serial_number: grant.serial_number().map(str::to_owned),
+        };
+        let terms = LeafTerms { profile, names: &names, urls: &urls.issuing, serial: fresh_serial() };
+        Ok(issuer::prepare(csr, &terms, &self.issuing.certificate, now_s)?.sign(&self.issuing.key)?)
+    }
+
+    /// Signs the server's own TLS certificate for `spki_der`.
+    ///
+    /// # Errors
+    /// [`CaError::Issue`].
+    pub fn issue_server(
+        &self,
+        _permit: &crate::domain::policy::Permit<crate::domain::policy::act::IssueServerCertificate>,
+        spki_der: &[u8],
+        names: &ServerNames,
+        urls: &StatusUrls,
+        now_s: i64,
+    ) -> Result<Issued, CaError> {
+        let authority =
+            Authority { certificate: &self.names.certificate, key: &self.names.key, urls: &urls.names };
+        let terms = ServerTerms {
+            names: &names.names,
+            addresses: &names.addresses,
+            validity_s: names.validity_s,
+            serial: fresh_serial(),
+        };
+        Ok(hierarchy::issue_server_certificate(&authority, spki_der, &terms, now_s)?)
+    }
+
+    /// Signs the CRL of one shard of `issuer`.
+    ///
+    /// # Errors
+    /// [`CaError::Issue`].
+    pub fn sign_crl(&self, issuer: Issuer, list: &List<'_>, urls: &StatusUrls) -> Result<Vec<u8>, CaError> {
+        let (signer, urls) = match issuer {
+            Issuer::Issuing => (&self.issuing, &urls.issuing),
+            Issuer::Names => (&self.names, &urls.names),
+        };
+        let authority = Authority { certificate: &signer.certificate, key: &signer.key, urls };
+        let scope = Scope::Leaves { shard: list.shard };
+        Ok(crl::sign_list(&authority, scope, list.entries, list.number, list.now_s)?)
+    }
+
+    /// How the issuing CA is called.
+    pub fn issuing_id(&self) -> IssuerId {
+        issuer_id(&self.issuing.certificate)
+    }
+
+    /// How an issuer of leaves is called.
+    pub fn id_of(&self, issuer: Issuer) -> IssuerId {
+        match issuer {
+            Issuer::Issuing => issuer_id(&self.issuing.certificate),
+            Issuer::Names => issuer_id(&self.names.certificate),
+        }
+    }
+
+    /// The issuer of leaves with this name in paths: lower-case hexadecimal of its id.
+    pub fn issuer_named(&self, name: &str) -> Option<Issuer> {
+        [Issuer::Issuing, Issuer::Names].into_iter().find(|issuer| hex::encode(self.id_of(*issuer)) == name)
+    }
+
+    /// The root's name in paths.
+    pub fn root_name(&self) -> String {
+        hex::encode(issuer_id(&self.root))
+    }
+
+    /// The root's own CRL, made at founding, DER.
+    pub fn root_crl(&self) -> &[u8] {
+        &self.root_crl
+    }
+
+    /// The root, the issuing CA and the server-names CA.
+    pub fn certificates(&self) -> [(&'static str, &CaCertificate); 3] {
+        [("root", &self.root), ("issuing", &self.issuing.certificate), ("names", &self.names.certificate)]
+    }
+
+    /// The CA certificate with this name in paths.
+    pub fn certificate_named(&self, name: &str) -> Option<&CaCertificate> {
+        self.certificates()
+            .into_iter()
+            .map(|(_, certificate)| certificate)
+            .find(|certificate| hex::encode(issuer_id(certificate)) == name)
+    }
+
+    /// The DER of what a server sends after its own certificate: server-names CA, then root.
+    pub fn server_chain(&self) -> [&[u8]; 2] {
+        [self.names.certificate.der(), self.root.der()]
+    }
+
+    /// The issuing CA's certificate, DER.
+    pub fn issuing_der(&self) -> &[u8] {
+        self.issuing.certificate.der()
+    }
+
+    /// The root, DER.
+    pub fn root_der(&self) -> &[u8] {
+        self.root.der()
+    }
+
+    /// SHA-256 of the root's subject public key info: the pin of enrolment strings and credentials.
+    pub fn root_pin(&self) -> Sha256Digest {
+        Sha256Digest(self.root.spki_sha256())
+    }
+
+    /// Whether `spki` is the key of one of our CAs.
+    pub fn is_own_key(&self, spki: &Sha256Digest) -> bool {
+        self.certificates().iter().any(|(_, certificate)| &certificate.spki_sha256() == spki.as_bytes())
+    }
+
+    /// The audit key, for checkpoints.
+    pub fn audit_key(&self) -> &SigningKey {
+        &self.audit
+    }
+
+    /// The command key's public half.
+    pub fn command_public(&self) -> [u8; 32] {
+        self.command.verifying_key().to_bytes()
+    }
+
+    /// The names of devices lie in here.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+}
+
+/// The two issuers of leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Issuer {
+    /// For devices.
+    Issuing,
+    /// For server names.
+    Names,
+}
+
+/// Where each issuer publishes.
+#[derive(Clone, Debug)]
+pub struct StatusUrls {
+    /// The root.
+    pub root: IssuerUrls,
+    /// The issuing CA.
+    pub issuing: IssuerUrls,
+    /// The server-names CA.
+    pub names: IssuerUrls,
+}
+
+impl StatusUrls {
+    /// The URLs beneath `base`, for instance `http://muster.example.org:8080`.
+    ///
+    /// # Errors
+    /// [`ProfileError::Url`].
+    pub fn beneath(base: &str, root: IssuerId, issuing: IssuerId, names: IssuerId) -> Result<Self, ProfileError> {
+        let urls = |id: IssuerId| IssuerUrls::new(base, &hex::encode(id));
+        Ok(Self { root: urls(root)?, issuing: urls(issuing)?, names: urls(names)? })
+    }
+
+    /// The URLs of `ca` beneath `base`.
+    ///
+    /// # Errors
+    /// [`ProfileError::Url`].
+    pub fn of(ca: &Ca, base: &str) -> Result<Self, ProfileError> {
+        Self::beneath(base, issuer_id(&ca.root), ca.id_of(Issuer::Issuing), ca.id_of(Issuer::Names))
+    }
+}
+
+/// What a server certificate says.
+#[derive(Clone, Debug)]
+pub struct ServerNames {
+    /// DNS names.
+    pub names: Vec<String>,
+    /// IP addresses.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Life in seconds.
+    pub validity_s: i64,
+}
+
+/// What a CRL says.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    /// Which shard.
+    pub shard: u8,
+    /// Its entries.
+    pub entries: &'a [Revoked],
+    /// Its number, higher than every earlier one of the shard.
+    pub number: u64,
+    /// When it is signed, unix seconds.
+    pub now_s: i64,
+}
+
+/// A serial number of 16 random bytes, positive.
+pub fn fresh_serial() -> Serial {
+    Serial::from_random(random())
+}
+
+/// Bytes from the operating system.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "without randomness no key, token or serial number may be made at all")]
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+/// A new Ed25519 key.
+pub fn fresh_ed25519() -> SigningKey {
+    SigningKey::from_bytes(&Zeroizing::new(random()))
+}
+
+/// An Ed25519 key as PKCS#8 PEM.
+///
+/// # Errors
+/// [`CaError::Key`].
+pub fn ed25519_pem(key: &SigningKey, file: &'static str) -> Result<Zeroizing<String>, CaError> {
+    key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).map_err(|_| CaError::Key { file })
+}
+
+fn read_ed25519(keys: &Keystore, file: &'static str) -> Result<SigningKey, CaError> {
+    SigningKey::from_pkcs8_pem(&keys.read_private(file)?).map_err(|_| CaError::Key { file })
+}

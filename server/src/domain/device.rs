@@ -185,6 +185,13 @@ impl Device {
         }
     }
 
+    /// Ends, at `now`, a life that never began.
+    pub fn cancel(&mut self, now: i64) {
+        self.state = DeviceState::Cancelled;
+        self.changed_at = now;
+        self.waiting = None;
+    }
+
     /// Ends this life at `now`. The caller revokes [`Device::live_certificates`] in the same commit.
     pub fn retire(&mut self, how: Retirement, now: i64) {
         self.state = DeviceState::Retired;
@@ -246,6 +253,8 @@ pub struct CertificateRecord {
     pub device: DeviceId,
     /// Last second of its validity, unix seconds.
     pub not_after: i64,
+    /// Seconds after that in which it may still renew; fixed when it is issued.
+    pub grace_s: u32,
     /// What became of it.
     #[serde(flatten)]
     pub state: CertificateState,

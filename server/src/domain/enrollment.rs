@@ -5,15 +5,13 @@
 //! be given again. Names and extensions of the request play no part: the certificate's names come from the
 //! record (contract.md, "Device and asset").
 
+use super::admission::{self, SpentToken};
 use super::device::{CertificateRef, Device};
 use super::refusal::Refusal;
 use super::token::refused;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
-
-/// How long a lost reply may be given again after it was first given, in seconds.
-pub const REPLAY_S: i64 = 24 * 60 * 60;
 
 /// What the profile says about a serial number in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +20,8 @@ pub enum SerialRule {
     Optional,
     /// Must be given, by the token or by the request.
     Required,
+    /// Must be given by the token: a request's own word is not enough.
+    Bound,
 }
 
 /// Whether the profile wants a person to say yes first.
@@ -72,14 +72,15 @@ pub enum Decision {
 /// The serial number that a redemption would give the device, before any rule is asked.
 ///
 /// # Errors
-/// [`Code::CsrSerialMismatch`] where token and request name different ones.
+/// [`Code::TokenRefused`] where token and request name different ones: to another device the token is worth
+/// nothing, and is not told why.
 pub fn effective_serial<'a>(
     bound: Option<&'a str>,
     claimed: Option<&'a str>,
 ) -> Result<Option<&'a str>, Refusal> {
     match (bound, claimed) {
         (Some(bound), Some(claimed)) if bound != claimed => {
-            Err(Refusal::by("token.serial", Code::CsrSerialMismatch).at("serialNumber"))
+            Err(refused("token.serial").at("serialNumber"))
         }
         (bound, claimed) => Ok(bound.or(claimed)),
     }
@@ -89,14 +90,19 @@ pub fn effective_serial<'a>(
 ///
 /// # Errors
 /// [`Code::CsrKeyInUse`] where the key was seen on another device: one key is one device, for ever.
-/// [`Code::CsrSerialMismatch`] where token and request disagree, or the profile requires a serial number and
-/// neither names one.
+/// [`Code::TokenRefused`] where token and request disagree; [`Code::CsrSerialMismatch`] where the profile
+/// requires a serial number and neither names one.
 pub fn decide(given: &Circumstances<'_>) -> Result<Decision, Refusal> {
     if given.key_holder.is_some() {
         return Err(Refusal::by("enrollment.key_in_use", Code::CsrKeyInUse).at("subjectPublicKeyInfo"));
     }
     let serial = effective_serial(given.bound, given.claimed)?.map(str::to_owned);
-    if serial.is_none() && given.serial == SerialRule::Required {
+    let named = match given.serial {
+        SerialRule::Optional => true,
+        SerialRule::Required => serial.is_some(),
+        SerialRule::Bound => given.bound.is_some(),
+    };
+    if !named {
         return Err(Refusal::by("profile.serial_required", Code::CsrSerialMismatch).at("serialNumber"));
     }
     if given.open_life.is_some() && given.bound.is_none() {
@@ -110,22 +116,16 @@ pub fn decide(given: &Circumstances<'_>) -> Result<Decision, Refusal> {
 
 /// The certificate that answers the same token and key once more.
 ///
-/// The same bytes go out again only while that certificate is still *issued* (never used), for [`REPLAY_S`] at
-/// most, never after revocation (contract.md, "Certificate status × door").
-///
 /// # Errors
-/// [`Code::TokenRefused`] with a rule that says what is missing.
+/// [`Code::TokenRefused`] where [`admission::spent_token`] says so, or the life has ended.
 pub fn replay<'a>(device: &'a Device, spki: &Sha256Digest, now: i64) -> Result<&'a CertificateRef, Refusal> {
     if !device.state.is_open() {
         return Err(refused("token.replay_after_end"));
     }
-    match &device.issued {
-        Some(issued) if issued.spki != *spki => Err(refused("token.replay_replaced")),
-        Some(issued) if now.saturating_sub(issued.issued_at) > REPLAY_S => {
-            Err(refused("token.replay_too_late"))
-        }
-        Some(issued) => Ok(issued),
-        None => Err(refused("token.replay_after_use")),
+    let issued = device.issued.as_ref().ok_or(refused("token.replay_after_use"))?;
+    match admission::spent_token(&earlier(issued), spki.as_bytes(), now) {
+        SpentToken::SameBytes => Ok(issued),
+        SpentToken::Refused => Err(refused("token.replay_too_late")),
     }
 }
 
@@ -133,15 +133,18 @@ pub fn replay<'a>(device: &'a Device, spki: &Sha256Digest, now: i64) -> Result<&
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal<'a> {
     /// The certificate that was issued and not yet used, once more.
-    Replay(&'a CertificateRef),
-    /// A new certificate, which replaces one that was issued and not yet used.
-    Issue,
+    SameBytes(&'a CertificateRef),
+    /// A new certificate; the one that was issued and never used, if there is one, dies in the same commit.
+    Issue {
+        /// The one that dies.
+        replaced: Option<&'a CertificateRef>,
+    },
 }
 
 /// Decides what an authenticated device gets for a renewal with the key `spki`.
 ///
-/// Whether the presented certificate may renew at all was settled at the door
-/// ([`super::admission`]); `key_holder` is the device on which this key was seen before.
+/// Whether the presented certificate may renew at all was settled at the door ([`admission::admit`]);
+/// `key_holder` is the device on which this key was seen before.
 ///
 /// # Errors
 /// [`Code::CsrKeyInUse`] where the key is another device's; [`Code::DeviceStateRefused`] where the life has ended.
@@ -157,11 +160,20 @@ pub fn renew<'a>(
     if key_holder.is_some_and(|holder| holder != device.id) {
         return Err(Refusal::by("renewal.key_in_use", Code::CsrKeyInUse).at("subjectPublicKeyInfo"));
     }
-    match &device.issued {
-        Some(issued) if issued.spki == *spki && now.saturating_sub(issued.issued_at) <= REPLAY_S => {
-            Ok(Renewal::Replay(issued))
+    let Some(issued) = &device.issued else { return Ok(Renewal::Issue { replaced: None }) };
+    match admission::renewal(Some(&earlier(issued)), spki.as_bytes(), now) {
+        admission::Renewal::SameBytes => Ok(Renewal::SameBytes(issued)),
+        admission::Renewal::Replace | admission::Renewal::Issue => {
+            Ok(Renewal::Issue { replaced: Some(issued) })
         }
-        Some(_) | None => Ok(Renewal::Issue),
+    }
+}
+
+fn earlier(issued: &CertificateRef) -> admission::Earlier {
+    admission::Earlier {
+        spki_sha256: *issued.spki.as_bytes(),
+        issued_at: issued.issued_at,
+        status: admission::CertificateStatus::Issued,
     }
 }
 
@@ -211,7 +223,7 @@ mod tests {
     #[test]
     fn token_and_request_must_name_the_same_serial() {
         let given = Circumstances { bound: Some("S1"), claimed: Some("S2"), ..PLAIN };
-        assert_eq!(decide(&given).unwrap_err().code, Code::CsrSerialMismatch);
+        assert_eq!(decide(&given).unwrap_err().rule, "token.serial");
     }
 
     #[test]

@@ -52,6 +52,30 @@ pub struct Draft {
     pub facts: BTreeMap<String, String>,
 }
 
+impl Draft {
+    /// The same, telling that the state went from `before` to `after`.
+    #[must_use]
+    pub fn states(mut self, before: impl Into<String>, after: impl Into<String>) -> Self {
+        self.prev_state = before.into();
+        self.new_state = after.into();
+        self
+    }
+
+    /// The same, with a stable code for why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// The same, with these facts added.
+    #[must_use]
+    pub fn facts(mut self, facts: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.facts.extend(facts.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+}
+
 /// A key and the value it gets.
 pub type Put = (Vec<u8>, Vec<u8>);
 

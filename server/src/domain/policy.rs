@@ -4,9 +4,11 @@
 //! [`decide`] alone, and routes are registered by naming the act: so there is no route without a row and no verb
 //! without a decision.
 
+use super::ledger::{Draft, Outcome};
 use super::refusal::Refusal;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 /// Version of the table; each audit entry names the version that judged. Raise it with every change of a row.
@@ -179,6 +181,33 @@ impl Caller {
     pub fn server() -> Self {
         Self { principal: Principal::Server, request_id: String::new() }
     }
+
+    /// An audit entry of `action`, done by this caller to `object` at `now_ms` (unix milliseconds).
+    pub fn entry(&self, action: &str, now_ms: i64, object: String) -> Draft {
+        Draft {
+            ts: now_ms,
+            actor: self.principal.actor(),
+            sign_in: self.principal.sign_in().to_owned(),
+            policy_version: VERSION,
+            action: action.to_owned(),
+            object,
+            outcome: Outcome::Done,
+            reason: String::new(),
+            request_id: self.request_id.clone(),
+            prev_state: String::new(),
+            new_state: String::new(),
+            payload_sha256: String::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    /// An audit entry of `action` on `object`, refused by `refusal`; its reason is the rule, which callers never see.
+    pub fn refused(&self, action: &str, now_ms: i64, object: String, refusal: &Refusal) -> Draft {
+        let draft = self.entry(action, now_ms, object);
+        let facts = [Some(("code", refusal.code.as_str())), refusal.field.map(|field| ("field", field))];
+        Draft { outcome: Outcome::Refused, reason: refusal.rule.to_owned(), ..draft }
+            .facts(facts.into_iter().flatten().map(|(name, value)| (name, value.to_owned())))
+    }
 }
 
 /// Proof that the table allows the act `A` to a caller. Only [`decide`] makes one; a verb takes it by value.
@@ -194,9 +223,14 @@ impl<A: Act> Permit<A> {
         &self.caller
     }
 
-    /// What was allowed, as audit entries name it.
-    pub fn action(&self) -> &'static str {
-        A::ROW.action
+    /// The audit entry of this act, done to `object` at `now_ms` (unix milliseconds).
+    pub fn entry(&self, now_ms: i64, object: String) -> Draft {
+        self.caller.entry(A::ROW.action, now_ms, object)
+    }
+
+    /// The audit entry of this act, refused by `refusal`.
+    pub fn refused(&self, now_ms: i64, object: String, refusal: &Refusal) -> Draft {
+        self.caller.refused(A::ROW.action, now_ms, object, refusal)
     }
 }
 

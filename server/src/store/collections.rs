@@ -1,27 +1,244 @@
-//! What lies where: the collections, their keys and their indexes.
+//! What lies where: the collections, their keys and their indexes, and typed access to their records.
 //!
 //! | prefix | collection | id | value |
 //! | --- | --- | --- | --- |
 //! | `t/` | tokens | SHA-256 of the token's text | [`TokenRecord`] |
 //! | `d/` | devices | device id, UUIDv7, 16 bytes | [`Device`] |
 //! | `s/` | assets | serial number, UTF-8 | [`Asset`] |
-//! | `c/` | certificates | ordinal, 8 bytes, big endian | [`CertificateRecord`] |
-//! | `x/` | certificate bytes | ordinal | DER |
-//! | `k/` | keys | SHA-256 of a subject public key info | device id, 16 bytes |
-//! | `r/` | revocations | issuer 8 ‖ shard 1 ‖ serial 16 | [`revocation::Entry`] |
-//! | `n/` | CRL heads | issuer 8 ‖ shard 1 | [`revocation::ShardHead`] |
-//! | `o/` | operators | SHA-256 of the credential | [`Operator`] |
+//! | `c/` | certificates | ordinal, 8 bytes | [`CertificateRecord`] |
+//! | `x/` | certificate bytes | ordinal, 8 bytes | DER |
+//! | `k/` | public keys | SHA-256 of a subject public key info | device id, 16 bytes |
+//! | `r/` | revocations | issuer 8 ‖ shard 1 ‖ serial 16 | [`Entry`] |
+//! | `n/` | CRL heads | issuer 8 ‖ shard 1 | [`ShardHead`] |
+//! | `o/` | operators | SHA-256 of the credential's secret | [`Operator`] |
 //! | `q/` | idempotency | slot digest | [`Kept`] |
-//! | `m/` | installation | name | [`Founding`] and documents |
+//! | `m/` | installation | name | documents |
 //! | `a/` | audit log | see the audit room | |
-//! | `i/` | indexes | kept by the writer | |
+//!
+//! Devices, certificates and their bytes have keys that grow with time, so that the cost of an enrolment stays
+//! flat; DER lies apart from the records that are read often.
 
-use super::key::{Collection, Index};
-use super::{Batch, Expect, ReadError, Store, Versioned, Write};
+use super::key::{Collection, Index, instant};
+use super::{Batch, Expect, ReadError, Store};
 use crate::domain::device::{Asset, CertificateRecord, Device};
 use crate::domain::idempotency::Kept;
 use crate::domain::operator::Operator;
-use crate::domain::revocation;
+use crate::domain::revocation::{Entry, ShardHead};
 use crate::domain::token::TokenRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Enrolment tokens.
+pub static TOKENS: Collection =
+    Collection { name: "tokens", prefix: b"t/", indexes: &[Index { name: "id", keys: token_keys }] };
+/// Devices.
+pub static DEVICES: Collection =
+    Collection { name: "devices", prefix: b"d/", indexes: &[Index { name: "by", keys: device_keys }] };
+/// Assets.
+pub static ASSETS: Collection = Collection { name: "assets", prefix: b"s/", indexes: &[] };
+/// Certificates.
+pub static CERTIFICATES: Collection = Collection { name: "certificates", prefix: b"c/", indexes: &[] };
+/// Certificates' DER.
+pub static CERTIFICATE_BYTES: Collection =
+    Collection { name: "certificate_bytes", prefix: b"x/", indexes: &[] };
+/// Public keys ever seen.
+pub static PUBLIC_KEYS: Collection = Collection { name: "public_keys", prefix: b"k/", indexes: &[] };
+/// Revocations.
+pub static REVOCATIONS: Collection = Collection { name: "revocations", prefix: b"r/", indexes: &[] };
+/// CRL heads.
+pub static CRL_HEADS: Collection = Collection { name: "crl_heads", prefix: b"n/", indexes: &[] };
+/// Operators.
+pub static OPERATORS: Collection =
+    Collection { name: "operators", prefix: b"o/", indexes: &[Index { name: "name", keys: operator_keys }] };
+/// Answers kept for idempotency keys.
+pub static IDEMPOTENCY: Collection = Collection {
+    name: "idempotency",
+    prefix: b"q/",
+    indexes: &[Index { name: "at", keys: kept_keys }],
+};
+/// Facts and documents of the installation.
+pub static INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
+/// The audit log's keys; only its room knows what lies there.
+pub static AUDIT: Collection = Collection { name: "audit", prefix: b"a/", indexes: &[] };
+
+/// Every collection, as the store is opened with them.
+pub static ALL: &[&Collection] = &[
+    &TOKENS,
+    &DEVICES,
+    &ASSETS,
+    &CERTIFICATES,
+    &CERTIFICATE_BYTES,
+    &PUBLIC_KEYS,
+    &REVOCATIONS,
+    &CRL_HEADS,
+    &OPERATORS,
+    &IDEMPOTENCY,
+    &INSTALLATION,
+    &AUDIT,
+];
+
+/// By what devices are listed; the first byte of a value in the index `by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Facet {
+    /// State, as contract.md spells it.
+    State,
+    /// Firmware profile.
+    Profile,
+    /// Site.
+    Site,
+    /// Owner.
+    Owner,
+    /// Serial number.
+    Serial,
+    /// End of the current certificate's validity.
+    Expiry,
+}
+
+impl Facet {
+    /// The value under which the index `by` lists `text` of this facet.
+    pub fn value(self, text: &[u8]) -> Vec<u8> {
+        let tag = match self {
+            Self::State => b's',
+            Self::Profile => b'p',
+            Self::Site => b'l',
+            Self::Owner => b'o',
+            Self::Serial => b'n',
+            Self::Expiry => b'e',
+        };
+        let mut value = Vec::with_capacity(text.len() + 1);
+        value.push(tag);
+        value.extend_from_slice(text);
+        value
+    }
+}
+
+/// One decode for all of a device's entries: the writer asks once for the old record and once for the new.
+fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(device) = serde_json::from_slice::<Device>(value) else { return Vec::new() };
+    let mut keys = vec![
+        Facet::State.value(device.state.as_str().as_bytes()),
+        Facet::Profile.value(device.profile.as_bytes()),
+    ];
+    keys.extend(device.site.as_ref().map(|site| Facet::Site.value(site.as_bytes())));
+    keys.extend(device.owner.as_ref().map(|owner| Facet::Owner.value(owner.as_bytes())));
+    keys.extend(device.serial.as_ref().map(|serial| Facet::Serial.value(serial.as_bytes())));
+    if device.state.is_open() {
+        keys.extend(device.certificate().map(|held| Facet::Expiry.value(&instant(held.not_after))));
+    }
+    keys
+}
+
+fn token_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    serde_json::from_slice::<TokenRecord>(value).map_or_else(|_| Vec::new(), |t| vec![t.id.as_bytes().to_vec()])
+}
+
+fn operator_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    serde_json::from_slice::<Operator>(value).map_or_else(|_| Vec::new(), |o| vec![o.name.into_bytes()])
+}
+
+fn kept_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    serde_json::from_slice::<Kept>(value).map_or_else(|_| Vec::new(), |kept| vec![instant(kept.at).to_vec()])
+}
+
+/// A record with a collection of its own, kept as JSON.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Where it lies.
+    const COLLECTION: &'static Collection;
+    /// What a person calls it.
+    const KIND: &'static str;
+}
+
+macro_rules! records {
+    ($($record:ty, $collection:ident, $kind:literal;)+) => {
+        $(impl Record for $record {
+            const COLLECTION: &'static Collection = &$collection;
+            const KIND: &'static str = $kind;
+        })+
+    };
+}
+
+records! {
+    TokenRecord, TOKENS, "token";
+    Device, DEVICES, "device";
+    Asset, ASSETS, "asset";
+    CertificateRecord, CERTIFICATES, "certificate";
+    Entry, REVOCATIONS, "revocation";
+    ShardHead, CRL_HEADS, "CRL head";
+    Operator, OPERATORS, "operator";
+    Kept, IDEMPOTENCY, "kept answer";
+}
+
+/// A record as it was read, with the version that a change of it must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held<T> {
+    /// Version of the commit that wrote it.
+    pub version: u64,
+    /// The record.
+    pub record: T,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store could not be read.
+    #[error("the store could not be read")]
+    Read(#[from] ReadError),
+    /// The bytes are not a record this version knows.
+    #[error("a stored {kind} cannot be read")]
+    Form {
+        /// What kind of record.
+        kind: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The record in `bytes`.
+///
+/// # Errors
+/// [`LoadError::Form`].
+pub fn decode<T: Record>(bytes: &[u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|source| LoadError::Form { kind: T::KIND, source })
+}
+
+impl Store {
+    /// The record with this id, if there is one.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load<T: Record>(&self, id: &[u8]) -> Result<Option<Held<T>>, LoadError> {
+        let Some(found) = self.get(&T::COLLECTION.key(id))? else { return Ok(None) };
+        Ok(Some(Held { version: found.version, record: decode(&found.value)? }))
+    }
+}
+
+impl Batch {
+    /// Adds a record that must not be there yet.
+    #[must_use]
+    pub fn insert<T: Record>(self, id: &[u8], record: &T) -> Self {
+        let key = T::COLLECTION.key(id);
+        self.expect(key.clone(), Expect::Absent).put(key, encode(record))
+    }
+
+    /// Changes a record that must still be as it was read.
+    #[must_use]
+    pub fn update<T: Record>(self, id: &[u8], version: u64, record: &T) -> Self {
+        let key = T::COLLECTION.key(id);
+        self.expect(key.clone(), Expect::Version(version)).put(key, encode(record))
+    }
+
+    /// Writes a record over whatever was read as `held`; `None`: nothing was there.
+    #[must_use]
+    pub fn replace<T: Record>(self, id: &[u8], held: Option<u64>, record: &T) -> Self {
+        match held {
+            Some(version) => self.update(id, version, record),
+            None => self.insert(id, record),
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "records have string keys and no fallible Serialize")]
+fn encode<T: Record>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record can be written as JSON")
+}

@@ -1,0 +1,147 @@
+//! Refusals: each is in the audit log before it is answered.
+
+use super::{App, Error};
+use crate::domain::device::Device;
+use crate::domain::policy::{Act, Caller, Permit};
+use crate::domain::refusal::{LastRefusal, Refusal};
+use crate::domain::token::TokenRecord;
+use crate::store::{Batch, CommitError, Urgency};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::DeviceId;
+use std::net::IpAddr;
+
+/// Whose record should remember a refusal, for `muster device explain` and `muster token show`.
+#[derive(Clone, Copy, Debug)]
+pub enum About {
+    /// The token under this digest, and the device that came of it.
+    Token(Sha256Digest),
+    /// A device.
+    Device(DeviceId),
+}
+
+impl App {
+    /// Refuses a caller whose token opens nothing, and counts it against the address.
+    ///
+    /// Past the limit of wrong tokens from one address the answer is [`Error::RateLimited`] and only the first
+    /// such refusal of a minute is written to the log, so that guessing cannot fill the disk.
+    pub(super) async fn refuse_stranger<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        from: IpAddr,
+        refusal: Refusal,
+    ) -> Error {
+        match self.strangers.wrong(from, self.clock.now_ms()) {
+            super::limits::Wrong::Counted => self.settle(self.audit_refusal(permit, "token/unknown", refusal).await, refusal),
+            super::limits::Wrong::Limited { retry_after_s, first } => {
+                let limited = Refusal { rule: "token.rate", ..refusal };
+                let written = if first {
+                    self.audit_refusal(permit, "token/unknown", limited).await
+                } else {
+                    Ok(())
+                };
+                written.err().unwrap_or(Error::RateLimited { retry_after_s })
+            }
+        }
+    }
+
+    /// Refuses the bearer of a token that exists: counted like a wrong one, remembered by its record.
+    pub(super) async fn refuse_bearer<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        from: IpAddr,
+        token: &Sha256Digest,
+        refusal: Refusal,
+    ) -> Error {
+        if let super::limits::Wrong::Limited { retry_after_s, first } =
+            self.strangers.wrong(from, self.clock.now_ms())
+        {
+            if !first {
+                return Error::RateLimited { retry_after_s };
+            }
+        }
+        self.refuse(permit, About::Token(*token), refusal).await
+    }
+
+    /// Refuses with `refusal`, and lets the record that it is about remember it.
+    ///
+    /// Returns the refusal, or the reason why it could not be recorded: then that is the answer.
+    pub(super) async fn refuse<A: Act>(&self, permit: &Permit<A>, about: About, refusal: Refusal) -> Error {
+        let remembered = match about {
+            About::Token(digest) => self.remember_on_token(permit, &digest, &refusal).await,
+            About::Device(device) => self.remember_on_device(permit, device, &refusal).await,
+        };
+        match remembered {
+            // The record changed meanwhile: the entry alone is enough.
+            Err(Error::Contended) => {
+                let object = match about {
+                    About::Token(_) => "token/changed".to_owned(),
+                    About::Device(device) => format!("device/{device}"),
+                };
+                self.settle(self.audit_refusal(permit, &object, refusal).await, refusal)
+            }
+            settled => self.settle(settled, refusal),
+        }
+    }
+
+    /// Refuses a caller whom the authorisation table does not let do `action`.
+    pub async fn refuse_by_policy(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
+        tracing::info!(action, rule = refusal.rule, actor = caller.principal.actor(), "refused");
+        let entry = caller.refused(action, self.clock.now_ms(), "door".to_owned(), &refusal);
+        if caller.principal == crate::domain::policy::Principal::Anonymous && !self.anonymous_refusals.take(self.clock.now_ms()) {
+            return refusal.into();
+        }
+        self.settle(self.commit(essential(entry)).await, refusal)
+    }
+
+    async fn remember_on_token<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        digest: &Sha256Digest,
+        refusal: &Refusal,
+    ) -> Result<(), Error> {
+        let Some(mut held) = self.store.load::<TokenRecord>(digest.as_bytes())? else {
+            return Err(Error::Contended);
+        };
+        let now_ms = self.clock.now_ms();
+        held.record.last_refusal = Some(LastRefusal::of(refusal, now_ms.div_euclid(1000)));
+        let entry = permit.refused(now_ms, format!("token/{}", held.record.id), refusal);
+        let batch = essential(entry).update(digest.as_bytes(), held.version, &held.record);
+        self.commit(batch).await
+    }
+
+    async fn remember_on_device<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        device: DeviceId,
+        refusal: &Refusal,
+    ) -> Result<(), Error> {
+        let Some(mut held) = self.store.load::<Device>(device.as_bytes())? else {
+            return Err(Error::Contended);
+        };
+        let now_ms = self.clock.now_ms();
+        held.record.last_refusal = Some(LastRefusal::of(refusal, now_ms.div_euclid(1000)));
+        let entry = permit.refused(now_ms, format!("device/{device}"), refusal);
+        let batch = essential(entry).update(device.as_bytes(), held.version, &held.record);
+        self.commit(batch).await
+    }
+
+    async fn audit_refusal<A: Act>(&self, permit: &Permit<A>, object: &str, refusal: Refusal) -> Result<(), Error> {
+        let entry = permit.refused(self.clock.now_ms(), object.to_owned(), &refusal);
+        self.commit(essential(entry)).await
+    }
+
+    fn settle(&self, recorded: Result<(), Error>, refusal: Refusal) -> Error {
+        tracing::info!(code = refusal.code.as_str(), rule = refusal.rule, "refused");
+        match recorded {
+            Ok(()) => refusal.into(),
+            // A disk without room for the entry changes nothing about the refusal, which opens nothing.
+            Err(Error::Commit(CommitError::NoSpace)) => refusal.into(),
+            Err(error) => error,
+        }
+    }
+}
+
+/// A batch of one entry that is written even when space runs short.
+fn essential(entry: crate::domain::ledger::Draft) -> Batch {
+    Batch { urgency: Urgency::Essential, ..Batch::default() }.audit(entry)
+}

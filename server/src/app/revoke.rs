@@ -1,0 +1,51 @@
+//! A device's certificates die now, without a wipe.
+
+use super::certificates::Ending;
+use super::{App, Error};
+use crate::domain::device::{Device, DeviceState, Retirement};
+use crate::domain::policy::{Permit, act};
+use crate::domain::refusal::Refusal;
+use crate::domain::revocation::Reason;
+use crate::store::collections::Held;
+use crate::store::{Batch, Urgency};
+use muster_wire::id::DeviceId;
+use muster_wire::problem::Code;
+
+impl App {
+    /// Revokes every live certificate of `id` for `reason` and retires it without proof. When this returns, every
+    /// door refuses them, their connections are cut, and the next reader of the CRL finds them listed. Revoking a
+    /// device that was revoked already changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `device_state_refused` where the device never had a certificate or was let go
+    /// otherwise.
+    pub async fn revoke(
+        &self,
+        permit: Permit<act::RevokeDevice>,
+        id: DeviceId,
+        reason: Reason,
+    ) -> Result<Held<Device>, Error> {
+        for _ in 0..super::ATTEMPTS {
+            let held = self.device(id)?;
+            if is_revoked(&held.record) {
+                return Ok(held);
+            }
+            if !held.record.state.may_be_ended() {
+                let refusal = Refusal::by("revoke.state", Code::DeviceStateRefused).at("state");
+                return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
+            }
+            let ending = Ending { how: Retirement::WithoutProof, reason };
+            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            match self.commit(self.end_life(&permit, batch, held, ending)?).await {
+                Err(Error::Contended) => {}
+                Err(error) => return Err(error),
+                Ok(()) => return self.device(id),
+            }
+        }
+        Err(Error::Contended)
+    }
+}
+
+fn is_revoked(device: &Device) -> bool {
+    device.state == DeviceState::Retired && device.retirement == Some(Retirement::WithoutProof)
+}

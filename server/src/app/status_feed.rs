@@ -1,0 +1,92 @@
+//! The store's commits become what the doors and the CRLs know, in commit order, before anyone has an answer.
+
+use crate::ca::IssuerId;
+use crate::domain::admission::{CertificateStatus, DeviceStanding};
+use crate::domain::device::{CertificateRecord, CertificateState};
+use crate::domain::revocation::Reason;
+use crate::doors::registry::{Kicked, Registry};
+use crate::doors::status_index::{Standing, StatusIndex};
+use crate::store::collections::{CERTIFICATES, LoadError, REVOCATIONS, decode};
+use crate::store::{Observer, Store, Written};
+use muster_pki::serial::Serial;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many commits touched each shard's revocations since the start.
+#[derive(Debug, Default)]
+pub struct RevocationChanges(Mutex<HashMap<(IssuerId, u8), u64>>);
+
+impl RevocationChanges {
+    /// Commits that touched `shard` of `issuer`.
+    pub fn of(&self, issuer: IssuerId, shard: u8) -> u64 {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&(issuer, shard)).copied().unwrap_or(0)
+    }
+
+    fn note(&self, id: &[u8]) {
+        let Some((issuer, [shard, ..])) = id.split_first_chunk::<8>() else { return };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((*issuer, *shard)).or_default() += 1;
+    }
+}
+
+/// What the store is opened with: feeds `index` and `changes`, and ends the connections of what has died.
+///
+/// The index comes first, the kick second: who comes back after the kick meets the new status.
+pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<RevocationChanges>) -> Observer {
+    Box::new(move |written: &[Written]| {
+        for change in written {
+            if let Some(id) = REVOCATIONS.id(&change.key) {
+                changes.note(id);
+            } else if let Some(id) = CERTIFICATES.id(&change.key) {
+                let Some((serial, standing)) = change.value.as_deref().and_then(|value| read(id, value)) else {
+                    continue;
+                };
+                index.set(&serial, &standing);
+                if matches!(standing.certificate, CertificateStatus::Revoked | CertificateStatus::Superseded) {
+                    registry.kick_serial(&serial, Kicked::Status);
+                }
+            }
+        }
+    })
+}
+
+/// Fills `index` from the store at the start.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(CERTIFICATES.prefix, after.as_deref(), 4_096)?;
+        for (key, found) in &page {
+            let record: CertificateRecord = decode(&found.value)?;
+            if let Some(number) = CERTIFICATES.id(key).and_then(ordinal) {
+                index.set(&record.serial, &standing(number, &record));
+            }
+        }
+        match page.last() {
+            Some((key, _)) => after = Some(key.clone()),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn read(id: &[u8], value: &[u8]) -> Option<(Serial, Standing)> {
+    let record: CertificateRecord = decode(value).ok()?;
+    Some((record.serial, standing(ordinal(id)?, &record)))
+}
+
+fn ordinal(id: &[u8]) -> Option<u64> {
+    id.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn standing(record: u64, certificate: &CertificateRecord) -> Standing {
+    let status = match certificate.state {
+        CertificateState::Issued => CertificateStatus::Issued,
+        CertificateState::Current => CertificateStatus::Current,
+        CertificateState::Revoked { reason: Reason::Superseded, .. } => CertificateStatus::Superseded,
+        CertificateState::Revoked { .. } => CertificateStatus::Revoked,
+    };
+    Standing { record, certificate: status, device: DeviceStanding::Active { grace_s: certificate.grace_s } }
+}
