@@ -55,6 +55,15 @@ use std::sync::atomic::AtomicU64;
 /// after the first commit all others see a spent token.
 const ATTEMPTS: usize = 16;
 
+/// Part of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// Where the next part begins; `None`: there may be nothing more.
+    pub next: Option<Vec<u8>>,
+}
+
 /// Everything the verbs need. Shared by all listeners.
 pub struct App {
     store: Store,
@@ -65,6 +74,8 @@ pub struct App {
     profiles: Profiles,
     founding: Founding,
     endpoints: Endpoints,
+    device_host: String,
+    device_port: u16,
     urls: StatusUrls,
     crls: crl::Cache,
     revocation_changes: Arc<RevocationChanges>,
@@ -91,6 +102,10 @@ pub struct Parts {
     pub revocation_changes: Arc<RevocationChanges>,
     /// Where the doors are, by their advertised names.
     pub endpoints: Endpoints,
+    /// Host of the device listener by its advertised name, for enrolment strings.
+    pub device_host: String,
+    /// Its port.
+    pub device_port: u16,
     /// Where certificates say that status is published.
     pub urls: StatusUrls,
     /// Wrong tokens a minute from one address.
@@ -117,6 +132,8 @@ impl App {
             profiles: Profiles::builtin(),
             founding: parts.founding,
             endpoints: parts.endpoints,
+            device_host: parts.device_host,
+            device_port: parts.device_port,
             urls: parts.urls,
             crls: crl::Cache::default(),
             revocation_changes: parts.revocation_changes,

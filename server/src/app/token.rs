@@ -1,7 +1,7 @@
 //! Enrolment tokens: made, shown, taken back. Their text is in the answer that makes them and nowhere else.
 
 use super::enroll::ms;
-use super::{App, Error};
+use super::{App, Error, Page};
 use crate::ca::random;
 use crate::domain::device::Device;
 use crate::domain::idempotency::Kept;
@@ -185,21 +185,23 @@ impl App {
         self.find_token(id).map(|(_, held)| held.record)
     }
 
-    /// Up to `limit` tokens made after the one of id `after`, oldest first.
+    /// Up to `limit` tokens after `cursor`, oldest first.
     ///
     /// # Errors
     /// [`Error::Load`].
     pub fn tokens(
         &self,
         _permit: &Permit<act::ReadToken>,
-        after: Option<TokenId>,
+        cursor: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<TokenRecord>, Error> {
-        let cursor = after.map(|id| TOKENS.listing_after("id", id.as_bytes()));
-        let hits = self.store.index_scan(&TOKENS, "id", b"", cursor.as_deref(), limit)?;
-        hits.iter()
-            .map(|hit| Ok(self.store.load::<TokenRecord>(&hit.id)?.ok_or(Error::NotFound { kind: "token" })?.record))
-            .collect()
+    ) -> Result<Page<TokenRecord>, Error> {
+        let hits = self.store.index_scan(&TOKENS, "id", b"", cursor, limit)?;
+        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
+        let mut items = Vec::with_capacity(hits.len());
+        for hit in &hits {
+            items.extend(self.store.load::<TokenRecord>(&hit.id)?.map(|held| held.record));
+        }
+        Ok(Page { items, next })
     }
 
     /// Takes a token back; one that was taken back already stays so.

@@ -29,52 +29,52 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Enrolment tokens.
-pub static TOKENS: Collection =
+pub const TOKENS: Collection =
     Collection { name: "tokens", prefix: b"t/", indexes: &[Index { name: "id", keys: token_keys }] };
 /// Devices.
-pub static DEVICES: Collection =
+pub const DEVICES: Collection =
     Collection { name: "devices", prefix: b"d/", indexes: &[Index { name: "by", keys: device_keys }] };
 /// Assets.
-pub static ASSETS: Collection = Collection { name: "assets", prefix: b"s/", indexes: &[] };
+pub const ASSETS: Collection = Collection { name: "assets", prefix: b"s/", indexes: &[] };
 /// Certificates.
-pub static CERTIFICATES: Collection = Collection { name: "certificates", prefix: b"c/", indexes: &[] };
+pub const CERTIFICATES: Collection = Collection { name: "certificates", prefix: b"c/", indexes: &[] };
 /// Certificates' DER.
-pub static CERTIFICATE_BYTES: Collection =
+pub const CERTIFICATE_BYTES: Collection =
     Collection { name: "certificate_bytes", prefix: b"x/", indexes: &[] };
 /// Public keys ever seen.
-pub static PUBLIC_KEYS: Collection = Collection { name: "public_keys", prefix: b"k/", indexes: &[] };
+pub const PUBLIC_KEYS: Collection = Collection { name: "public_keys", prefix: b"k/", indexes: &[] };
 /// Revocations.
-pub static REVOCATIONS: Collection = Collection { name: "revocations", prefix: b"r/", indexes: &[] };
+pub const REVOCATIONS: Collection = Collection { name: "revocations", prefix: b"r/", indexes: &[] };
 /// CRL heads.
-pub static CRL_HEADS: Collection = Collection { name: "crl_heads", prefix: b"n/", indexes: &[] };
+pub const CRL_HEADS: Collection = Collection { name: "crl_heads", prefix: b"n/", indexes: &[] };
 /// Operators.
-pub static OPERATORS: Collection =
+pub const OPERATORS: Collection =
     Collection { name: "operators", prefix: b"o/", indexes: &[Index { name: "name", keys: operator_keys }] };
 /// Answers kept for idempotency keys.
-pub static IDEMPOTENCY: Collection = Collection {
+pub const IDEMPOTENCY: Collection = Collection {
     name: "idempotency",
     prefix: b"q/",
     indexes: &[Index { name: "at", keys: kept_keys }],
 };
 /// Facts and documents of the installation.
-pub static INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
+pub const INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
 /// The audit log's keys; only its room knows what lies there.
-pub static AUDIT: Collection = Collection { name: "audit", prefix: b"a/", indexes: &[] };
+pub const AUDIT: Collection = Collection { name: "audit", prefix: b"a/", indexes: &[] };
 
 /// Every collection, as the store is opened with them.
-pub static ALL: &[&Collection] = &[
-    &TOKENS,
-    &DEVICES,
-    &ASSETS,
-    &CERTIFICATES,
-    &CERTIFICATE_BYTES,
-    &PUBLIC_KEYS,
-    &REVOCATIONS,
-    &CRL_HEADS,
-    &OPERATORS,
-    &IDEMPOTENCY,
-    &INSTALLATION,
-    &AUDIT,
+pub const ALL: &[Collection] = &[
+    TOKENS,
+    DEVICES,
+    ASSETS,
+    CERTIFICATES,
+    CERTIFICATE_BYTES,
+    PUBLIC_KEYS,
+    REVOCATIONS,
+    CRL_HEADS,
+    OPERATORS,
+    IDEMPOTENCY,
+    INSTALLATION,
+    AUDIT,
 ];
 
 /// By what devices are listed; the first byte of a value in the index `by`.

@@ -1,0 +1,204 @@
+//! Devices: listed, shown, explained.
+
+use super::{App, Error, Page};
+use crate::domain::device::{CertificateRecord, Device, DeviceState};
+use crate::domain::ledger::{Draft, Outcome};
+use crate::domain::policy::{Permit, act};
+use crate::domain::refusal::LastRefusal;
+use crate::store::collections::{DEVICES, Facet, decode};
+use crate::store::key::ordinal;
+use muster_wire::id::DeviceId;
+use muster_wire::problem::Code;
+
+/// Which devices a list shows; all that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// State, as contract.md spells it.
+    pub state: Option<String>,
+    /// Firmware profile.
+    pub profile: Option<String>,
+    /// Site.
+    pub site: Option<String>,
+    /// Owner.
+    pub owner: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+}
+
+impl Filter {
+    /// The narrowest index that serves this filter.
+    fn facet(&self) -> Option<(Facet, &str)> {
+        let by = |facet, text: &'_ Option<String>| text.as_deref().map(|text| (facet, text));
+        by(Facet::Serial, &self.serial)
+            .or_else(|| by(Facet::Owner, &self.owner))
+            .or_else(|| by(Facet::Site, &self.site))
+            .or_else(|| by(Facet::State, &self.state))
+            .or_else(|| by(Facet::Profile, &self.profile))
+    }
+
+    fn matches(&self, device: &Device) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+        };
+        is(&self.state, Some(device.state.as_str()))
+            && is(&self.profile, Some(&device.profile))
+            && is(&self.site, device.site.as_deref())
+            && is(&self.owner, device.owner.as_deref())
+            && is(&self.serial, device.serial.as_deref())
+    }
+}
+
+/// A device with what became of its certificate.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The device.
+    pub device: Device,
+    /// The record of its current, else its issued certificate.
+    pub certificate: Option<CertificateRecord>,
+    /// Whether it has an MQTT session.
+    pub connected: bool,
+    /// Version of the record, for `ETag`.
+    pub version: u64,
+}
+
+/// Why a device is where it is, and what would take it further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// A stable code: a problem code, or the state.
+    pub code: String,
+    /// The rule that holds it.
+    pub rule: String,
+    /// The field it looked at.
+    pub field: Option<String>,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl App {
+    /// The device of this id.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn show(&self, _permit: &Permit<act::ReadDevice>, id: DeviceId) -> Result<Shown, Error> {
+        let held = self.device(id)?;
+        self.shown(held.record, held.version)
+    }
+
+    pub(super) fn shown(&self, device: Device, version: u64) -> Result<Shown, Error> {
+        let certificate = match device.certificate() {
+            Some(held) => self.store.load::<CertificateRecord>(&ordinal(held.ordinal))?.map(|held| held.record),
+            None => None,
+        };
+        let connected = self.doors.registry.session_of(&device.id).is_some();
+        Ok(Shown { device, certificate, connected, version })
+    }
+
+    /// Up to `limit` devices that `filter` fits, after `cursor`.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn devices(
+        &self,
+        _permit: &Permit<act::ReadDevice>,
+        filter: &Filter,
+        cursor: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page<Shown>, Error> {
+        let mut items = Vec::new();
+        let mut next = cursor.map(<[u8]>::to_vec);
+        // A filter of several fields reads one index and drops what the others exclude; the page ends when it is
+        // full, or after so many reads that one request stays cheap: the cursor goes on from there.
+        for _ in 0..8 {
+            let (found, after) = self.some_devices(filter, next.as_deref(), limit)?;
+            for (device, version) in found {
+                if filter.matches(&device) {
+                    items.push(self.shown(device, version)?);
+                }
+            }
+            next = after;
+            if next.is_none() || items.len() >= limit {
+                break;
+            }
+        }
+        Ok(Page { items, next })
+    }
+
+    fn some_devices(
+        &self,
+        filter: &Filter,
+        cursor: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<(Device, u64)>, Option<Vec<u8>>), Error> {
+        let mut found = Vec::new();
+        let Some((facet, text)) = filter.facet() else {
+            let after = cursor.map(|id| DEVICES.key(id));
+            let page = self.store.scan(DEVICES.prefix, after.as_deref(), limit)?;
+            for (_, one) in &page {
+                found.push((decode(&one.value)?, one.version));
+            }
+            let last = page.last().filter(|_| page.len() == limit);
+            return Ok((found, last.and_then(|(key, _)| DEVICES.id(key)).map(<[u8]>::to_vec)));
+        };
+        let value = facet.value(text.as_bytes());
+        let hits = self.store.index_scan(&DEVICES, "by", &value, cursor, limit)?;
+        for hit in hits.iter().filter(|hit| hit.value == value) {
+            if let Some(held) = self.store.load::<Device>(&hit.id)? {
+                found.push((held.record, held.version));
+            }
+        }
+        Ok((found, hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone())))
+    }
+
+    /// Why the device of this id is where it is, and what would take it further.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn explain(&self, _permit: &Permit<act::ReadDevice>, id: DeviceId) -> Result<Explanation, Error> {
+        let device = self.device(id)?.record;
+        Ok(device.last_refusal.as_ref().map_or_else(|| by_state(&device), by_refusal))
+    }
+}
+
+fn by_refusal(last: &LastRefusal) -> Explanation {
+    let remedy = Code::ALL.iter().find(|code| code.as_str() == last.code).map_or("", |code| code.remedy());
+    Explanation {
+        code: last.code.clone(),
+        rule: last.rule.clone(),
+        field: last.field.clone(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+fn by_state(device: &Device) -> Explanation {
+    let (rule, remedy) = match device.state {
+        DeviceState::Expected => ("device.has_not_asked", "Start the agent on the device with its enrolment string."),
+        DeviceState::Pending => match &device.waiting {
+            Some(waiting) if waiting.approved_by.is_none() => {
+                (waiting.rule.as_str(), "Look at the device, then `muster device approve` it.")
+            }
+            _ => ("device.approved", "It is approved; it gets its certificate when it asks again."),
+        },
+        DeviceState::Commissioning if device.current.is_none() => {
+            ("certificate.not_used", "The device was sent its certificate and has not used it yet; see its log.")
+        }
+        DeviceState::Commissioning => {
+            ("commissioning.outstanding", "Baseline, posture and an order round trip are outstanding.")
+        }
+        DeviceState::Active => ("device.active", "Nothing: it passed muster."),
+        DeviceState::Quarantined => ("device.held", "Mend what holds it, or release it."),
+        DeviceState::Deprovisioning => ("device.leaving", "Wait for its receipt."),
+        DeviceState::Retired => ("device.retired", "Its life is over; enrol the thing again with a new token."),
+        DeviceState::Cancelled => ("device.cancelled", "It never began; enrol it with a new token."),
+    };
+    Explanation {
+        code: device.state.as_str().to_owned(),
+        rule: rule.to_owned(),
+        field: Some("state".to_owned()),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// Whether an audit entry belongs to the history of the device whose object name is `object`.
+pub(super) fn concerns(entry: &Draft, object: &str) -> bool {
+    entry.object == object || (entry.outcome == Outcome::Done && entry.actor == object)
+}
