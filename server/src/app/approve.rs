@@ -1,11 +1,11 @@
 //! A person says yes to a device that waits.
 
+use super::device::Shown;
 use super::{App, Error};
-use crate::domain::device::{Device, DeviceState};
+use crate::domain::device::DeviceState;
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::store::Batch;
-use crate::store::collections::Held;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
 
@@ -15,7 +15,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Refused`] with `device_state_refused` unless the device is pending.
-    pub async fn approve(&self, permit: Permit<act::ApproveDevice>, id: DeviceId) -> Result<Held<Device>, Error> {
+    pub async fn approve(&self, permit: Permit<act::ApproveDevice>, id: DeviceId) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let mut held = self.device(id)?;
             let Some(waiting) = held.record.waiting.as_mut().filter(|_| held.record.state == DeviceState::Pending)
@@ -24,7 +24,7 @@ impl App {
                 return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
             };
             if waiting.approved_by.is_some() {
-                return Ok(held);
+                return self.shown(held.record, held.version);
             }
             waiting.approved_by = Some(permit.caller().principal.actor());
             let entry = permit
@@ -35,7 +35,10 @@ impl App {
             match self.commit(batch).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
-                Ok(()) => return self.device(id),
+                Ok(()) => {
+                    let held = self.device(id)?;
+                    return self.shown(held.record, held.version);
+                }
             }
         }
         Err(Error::Contended)

@@ -1,12 +1,12 @@
 //! A device's certificates die now, without a wipe.
 
 use super::certificates::Ending;
+use super::device::Shown;
 use super::{App, Error};
 use crate::domain::device::{Device, DeviceState, Retirement};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::revocation::Reason;
-use crate::store::collections::Held;
 use crate::store::{Batch, Urgency};
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
@@ -24,11 +24,11 @@ impl App {
         permit: Permit<act::RevokeDevice>,
         id: DeviceId,
         reason: Reason,
-    ) -> Result<Held<Device>, Error> {
+    ) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let held = self.device(id)?;
             if is_revoked(&held.record) {
-                return Ok(held);
+                return self.shown(held.record, held.version);
             }
             if !held.record.state.may_be_ended() {
                 let refusal = Refusal::by("revoke.state", Code::DeviceStateRefused).at("state");
@@ -39,7 +39,10 @@ impl App {
             match self.commit(self.end_life(&permit, batch, held, ending)?).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
-                Ok(()) => return self.device(id),
+                Ok(()) => {
+                    let held = self.device(id)?;
+                    return self.shown(held.record, held.version);
+                }
             }
         }
         Err(Error::Contended)

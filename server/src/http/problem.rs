@@ -1,1 +1,177 @@
-//! RFC 9457 problem documents.
+//! RFC 9457 problem documents: the one place that turns an error into an answer.
+
+use crate::app;
+use crate::domain::refusal::Refusal;
+use crate::doors::body::BodyError;
+use crate::store::CommitError;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use muster_wire::problem::{Code, PROBLEM_MEDIA_TYPE, Problem};
+
+/// Why a request has no good answer, at the edge.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The verb says so.
+    #[error(transparent)]
+    App(#[from] app::Error),
+    /// The body could not be taken.
+    #[error("the body could not be read")]
+    Body(#[from] BodyError),
+    /// A part of the request is not what it must be.
+    #[error("{part} {expected}")]
+    Malformed {
+        /// Which part: a header, a query key, the body.
+        part: &'static str,
+        /// What it must be, as the end of a sentence.
+        expected: String,
+    },
+    /// The body has another media type.
+    #[error("the media type must be {expected}")]
+    MediaType {
+        /// Which is wanted.
+        expected: &'static str,
+    },
+    /// `If-Match` names another version.
+    #[error("the record has changed")]
+    Precondition,
+}
+
+impl From<Refusal> for HttpError {
+    fn from(refusal: Refusal) -> Self {
+        Self::App(refusal.into())
+    }
+}
+
+/// The answer to `error`. What the caller may not know stays in the log, under `request_id`.
+pub fn respond(error: &HttpError, request_id: &str) -> Response {
+    let (problem, retry_after_s) = problem(error);
+    if problem.status >= 500 {
+        let causes = causes(error);
+        tracing::error!(request_id, code = problem.code.as_str(), causes, "request failed");
+    }
+    // Refused tokens look alike to the last byte; the id is in the header.
+    let alike = problem.code == Code::TokenRefused;
+    let mut response = of(&if alike { problem } else { problem.with_request_id(request_id) });
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A problem document as a response.
+pub fn of(problem: &Problem) -> Response {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if problem.status == 401 {
+        headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"muster\", charset=\"UTF-8\""));
+        headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
+    }
+    response
+}
+
+fn problem(error: &HttpError) -> (Problem, Option<u64>) {
+    match error {
+        HttpError::App(error) => of_verb(error),
+        HttpError::Body(BodyError::TooLarge { limit_bytes }) => {
+            (Problem::new(Code::TooLarge).with_detail(format!("The body may have {limit_bytes} bytes.")), None)
+        }
+        HttpError::Body(error) => (Problem::new(Code::MalformedRequest).with_detail(error.to_string()), None),
+        HttpError::Malformed { part, expected } => {
+            let detail = format!("{part} {expected}");
+            (Problem::new(Code::MalformedRequest).with_detail(detail).with_field(*part), None)
+        }
+        HttpError::MediaType { expected } => {
+            let detail = format!("The media type must be {expected}.");
+            (Problem::new(Code::UnsupportedMediaType).with_detail(detail), None)
+        }
+        HttpError::Precondition => (Problem::new(Code::PreconditionFailed), None),
+    }
+}
+
+fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
+    match error {
+        app::Error::Refused(refusal) => (of_refusal(refusal), None),
+        app::Error::Invalid { field, expected } => {
+            let detail = format!("{field} {expected}");
+            (Problem::new(Code::ValidationFailed).with_detail(detail).with_field(*field), None)
+        }
+        app::Error::NotFound { kind } => {
+            (Problem::new(Code::NotFound).with_detail(format!("There is no such {kind}.")), None)
+        }
+        app::Error::RateLimited { retry_after_s } => (Problem::new(Code::RateLimited), Some(*retry_after_s)),
+        app::Error::Contended => (Problem::new(Code::StoreBusy), Some(1)),
+        app::Error::Commit(error) => of_commit(error),
+        app::Error::Load(_) | app::Error::Internal { .. } => (Problem::new(Code::Internal), None),
+    }
+}
+
+/// The rule and the field are for the operator; a caller with a token learns neither, since they would tell apart
+/// what must look alike.
+fn of_refusal(refusal: &Refusal) -> Problem {
+    let problem = Problem::new(refusal.code);
+    if refusal.code == Code::TokenRefused || refusal.code == Code::Unauthenticated {
+        return problem;
+    }
+    let problem = problem.with_rule(refusal.rule);
+    match refusal.field {
+        Some(field) => problem.with_field(field),
+        None => problem,
+    }
+}
+
+fn of_commit(error: &CommitError) -> (Problem, Option<u64>) {
+    match error {
+        CommitError::Busy { retry_after_s } => {
+            (Problem::new(Code::StoreBusy), Some(u64::from(*retry_after_s)))
+        }
+        CommitError::NoSpace => (Problem::new(Code::StoreFull), None),
+        CommitError::Conflict { .. } => (Problem::new(Code::StoreBusy), Some(1)),
+        CommitError::Closed | CommitError::Unknown => (Problem::new(Code::NotReady), Some(1)),
+        CommitError::ValueTooLarge { .. } | CommitError::ReservedKey => (Problem::new(Code::Internal), None),
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_tokens_look_alike_whatever_the_rule() {
+        let rules = ["token.unknown", "token.spent", "token.expired", "token.label", "token.revoked"];
+        let answers = rules.map(|rule| of_refusal(&Refusal::by(rule, Code::TokenRefused).at("serialNumber")));
+        for answer in &answers {
+            assert_eq!(serde_json::to_string(answer).unwrap(), serde_json::to_string(&answers[0]).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_credential_asks_for_one() {
+        let response = respond(&Refusal::by("policy.sign_in_first", Code::Unauthenticated).into(), "r1");
+        assert_eq!(response.status(), 401);
+        assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+    }
+
+    #[test]
+    fn a_full_store_says_so_and_nothing_more() {
+        let (problem, _) = of_commit(&CommitError::NoSpace);
+        assert_eq!((problem.status, problem.code.as_str()), (507, "store_full"));
+    }
+}

@@ -1,0 +1,234 @@
+//! `/v1/devices`.
+
+use super::problem::HttpError;
+use super::routes::{Ctx, Doc, Routes};
+use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
+use crate::app::{App, Explanation, Filter, Shown};
+use crate::domain::policy::act;
+use crate::domain::revocation::Reason;
+use axum::response::Response;
+use http::{HeaderValue, Method, StatusCode, header};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::{AssetId, DeviceId, device_uri};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A device, as contract.md pins it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Device {
+    #[schema(value_type = String)]
+    id: DeviceId,
+    #[schema(value_type = Option<String>)]
+    asset: Option<AssetId>,
+    serial: Option<String>,
+    state: String,
+    /// Phase of a deprovisioning.
+    phase: Option<String>,
+    profile: String,
+    /// Whether it has an MQTT session.
+    connected: bool,
+    certificate: Option<Certificate>,
+    generation: Generation,
+    posture: Posture,
+    site: Option<String>,
+    owner: Option<String>,
+    labels: BTreeMap<String, String>,
+    /// How its life ended.
+    retirement: Option<String>,
+    created_at: String,
+    changed_at: String,
+    /// Its name: the URI in its certificates.
+    spiffe: String,
+}
+
+/// A device's certificate.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Certificate {
+    /// 32 hexadecimal digits.
+    serial: String,
+    /// Of its DER, hexadecimal.
+    #[schema(value_type = String)]
+    sha256: Sha256Digest,
+    /// `issued`, `current`, `superseded` or `revoked`.
+    status: String,
+    not_after: String,
+}
+
+/// Generations of desired state.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Generation {
+    desired: Option<u64>,
+    reported: Option<u64>,
+}
+
+/// What the device's posture was judged to be.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Posture {
+    verdict: Option<String>,
+    #[schema(value_type = Object)]
+    facts: BTreeMap<String, serde_json::Value>,
+}
+
+/// Part of a list of devices.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DevicePage {
+    items: Vec<Device>,
+    /// Where the next part begins.
+    next: Option<String>,
+}
+
+/// Why a device is where it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Explained {
+    code: String,
+    rule: String,
+    field: Option<String>,
+    remedy: String,
+}
+
+/// Why certificates are revoked.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeDevice {
+    /// `unspecified`, `key_compromise`, `affiliation_changed`, `superseded`, `cessation_of_operation` or
+    /// `privilege_withdrawn`.
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    cursor: Option<String>,
+    limit: Option<u32>,
+    state: Option<String>,
+    profile: Option<String>,
+    site: Option<String>,
+    owner: Option<String>,
+    serial: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History {
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let list = Doc::get("Devices, oldest first.", "DevicePage");
+    let filters = &["cursor", "limit", "state", "profile", "site", "owner", "serial"];
+    routes
+        .on(Method::GET, "/v1/devices", list.query(filters), index)
+        .on(Method::GET, "/v1/devices/{id}", Doc::get("One device.", "Device"), show)
+        .on(
+            Method::GET,
+            "/v1/devices/{id}/history",
+            Doc::get("Every audit entry of a device, oldest first.", "AuditPage").query(&["cursor", "limit"]),
+            history,
+        )
+        .on(
+            Method::GET,
+            "/v1/devices/{id}/explain",
+            Doc::get("Why it is where it is, and what would take it further.", "Explained"),
+            explain,
+        )
+        .verb("/v1/devices", "approve", Doc::get("Says yes to a device that waits.", "Device"), approve)
+        .verb(
+            "/v1/devices",
+            "revoke",
+            Doc::post("Ends a device's certificates now, without a wipe.", "RevokeDevice", "Device"),
+            revoke,
+        )
+}
+
+async fn index(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
+    let list: List = ctx.query()?;
+    let cursor = parse_cursor(list.cursor.as_deref())?;
+    let limit = page_limit(list.limit)?;
+    let filter = Filter {
+        state: list.state,
+        profile: list.profile,
+        site: list.site,
+        owner: list.owner,
+        serial: list.serial,
+    };
+    let page = ctx.app.devices(&ctx.permit, &filter, cursor.as_deref(), limit)?;
+    let items = page.items.into_iter().map(|shown| view(shown, &ctx.app)).collect();
+    json(StatusCode::OK, &DevicePage { items, next: cursor_text(page.next.as_deref()) })
+}
+
+async fn show(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
+    let shown = ctx.app.show(&ctx.permit, ctx.param("id", "device")?)?;
+    respond(shown, &ctx.app)
+}
+
+async fn history(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
+    let asked: History = ctx.query()?;
+    let after = super::parse_sequence(asked.cursor.as_deref())?;
+    let id: DeviceId = ctx.param("id", "device")?;
+    let page = ctx.app.history(&ctx.permit, id, after, page_limit(asked.limit)?)?;
+    json(StatusCode::OK, &super::audit::Page::from(page))
+}
+
+async fn explain(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
+    let Explanation { code, rule, field, remedy } = ctx.app.explain(&ctx.permit, ctx.param("id", "device")?)?;
+    json(StatusCode::OK, &Explained { code, rule, field, remedy })
+}
+
+async fn approve(ctx: Ctx<act::ApproveDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
+    let shown = ctx.app.approve(ctx.permit, id).await?;
+    respond(shown, &ctx.app)
+}
+
+async fn revoke(ctx: Ctx<act::RevokeDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    let asked: RevokeDevice = ctx.json()?;
+    let reason: Reason = asked.reason.parse().map_err(|_| crate::app::Error::Invalid {
+        field: "reason",
+        expected: format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", ")),
+    })?;
+    super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
+    let shown = ctx.app.revoke(ctx.permit, id, reason).await?;
+    respond(shown, &ctx.app)
+}
+
+fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
+    let tag = super::etag(shown.version);
+    let mut response = json(StatusCode::OK, &view(shown, app))?;
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn view(shown: Shown, app: &App) -> Device {
+    let Shown { device, certificate, connected, .. } = shown;
+    let held = device.certificate().zip(certificate.as_ref()).map(|(held, record)| Certificate {
+        serial: held.serial.to_string(),
+        sha256: held.sha256,
+        status: record.state.as_str().to_owned(),
+        not_after: timestamp(held.not_after),
+    });
+    Device {
+        spiffe: device_uri(app.ca().trust_domain().as_str(), device.id),
+        certificate: held,
+        id: device.id,
+        asset: device.asset,
+        serial: device.serial,
+        state: device.state.as_str().to_owned(),
+        phase: None,
+        profile: device.profile,
+        connected,
+        generation: Generation { desired: None, reported: None },
+        posture: Posture { verdict: None, facts: BTreeMap::new() },
+        site: device.site,
+        owner: device.owner,
+        labels: device.labels,
+        retirement: device.retirement.map(|how| how.as_str().to_owned()),
+        created_at: timestamp(device.created_at),
+        changed_at: timestamp(device.changed_at),
+    }
+}

@@ -1,0 +1,292 @@
+//! The only way to put a handler on a path: by naming its act.
+//!
+//! [`Routes::on`] takes the act as a type parameter and hands the handler a [`Permit`] for it, which only the
+//! authorisation table makes. A handler without a row in the table does not compile; a route without a handler
+//! of this shape cannot be registered. Everything runs in one order: who is it → may they → how large is the
+//! body → what is in it.
+
+use super::auth::{self, Entrance};
+use super::problem::{self, HttpError};
+use crate::app::App;
+use crate::ca::random;
+use crate::domain::admission::Admission;
+use crate::domain::policy::{self, Act, Caller, Permit};
+use crate::doors::body::collect;
+use crate::doors::peer::Peer;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method};
+use muster_wire::problem::{Code, Problem};
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// The header that carries a request's id, in the answer and in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a path says of itself, for the OpenAPI document.
+#[derive(Clone, Copy, Debug)]
+pub struct Doc {
+    /// One line.
+    pub summary: &'static str,
+    /// Name of the schema of its body, if it takes JSON.
+    pub request: Option<&'static str>,
+    /// Name of the schema of its answer, if it is JSON.
+    pub response: Option<&'static str>,
+    /// Status of a good answer.
+    pub status: u16,
+    /// Keys of the query.
+    pub query: &'static [&'static str],
+    /// Most bytes of a body.
+    pub body_bytes: usize,
+}
+
+impl Doc {
+    /// A path that answers JSON of the schema `response` and takes no body.
+    pub const fn get(summary: &'static str, response: &'static str) -> Self {
+        Self { summary, request: None, response: Some(response), status: 200, query: &[], body_bytes: 0 }
+    }
+
+    /// A path that takes JSON of the schema `request` as well.
+    pub const fn post(summary: &'static str, request: &'static str, response: &'static str) -> Self {
+        let body_bytes = crate::doors::body::JSON_BYTES;
+        Self { summary, request: Some(request), response: Some(response), status: 200, query: &[], body_bytes }
+    }
+
+    /// A path that answers something else than JSON.
+    pub const fn raw(summary: &'static str, body_bytes: usize) -> Self {
+        Self { summary, request: None, response: None, status: 200, query: &[], body_bytes }
+    }
+
+    /// The same, with these keys in the query.
+    pub const fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    /// The same, answering with this status.
+    pub const fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+}
+
+/// A registered path, for the OpenAPI document and the test that knocks at every one.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, parameters in braces.
+    pub path: String,
+    /// The act it does.
+    pub action: &'static str,
+    /// Who may.
+    pub row: policy::Row,
+    /// What it says of itself.
+    pub doc: Doc,
+}
+
+/// A request that the table let through.
+pub struct Ctx<A: Act> {
+    /// The verbs.
+    pub app: Arc<App>,
+    /// Proof that the table allows the act.
+    pub permit: Permit<A>,
+    /// Who is on the other end.
+    pub peer: Peer,
+    /// What its certificate may do, if it showed one.
+    pub admission: Option<Admission>,
+    /// Method, path, headers.
+    pub parts: Parts,
+    /// Parameters of the path.
+    pub path: HashMap<String, String>,
+    /// The body, within its limit.
+    pub body: Bytes,
+}
+
+impl<A: Act> Ctx<A> {
+    /// The parameter `name` of the path, parsed.
+    ///
+    /// # Errors
+    /// [`HttpError::App`] with `NotFound`: a name that cannot be one names nothing.
+    pub fn param<T: std::str::FromStr>(&self, name: &str, kind: &'static str) -> Result<T, HttpError> {
+        let text = self.path.get(name).map_or("", String::as_str);
+        text.parse().map_err(|_| HttpError::App(crate::app::Error::NotFound { kind }))
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`HttpError::MediaType`], [`HttpError::Malformed`].
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        let media_type = self.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        if !media_type.is_some_and(|text| text.split(';').next().is_some_and(|t| t.trim() == "application/json")) {
+            return Err(HttpError::MediaType { expected: "application/json" });
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| HttpError::Malformed { part: "body", expected: format!("is not what it must be: {error}") })
+    }
+
+    /// The query as `T`, which refuses unknown keys.
+    ///
+    /// # Errors
+    /// [`HttpError::Malformed`].
+    pub fn query<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        axum::extract::Query::<T>::try_from_uri(&self.parts.uri)
+            .map(|query| query.0)
+            .map_err(|error| HttpError::Malformed { part: "query", expected: error.to_string() })
+    }
+
+    /// A header's text.
+    pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+type Answer = Result<Response, HttpError>;
+type Handling = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Handler = Arc<dyn Fn(Parts, HashMap<String, String>, Body) -> Handling + Send + Sync>;
+
+/// The paths of one listener, in the making.
+pub struct Routes {
+    app: Arc<App>,
+    entrance: Entrance,
+    plain: BTreeMap<&'static str, MethodRouter>,
+    /// `POST {base}/{id}:{verb}`, by base.
+    verbs: BTreeMap<&'static str, HashMap<&'static str, Handler>>,
+    list: Vec<Route>,
+}
+
+impl Routes {
+    /// No paths yet; callers are recognised as at `entrance`.
+    pub fn new(app: Arc<App>, entrance: Entrance) -> Self {
+        Self { app, entrance, plain: BTreeMap::new(), verbs: BTreeMap::new(), list: Vec::new() }
+    }
+
+    /// Puts `handler` for the act `A` on `method path`.
+    #[must_use]
+    pub fn on<A: Act, H, F>(mut self, method: Method, path: &'static str, doc: Doc, handler: H) -> Self
+    where
+        H: Fn(Ctx<A>) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let handler = self.guard::<A, H, F>(doc, handler);
+        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
+        let routed = on(filter, move |params: RawPathParams, request: Request| {
+            let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let (parts, body) = request.into_parts();
+            handler(parts, path, body)
+        });
+        let so_far = self.plain.remove(path).unwrap_or_default();
+        self.plain.insert(path, so_far.merge(routed));
+        self.list.push(Route { method, path: path.to_owned(), action: A::ROW.action, row: A::ROW, doc });
+        self
+    }
+
+    /// Puts `handler` for the act `A` on `POST base/{id}:verb`.
+    #[must_use]
+    pub fn verb<A: Act, H, F>(mut self, base: &'static str, verb: &'static str, doc: Doc, handler: H) -> Self
+    where
+        H: Fn(Ctx<A>) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let handler = self.guard::<A, H, F>(doc, handler);
+        self.verbs.entry(base).or_default().insert(verb, handler);
+        let path = format!("{base}/{{id}}:{verb}");
+        self.list.push(Route { method: Method::POST, path, action: A::ROW.action, row: A::ROW, doc });
+        self
+    }
+
+    /// Every path registered so far.
+    pub fn list(&self) -> &[Route] {
+        &self.list
+    }
+
+    /// The router of all of them; whatever else is asked for gets a problem document.
+    pub fn finish(mut self) -> Router {
+        for (base, verbs) in std::mem::take(&mut self.verbs) {
+            let path: &'static str = match base {
+                "/v1/tokens" => "/v1/tokens/{id}",
+                "/v1/devices" => "/v1/devices/{id}",
+                "/v1/operators" => "/v1/operators/{id}",
+                other => other,
+            };
+            let verbs = Arc::new(verbs);
+            let routed = on(MethodFilter::POST, move |params: RawPathParams, request: Request| {
+                let verbs = Arc::clone(&verbs);
+                async move { dispatch(&verbs, &params, request).await }
+            });
+            let so_far = self.plain.remove(path).unwrap_or_default();
+            self.plain.insert(path, so_far.merge(routed));
+        }
+        let mut router = Router::new();
+        for (path, methods) in self.plain {
+            router = router.route(path, methods);
+        }
+        router
+            .fallback(|| async { problem::of(&Problem::new(Code::NotFound)) })
+            .method_not_allowed_fallback(|| async { problem::of(&Problem::new(Code::MethodNotAllowed)) })
+    }
+
+    fn guard<A: Act, H, F>(&self, doc: Doc, handler: H) -> Handler
+    where
+        H: Fn(Ctx<A>) -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let (app, entrance, handler) = (Arc::clone(&self.app), self.entrance, Arc::new(handler));
+        Arc::new(move |parts, path, body| {
+            let (app, handler) = (Arc::clone(&app), Arc::clone(&handler));
+            Box::pin(async move {
+                let request_id = hex::encode(random::<8>());
+                let answer = admit::<A, H, F>(Arrival { app, entrance, parts, path, body }, doc, &request_id, &*handler);
+                let mut response = match answer.await {
+                    Ok(response) => response,
+                    Err(error) => problem::respond(&error, &request_id),
+                };
+                if let Ok(value) = HeaderValue::from_str(&request_id) {
+                    response.headers_mut().insert(REQUEST_ID, value);
+                }
+                response
+            })
+        })
+    }
+}
+
+/// A request on its way in.
+struct Arrival {
+    app: Arc<App>,
+    entrance: Entrance,
+    parts: Parts,
+    path: HashMap<String, String>,
+    body: Body,
+}
+
+async fn admit<A: Act, H, F>(arrival: Arrival, doc: Doc, request_id: &str, handler: &H) -> Answer
+where
+    H: Fn(Ctx<A>) -> F,
+    F: Future<Output = Answer>,
+{
+    let Arrival { app, entrance, mut parts, path, body } = arrival;
+    let who = auth::who(&app, entrance, &mut parts).await?;
+    let caller = Caller { principal: who.principal, request_id: request_id.to_owned() };
+    let permit = match policy::decide::<A>(caller.clone()) {
+        Ok(permit) => permit,
+        Err(refusal) => return Err(app.refuse_by_policy(&caller, A::ROW.action, refusal).await.into()),
+    };
+    let body = collect(body, doc.body_bytes).await?;
+    handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await
+}
+
+async fn dispatch(verbs: &HashMap<&'static str, Handler>, params: &RawPathParams, request: Request) -> Response {
+    let target = params.iter().find(|(name, _)| *name == "id").map_or("", |(_, value)| value);
+    let found = target.rsplit_once(':').and_then(|(id, verb)| Some((id, verbs.get(verb)?)));
+    let Some((id, handler)) = found else { return problem::of(&Problem::new(Code::NotFound)) };
+    let path = HashMap::from([("id".to_owned(), id.to_owned())]);
+    let (parts, body) = request.into_parts();
+    handler(parts, path, body).await
+}
