@@ -1,0 +1,210 @@
+//! What the CA and the authority are, as operators see them; readiness.
+
+use super::{App, Error, Profiles};
+use crate::ca::{Issuer, issuer_id};
+use crate::domain::policy::{Permit, act};
+use crate::domain::revocation::ShardHead;
+use crate::store::collections::{CRL_HEADS, INSTALLATION, REVOCATIONS, decode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_pki::certificate::Certificate;
+use muster_wire::authority::Authority;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::MultiSigned;
+use std::collections::BTreeMap;
+
+/// A CA certificate.
+#[derive(Clone, Debug)]
+pub struct CaShown {
+    /// Its name in paths.
+    pub name: String,
+    /// Its serial number, hexadecimal.
+    pub serial: String,
+    /// Digest of its DER.
+    pub sha256: Sha256Digest,
+    /// Digest of its public key.
+    pub spki_sha256: Sha256Digest,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// PEM.
+    pub pem: String,
+}
+
+/// A CRL that was signed.
+#[derive(Clone, Debug)]
+pub struct CrlHead {
+    /// Its issuer's name in paths.
+    pub issuer: String,
+    /// Its shard.
+    pub shard: u8,
+    /// Its number.
+    pub number: u64,
+    /// When it was signed, unix seconds.
+    pub this_update: i64,
+    /// Revocations in the store for this shard.
+    pub entries: u64,
+    /// Where it is published.
+    pub url: String,
+}
+
+/// The authority chain.
+#[derive(Clone, Debug)]
+pub struct AuthorityShown {
+    /// Version of the newest document.
+    pub version: u64,
+    /// Digest of the first.
+    pub digest: Sha256Digest,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// Name, key, since when (unix seconds).
+    pub approvers: Vec<(String, String, Option<i64>)>,
+    /// The same for recovery keys.
+    pub recovery: Vec<(String, String, Option<i64>)>,
+    /// Approvers needed, by matter.
+    pub required: BTreeMap<String, u64>,
+    /// Base64 of each document, oldest first.
+    pub chain: Vec<String>,
+}
+
+/// Why requests cannot be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The store failed or is closed.
+    #[error("the store does not answer")]
+    Store,
+}
+
+impl App {
+    /// Root, issuing CA and server-names CA.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where a certificate cannot be read.
+    pub fn hierarchy(&self, _permit: &Permit<act::ReadCa>) -> Result<[CaShown; 3], Error> {
+        let [root, issuing, names] = self.ca.certificates();
+        let shown = |certificate: &crate::ca::CaCertificate| -> Result<CaShown, Error> {
+            let parsed = Certificate::parse(certificate.der())
+                .map_err(|error| Error::internal("reading a CA certificate")(Box::new(error)))?;
+            Ok(CaShown {
+                name: hex::encode(issuer_id(certificate)),
+                serial: hex::encode(parsed.serial_bytes()),
+                sha256: Sha256Digest(parsed.sha256()),
+                spki_sha256: Sha256Digest(parsed.spki_sha256()),
+                not_before: parsed.not_before_s(),
+                not_after: parsed.not_after_s(),
+                pem: muster_pki::armor::pem("CERTIFICATE", certificate.der()),
+            })
+        };
+        Ok([shown(root.1)?, shown(issuing.1)?, shown(names.1)?])
+    }
+
+    /// Where the CRL of a shard of the issuing CA is, with `{shard}` in its place.
+    pub fn crl_url_template(&self) -> String {
+        self.urls.issuing.crl(0).replace("/00.crl", "/{shard}.crl")
+    }
+
+    /// Every CRL that was signed, by issuer and shard.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn crl_heads(&self, _permit: &Permit<act::ReadCa>) -> Result<Vec<CrlHead>, Error> {
+        let mut heads = Vec::new();
+        for issuer in [Issuer::Issuing, Issuer::Names] {
+            let id = self.ca.id_of(issuer);
+            let urls = match issuer {
+                Issuer::Issuing => &self.urls.issuing,
+                Issuer::Names => &self.urls.names,
+            };
+            for (key, found) in self.store.scan(&CRL_HEADS.key(&id), None, 256)? {
+                let Some(shard) = key.last().copied() else { continue };
+                let head: ShardHead = decode(&found.value)?;
+                heads.push(CrlHead {
+                    issuer: hex::encode(id),
+                    shard,
+                    number: head.number,
+                    this_update: head.this_update,
+                    entries: self.count_revocations(id, shard)?,
+                    url: urls.crl(shard),
+                });
+            }
+        }
+        Ok(heads)
+    }
+
+    fn count_revocations(&self, issuer: crate::ca::IssuerId, shard: u8) -> Result<u64, Error> {
+        let mut prefix = REVOCATIONS.key(&issuer);
+        prefix.push(shard);
+        let (mut count, mut after) = (0, None::<Vec<u8>>);
+        loop {
+            let page = self.store.scan(&prefix, after.as_deref(), 1_000)?;
+            count += page.len() as u64;
+            match page.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// The authority chain, newest document read.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where a document cannot be read.
+    pub fn authority(&self, _permit: &Permit<act::ReadAuthority>) -> Result<AuthorityShown, Error> {
+        let chain = self.authority_chain()?;
+        let unread = |error| Error::internal("reading the authority")(error);
+        let newest = chain.last().ok_or(Error::NotFound { kind: "authority document" })?;
+        let signed = MultiSigned::<Authority>::parse(newest).map_err(|error| unread(Box::new(error)))?;
+        let document = signed.read_unverified().map_err(|error| unread(Box::new(error)))?;
+        let approvers = document.approvers.iter().map(|approver| {
+            (approver.name.to_string(), hex::encode(approver.key.as_bytes()), Some(approver.valid_from.seconds()))
+        });
+        let recovery = document
+            .recovery
+            .iter()
+            .map(|key| (key.name.to_string(), hex::encode(key.key.as_bytes()), None));
+        Ok(AuthorityShown {
+            version: document.version,
+            digest: self.founding.authority_digest,
+            trust_domain: document.trust_domain.as_str().to_owned(),
+            approvers: approvers.collect(),
+            recovery: recovery.collect(),
+            required: document.required.iter().map(|(matter, count)| (matter.to_owned(), count)).collect(),
+            chain: chain.iter().map(|link| STANDARD.encode(link)).collect(),
+        })
+    }
+
+    /// Every signed authority document, oldest first.
+    pub(super) fn authority_chain(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let mut chain = Vec::new();
+        for version in 1_u64.. {
+            let key = INSTALLATION.key(&super::found::authority_id(version));
+            match self.store.get_document(&key)? {
+                Some(document) => chain.push(document.value),
+                None => break,
+            }
+        }
+        Ok(chain)
+    }
+
+    /// The firmware profiles.
+    pub fn profiles(&self, _permit: &Permit<act::ReadProfile>) -> &Profiles {
+        &self.profiles
+    }
+
+    /// Version of the record of a device, for `If-Match`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn version_of(&self, id: muster_wire::id::DeviceId) -> Result<u64, Error> {
+        Ok(self.device(id)?.version)
+    }
+
+    /// Whether requests can be answered.
+    ///
+    /// # Errors
+    /// [`NotReady`].
+    pub fn readiness(&self, _permit: &Permit<act::ReadHealth>) -> Result<(), NotReady> {
+        self.store.get(&INSTALLATION.key(super::found::FOUNDING_ID)).map_err(|_| NotReady::Store).map(|_| ())
+    }
+}

@@ -1,0 +1,532 @@
+//! Founding: keys, hierarchy, authority, store, log, the first operator's credential; and opening what was founded.
+//!
+//! ```text
+//! marker `founding` ─▶ keys/ ─▶ store/ and audit/ ─▶ admin.credential ─▶ marker removed
+//! ```
+//! Nothing founded is used by anyone before the marker is gone: `serve` refuses a directory that has it. So a
+//! founding that was interrupted is repaired by doing it again from the start, and whatever lies there of the
+//! first try is removed by the second.
+
+use super::audit::EngineSource;
+use crate::audit::{self, AuditKey};
+use crate::ca::keystore::{Keystore, KeystoreError, sync_dir, write_durably};
+use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, fresh_serial, issuer_id, random};
+use crate::clock::Clock;
+use crate::config::{Advertised, Settings};
+use crate::domain::operator::{Operator, Secret};
+use crate::domain::policy::{self, Caller, Permit, act};
+use crate::store::collections::{ALL, INSTALLATION};
+use crate::store::embedded::{self, Founding as Open};
+use crate::store::{Batch, CommitError, Limits, OpenError, Store};
+use muster_pki::hierarchy::{self, Authority as CaAuthority};
+use muster_pki::issuer::{CaCertificate, CaKey, CaSigner, IssueError};
+use muster_pki::key::Algorithm;
+use muster_pki::name::{NameError, Subject};
+use muster_pki::profile::IssuerUrls;
+use muster_wire::approver::ApproverName;
+use muster_wire::authority::{Approver, Authority, RecoveryKey, Required};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::{MultiSigned, payload_digest};
+use muster_wire::id::{OperatorId, TrustDomain};
+use muster_wire::key::{Ed25519Key, KeyError};
+use muster_wire::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Name of the file that says: a founding has begun here and has not ended.
+const MARKER: &str = "founding";
+/// Name of the first operator's credential.
+pub const CREDENTIAL: &str = "admin.credential";
+/// Name of the seed from which repeated requests derive their secrets.
+const SEED_KEY: &str = "idempotency.key";
+/// Under which id the founding's facts lie.
+pub(super) const FOUNDING_ID: &[u8] = b"founding";
+
+/// Under which id the authority document of `version` lies.
+pub(super) fn authority_id(version: u64) -> Vec<u8> {
+    let mut id = b"authority/".to_vec();
+    id.extend_from_slice(&version.to_be_bytes());
+    id
+}
+
+/// What is to be founded.
+#[derive(Clone, Debug)]
+pub struct FoundOptions {
+    /// Where.
+    pub data_dir: PathBuf,
+    /// The host name under which devices reach this server.
+    pub public_name: String,
+    /// The trust domain; the public name where none is given.
+    pub trust_domain: Option<String>,
+    /// Who approves: name and Ed25519 key.
+    pub approvers: Vec<(String, [u8; 32])>,
+    /// Keys kept offline for the day when too few approvers are left.
+    pub recovery: Vec<(String, [u8; 32])>,
+    /// Whether one approver is enough for everything.
+    pub solo: bool,
+    /// Ports and advertised names.
+    pub settings: Settings,
+}
+
+/// What was founded.
+#[derive(Clone, Debug)]
+pub struct Founded {
+    /// The trust domain.
+    pub trust_domain: String,
+    /// Digest of the authority document, as enrolment strings carry it.
+    pub authority_digest: Sha256Digest,
+    /// The pin of the root.
+    pub root_spki_sha256: Sha256Digest,
+    /// Matters that these approvers cannot meet.
+    pub unmet: Vec<String>,
+    /// Where the first operator's credential is.
+    pub credential_path: PathBuf,
+}
+
+/// Why nothing was founded, or what was founded cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoundError {
+    /// There is an installation already.
+    #[error("{} is founded already; to found another, name another --data-dir", dir.display())]
+    AlreadyFounded {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// There is something else.
+    #[error("{} holds files that are not Muster's ({found}); name an empty or new --data-dir", dir.display())]
+    NotEmpty {
+        /// Where.
+        dir: PathBuf,
+        /// One of them.
+        found: String,
+    },
+    /// Nothing was founded here.
+    #[error("{} is not founded; run `muster init --data-dir {} --public-name NAME --solo` (or with --approver keys) first", dir.display(), dir.display())]
+    NotFounded {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// A founding was interrupted.
+    #[error("the founding of {} was interrupted and nothing of it has been used; run the same `muster init` again", dir.display())]
+    Interrupted {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// A name or key is not usable.
+    #[error("{what} {expected}")]
+    Invalid {
+        /// What.
+        what: String,
+        /// What it must be, as the end of a sentence.
+        expected: &'static str,
+    },
+    /// The file system said no.
+    #[error("cannot {doing} {}; check that the disk is not full and that this user may write there", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A key file could not be written or read.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// A key or certificate could not be made or read.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The first commit failed.
+    #[error("the first commit failed")]
+    Commit(#[from] CommitError),
+    /// The audit log refuses to be appended to.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
+    /// What was founded cannot be read.
+    #[error("{} holds an installation that cannot be read; restore it from a backup", dir.display())]
+    Unreadable {
+        /// Where.
+        dir: PathBuf,
+    },
+}
+
+impl From<IssueError> for FoundError {
+    fn from(error: IssueError) -> Self {
+        Self::Ca(error.into())
+    }
+}
+
+/// What a founding settled for good, as the store keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Facts {
+    v: u8,
+    trust_domain: TrustDomain,
+    public_name: String,
+    authority_digest: Sha256Digest,
+    root_spki_sha256: Sha256Digest,
+    founded_at: i64,
+    solo: bool,
+}
+
+/// What a founding settled for good.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Host name under which devices reach this server.
+    pub public_name: String,
+    /// Digest of the first authority document.
+    pub authority_digest: Sha256Digest,
+    /// Whether one approver is enough for everything.
+    pub solo: bool,
+    /// From which repeated requests derive their secrets.
+    pub(super) derivation_seed: Zeroizing<[u8; 32]>,
+}
+
+/// Founds an installation. On return everything is on the disk.
+///
+/// # Errors
+/// [`FoundError`]; then nothing of it is in use, and the same call may be made again.
+pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
+    let trust_domain = check(options)?;
+    let dir = &options.data_dir;
+    begin(dir)?;
+    let clock = Clock::system();
+    let now_s = clock.now_s();
+    let keys = Keystore::of(dir);
+    keys.create()?;
+    let root_pin = found_hierarchy(&keys, options, &trust_domain, now_s)?;
+    let command = fresh_ed25519();
+    keys.write(file::COMMAND_KEY, ed25519_pem(&command, file::COMMAND_KEY)?.as_bytes())?;
+    let audit_key = fresh_ed25519();
+    keys.write(file::AUDIT_KEY, ed25519_pem(&audit_key, file::AUDIT_KEY)?.as_bytes())?;
+    keys.write(SEED_KEY, hex::encode(random::<32>()).as_bytes())?;
+
+    let audit_public = Ed25519Key::from_bytes(&audit_key.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
+    let command_public = Ed25519Key::from_bytes(&command.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
+    let authority = authority(options, &trust_domain, (command_public, audit_public), now_s)?;
+    let mut signed = MultiSigned::unsigned(&authority);
+    signed.add_signature(&command).map_err(|_| CaError::Key { file: file::COMMAND_KEY })?;
+
+    let facts = Facts {
+        v: 1,
+        trust_domain: trust_domain.clone(),
+        public_name: options.public_name.clone(),
+        authority_digest: payload_digest(&authority),
+        root_spki_sha256: root_pin,
+        founded_at: now_s,
+        solo: options.solo,
+    };
+    let secret = Secret::from_entropy(&Zeroizing::new(random()));
+    let log_key = AuditKey::new(trust_domain.as_str(), audit_key);
+    commit_founding(dir, &clock, log_key, &First { facts: &facts, authority: &signed.to_bytes(), secret: &secret })?;
+    let credential_path = write_credential(options, &facts, &secret)?;
+    end(dir)?;
+    let approvers = options.approvers.len();
+    let unmet = if options.solo { Vec::new() } else { authority.required.unmet(approvers) };
+    Ok(Founded {
+        trust_domain: trust_domain.as_str().to_owned(),
+        authority_digest: facts.authority_digest,
+        root_spki_sha256: root_pin,
+        unmet: unmet.into_iter().map(|matter| matter.as_str().to_owned()).collect(),
+        credential_path,
+    })
+}
+
+fn own_key(_: &KeyError) -> FoundError {
+    FoundError::Ca(CaError::Key { file: file::COMMAND_KEY })
+}
+
+fn check(options: &FoundOptions) -> Result<TrustDomain, FoundError> {
+    let invalid = |what: &str, expected| FoundError::Invalid { what: what.to_owned(), expected };
+    if !is_host(&options.public_name) {
+        return Err(invalid("--public-name", "must be the host name or address under which devices reach this server"));
+    }
+    if options.solo && options.approvers.len() > 1 {
+        return Err(invalid("--solo", "takes one approver at most; leave it out to found with several"));
+    }
+    if !options.solo && options.approvers.is_empty() {
+        return Err(invalid("an approver", "is needed: name their public keys with --approver, or found with --solo"));
+    }
+    let name = options.trust_domain.as_ref().unwrap_or(&options.public_name);
+    name.parse().map_err(|_| invalid("the trust domain", "must be lower-case letters, digits, dots and dashes"))
+}
+
+/// Whether `name` can stand in a URL and a certificate.
+fn is_host(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    let label = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
+    let address = name.parse::<std::net::IpAddr>().is_ok();
+    address || (name.len() <= 253 && name.bytes().all(plain) && name.split('.').all(label))
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FoundError {
+    let path = path.to_path_buf();
+    move |source| FoundError::Io { doing, path, source }
+}
+
+/// Sets the marker in an empty directory, or removes what an interrupted founding left.
+fn begin(dir: &Path) -> Result<(), FoundError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("make", dir))?;
+    let marker = dir.join(MARKER);
+    if marker.exists() {
+        for name in ["keys", "store", "audit"] {
+            remove(&dir.join(name), |path| fs::remove_dir_all(path))?;
+        }
+        remove(&dir.join(CREDENTIAL), |path| fs::remove_file(path))?;
+        return Ok(());
+    }
+    if dir.join(CREDENTIAL).exists() || dir.join("store").exists() {
+        return Err(FoundError::AlreadyFounded { dir: dir.to_path_buf() });
+    }
+    for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
+        let name = entry.map_err(io_error("read", dir))?.file_name().to_string_lossy().into_owned();
+        let ours = [crate::config::FILE_NAME, "lost+found", "founding.new"].contains(&name.as_str());
+        if !ours {
+            return Err(FoundError::NotEmpty { dir: dir.to_path_buf(), found: name });
+        }
+    }
+    write_durably(&marker, b"founding has begun and not ended; run the same `muster init` again\n")
+        .map_err(io_error("write", &marker))?;
+    sync_dir(dir.parent().unwrap_or(dir)).map_err(io_error("sync", dir))
+}
+
+fn remove(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> Result<(), FoundError> {
+    match remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn end(dir: &Path) -> Result<(), FoundError> {
+    let marker = dir.join(MARKER);
+    fs::remove_file(&marker).and_then(|()| sync_dir(dir)).map_err(io_error("remove", &marker))
+}
+
+/// Root, its CRL, issuing CA, server-names CA; answers the root's pin.
+fn found_hierarchy(
+    keys: &Keystore,
+    options: &FoundOptions,
+    trust_domain: &TrustDomain,
+    now_s: i64,
+) -> Result<Sha256Digest, FoundError> {
+    let domain = trust_domain.as_str();
+    let root_key = CaKey::generate(Algorithm::P384).map_err(|_| CaError::Key { file: file::ROOT_KEY })?;
+    let root = hierarchy::found_root(&root_key, &subject("Root CA", domain)?, fresh_serial(), now_s)?;
+    let base = status_base(options);
+    let root_urls = IssuerUrls::new(&base, &hex::encode(issuer_id(&root))).map_err(CaError::from)?;
+    let authority = CaAuthority { certificate: &root, key: &root_key, urls: &root_urls };
+
+    let issuing_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::ISSUING_KEY })?;
+    let issuing_subject = subject("Issuing CA", domain)?;
+    let spki = issuing_key.spki_der();
+    let issuing = hierarchy::found_issuing(&authority, spki, &issuing_subject, fresh_serial(), now_s)?;
+    let names_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::NAMES_KEY })?;
+    let names_subject = subject("Server Names CA", domain)?;
+    let spki = names_key.spki_der();
+    let names = hierarchy::found_server_names(&authority, spki, &names_subject, fresh_serial(), now_s)?;
+    let crl = muster_pki::crl::sign_list(&authority, muster_pki::crl::Scope::Authorities, &[], 1, now_s)?;
+
+    let pairs: [(&str, &CaKey, &str, &CaCertificate); 3] = [
+        (file::ROOT_KEY, &root_key, file::ROOT, &root),
+        (file::ISSUING_KEY, &issuing_key, file::ISSUING, &issuing),
+        (file::NAMES_KEY, &names_key, file::NAMES, &names),
+    ];
+    for (key_file, key, certificate_file, certificate) in pairs {
+        keys.write(key_file, key.to_pem().as_bytes())?;
+        keys.write(certificate_file, certificate.der())?;
+    }
+    keys.write(file::ROOT_CRL, &crl)?;
+    Ok(Sha256Digest(root.spki_sha256()))
+}
+
+fn subject(name: &str, trust_domain: &str) -> Result<Subject, FoundError> {
+    let bad = |_: NameError| FoundError::Invalid {
+        what: "the trust domain".to_owned(),
+        expected: "must be at most 64 characters",
+    };
+    Subject::new(&format!("Muster {name}")).map_err(bad)?.with_organization(trust_domain).map_err(bad)
+}
+
+/// Where the CA certificates say that the root's status is published.
+fn status_base(options: &FoundOptions) -> String {
+    let bound = match options.settings.listen.status.port() {
+        0 => Settings::default().listen.status.port(),
+        port => port,
+    };
+    let (host, port) =
+        Advertised::or(options.settings.advertise.status.as_ref(), &options.public_name, bound);
+    format!("http://{}:{port}", bracketed(&host))
+}
+
+/// A host as it stands in a URL.
+pub(crate) fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn authority(
+    options: &FoundOptions,
+    trust_domain: &TrustDomain,
+    (command, audit): (Ed25519Key, Ed25519Key),
+    now_s: i64,
+) -> Result<Authority, FoundError> {
+    let name = |name: &str| {
+        name.parse::<ApproverName>().map_err(|_| FoundError::Invalid {
+            what: format!("the approver's name {name:?}"),
+            expected: "must be lower-case letters, digits, dots and dashes: rename the file of the key",
+        })
+    };
+    let key = |owner: &str, key: &[u8; 32]| {
+        Ed25519Key::from_bytes(key).map_err(|_| FoundError::Invalid {
+            what: format!("the key of {owner}"),
+            expected: "must be an Ed25519 public key",
+        })
+    };
+    let mut approvers = Vec::new();
+    for (who, bytes) in &options.approvers {
+        approvers.push(Approver { name: name(who)?, key: key(who, bytes)?, valid_from: Timestamp(now_s) });
+    }
+    let mut recovery = Vec::new();
+    for (who, bytes) in &options.recovery {
+        recovery.push(RecoveryKey { name: name(who)?, key: key(who, bytes)? });
+    }
+    let required = if options.solo { Required::solo() } else { Required::founding(approvers.len()).0 };
+    let document = Authority {
+        version: 1,
+        trust_domain: trust_domain.clone(),
+        command_keys: vec![command],
+        audit_keys: vec![audit],
+        approvers,
+        recovery,
+        required,
+        previous: None,
+    };
+    document.check().map_err(|_| FoundError::Invalid {
+        what: "the approvers".to_owned(),
+        expected: "must have different names and different keys",
+    })?;
+    Ok(document)
+}
+
+/// What the first commit holds.
+struct First<'a> {
+    facts: &'a Facts,
+    authority: &'a [u8],
+    secret: &'a Secret,
+}
+
+fn commit_founding(dir: &Path, clock: &Clock, key: AuditKey, first: &First<'_>) -> Result<(), FoundError> {
+    let permit = policy::decide::<act::Found>(Caller::server())
+        .map_err(|_| FoundError::Unreadable { dir: dir.to_path_buf() })?;
+    let audit_dir = dir.join("audit");
+    fs::create_dir_all(&audit_dir).map_err(io_error("make", &audit_dir))?;
+    audit::found(&audit_dir, &key)?;
+    let engine = embedded::open(&embedded::Options::new(dir.join("store"), Open::OrCreate))?;
+    let (log, mut publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
+    let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
+    let batch = founding_batch(&store, &permit, clock.now_ms(), first)
+        .map_err(|_| FoundError::Unreadable { dir: dir.to_path_buf() })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io_error("start", dir))?;
+    runtime.block_on(store.commit(batch))?;
+    let published = publisher.publish(&super::LogSource(store.clone())).map(|_| ());
+    runtime.block_on(store.close())?;
+    published.map_err(|error| io_error("publish the log's first checkpoint in", &audit_dir)(io::Error::other(error)))
+}
+
+fn founding_batch(
+    store: &Store,
+    permit: &Permit<act::Found>,
+    now_ms: i64,
+    first: &First<'_>,
+) -> Result<Batch, Box<dyn std::error::Error>> {
+    let facts = first.facts;
+    let operator = Operator {
+        v: 1,
+        id: OperatorId::from_parts(super::enroll::ms(now_ms), random()),
+        name: "admin".to_owned(),
+        created_at: facts.founded_at,
+        created_by: String::new(),
+        removed_at: None,
+    };
+    let entry = permit.entry(now_ms, "installation".to_owned()).states("", "founded").facts([
+        ("authority_sha256", facts.authority_digest.to_hex()),
+        ("root_spki_sha256", facts.root_spki_sha256.to_hex()),
+        ("trust_domain", facts.trust_domain.as_str().to_owned()),
+    ]);
+    let added = permit.entry(now_ms, "operator/admin".to_owned()).states("", "added");
+    let mut batch = Batch::default()
+        .insert(first.secret.digest().as_bytes(), &operator)
+        .put(INSTALLATION.key(FOUNDING_ID), serde_json::to_vec(facts)?)
+        .audit(entry)
+        .audit(added);
+    store.put_document(&mut batch, &INSTALLATION.key(&authority_id(1)), first.authority)?;
+    Ok(batch)
+}
+
+fn write_credential(options: &FoundOptions, facts: &Facts, secret: &Secret) -> Result<PathBuf, FoundError> {
+    let admin = options.settings.listen.admin;
+    let host = if admin.ip().is_unspecified() { options.public_name.clone() } else { admin.ip().to_string() };
+    let port = if admin.port() == 0 { Settings::default().listen.admin.port() } else { admin.port() };
+    let credential = serde_json::json!({
+        "server": format!("https://{}:{port}", bracketed(&host)),
+        "root_spki_sha256": facts.root_spki_sha256,
+        "token": secret.reveal(),
+    });
+    let path = options.data_dir.join(CREDENTIAL);
+    let text = Zeroizing::new(format!("{credential:#}\n"));
+    write_durably(&path, text.as_bytes()).map_err(io_error("write", &path))?;
+    Ok(path)
+}
+
+/// Whether `dir` holds a founded installation.
+///
+/// # Errors
+/// [`FoundError::NotFounded`], [`FoundError::Interrupted`].
+pub fn founded(dir: &Path) -> Result<(), FoundError> {
+    if dir.join(MARKER).exists() {
+        return Err(FoundError::Interrupted { dir: dir.to_path_buf() });
+    }
+    if !dir.join("store").exists() && !dir.join("keys").exists() {
+        return Err(FoundError::NotFounded { dir: dir.to_path_buf() });
+    }
+    Ok(())
+}
+
+impl Founding {
+    /// Reads what the founding of `dir` settled.
+    ///
+    /// # Errors
+    /// [`FoundError::Unreadable`], [`FoundError::Keystore`].
+    pub fn read(dir: &Path, engine: &dyn crate::store::Engine) -> Result<Self, FoundError> {
+        let unreadable = || FoundError::Unreadable { dir: dir.to_path_buf() };
+        let found = engine.get(&INSTALLATION.key(FOUNDING_ID)).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
+        let facts: Facts = serde_json::from_slice(&found.value).map_err(|_| unreadable())?;
+        let text = Keystore::of(dir).read_private(SEED_KEY)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.trim(), seed.as_mut_slice()).map_err(|_| CaError::Key { file: SEED_KEY })?;
+        Ok(Self {
+            trust_domain: facts.trust_domain,
+            public_name: facts.public_name,
+            authority_digest: facts.authority_digest,
+            solo: facts.solo,
+            derivation_seed: seed,
+        })
+    }
+}
+
+/// Where each issuer of `ca` publishes, beneath `base`.
+///
+/// # Errors
+/// [`CaError::Urls`].
+pub fn status_urls(ca: &crate::ca::Ca, base: &str) -> Result<StatusUrls, CaError> {
+    StatusUrls::of(ca, base).map_err(CaError::from)
+}
