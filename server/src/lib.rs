@@ -15,6 +15,7 @@ pub mod domain;
 pub mod doors;
 pub mod http;
 pub mod mqtt;
+pub mod serve;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;

@@ -76,10 +76,13 @@ pub struct ExportedFiles {
 
 /// The newest export, kept so that its files can be fetched one by one.
 #[derive(Default)]
-pub(super) struct Exported(Mutex<Option<Arc<BTreeMap<String, Vec<u8>>>>>);
+pub(super) struct Exported(Mutex<Option<Arc<Files>>>);
+
+/// Bytes by path.
+type Files = BTreeMap<String, Vec<u8>>;
 
 #[derive(Default)]
-struct Gathered(BTreeMap<String, Vec<u8>>);
+struct Gathered(Files);
 
 impl audit::export::Sink for Gathered {
     fn put(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
@@ -101,7 +104,7 @@ impl App {
     ) -> Result<History, Error> {
         let source = LogSource(self.store.clone());
         let entries = audit::tail(&source, after, limit).map_err(read)?;
-        history(&source, entries, limit)
+        history(&source, &entries, limit)
     }
 
     /// Entries about one device after sequence number `after`, oldest first.
@@ -118,7 +121,7 @@ impl App {
         self.device(id)?;
         let source = LogSource(self.store.clone());
         let entries = audit::about(&source, &format!("device/{id}"), after, limit).map_err(read)?;
-        history(&source, entries, limit)
+        history(&source, &entries, limit)
     }
 
     /// Makes a checkpoint that covers everything durable, and names the files of an export.
@@ -186,7 +189,7 @@ impl App {
 /// The log's writing side for checkpoints.
 pub(super) type SharedPublisher = Mutex<Publisher>;
 
-fn history(source: &LogSource, entries: Vec<Entry>, limit: usize) -> Result<History, Error> {
+fn history(source: &LogSource, entries: &[Entry], limit: usize) -> Result<History, Error> {
     let next = entries.last().filter(|_| entries.len() == limit).map(|entry| entry.seq);
     let items = entries.iter().map(serde_json::to_value).collect::<Result<_, _>>();
     let items = items.map_err(|error| Error::internal("writing an entry as JSON")(Box::new(error)))?;

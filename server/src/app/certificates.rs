@@ -1,6 +1,7 @@
 //! What every verb does with certificates: sign one, keep it, end it.
 
 use super::{App, Error};
+use crate::ca::At;
 use crate::domain::device::{CertificateRecord, CertificateRef, CertificateState, Device, Retirement};
 use crate::domain::issuance::Grant;
 use crate::domain::policy::{Act, Permit};
@@ -48,7 +49,7 @@ impl App {
     pub(super) fn issue(&self, grant: &Grant, csr: &VerifiedCsr) -> Result<(CertificateRef, Vec<u8>), Error> {
         let leaf = self.profiles.leaf(grant.profile())?;
         let now = self.clock.now_s();
-        let issued = self.ca.issue(grant, csr, leaf, &self.urls, now).map_err(|error| Error::Internal {
+        let issued = self.ca.issue(grant, csr, leaf, At { urls: &self.urls, now_s: now }).map_err(|error| Error::Internal {
             doing: "issuing a certificate",
             source: Box::new(error),
         })?;

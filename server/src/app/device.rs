@@ -2,7 +2,6 @@
 
 use super::{App, Error, Page};
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
-use crate::domain::ledger::{Draft, Outcome};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::LastRefusal;
 use crate::store::collections::{DEVICES, Facet, decode};
@@ -28,12 +27,14 @@ pub struct Filter {
 impl Filter {
     /// The narrowest index that serves this filter.
     fn facet(&self) -> Option<(Facet, &str)> {
-        let by = |facet, text: &'_ Option<String>| text.as_deref().map(|text| (facet, text));
-        by(Facet::Serial, &self.serial)
-            .or_else(|| by(Facet::Owner, &self.owner))
-            .or_else(|| by(Facet::Site, &self.site))
-            .or_else(|| by(Facet::State, &self.state))
-            .or_else(|| by(Facet::Profile, &self.profile))
+        let narrowest_first = [
+            (Facet::Serial, &self.serial),
+            (Facet::Owner, &self.owner),
+            (Facet::Site, &self.site),
+            (Facet::State, &self.state),
+            (Facet::Profile, &self.profile),
+        ];
+        narrowest_first.into_iter().find_map(|(facet, text)| Some((facet, text.as_deref()?)))
     }
 
     fn matches(&self, device: &Device) -> bool {
@@ -109,13 +110,13 @@ impl App {
         // A filter of several fields reads one index and drops what the others exclude; the page ends when it is
         // full, or after so many reads that one request stays cheap: the cursor goes on from there.
         for _ in 0..8 {
-            let (found, after) = self.some_devices(filter, next.as_deref(), limit)?;
-            for (device, version) in found {
+            let page = self.some_devices(filter, next.as_deref(), limit)?;
+            for (device, version) in page.items {
                 if filter.matches(&device) {
                     items.push(self.shown(device, version)?);
                 }
             }
-            next = after;
+            next = page.next;
             if next.is_none() || items.len() >= limit {
                 break;
             }
@@ -128,7 +129,7 @@ impl App {
         filter: &Filter,
         cursor: Option<&[u8]>,
         limit: usize,
-    ) -> Result<(Vec<(Device, u64)>, Option<Vec<u8>>), Error> {
+    ) -> Result<Page<(Device, u64)>, Error> {
         let mut found = Vec::new();
         let Some((facet, text)) = filter.facet() else {
             let after = cursor.map(|id| DEVICES.key(id));
@@ -137,7 +138,8 @@ impl App {
                 found.push((decode(&one.value)?, one.version));
             }
             let last = page.last().filter(|_| page.len() == limit);
-            return Ok((found, last.and_then(|(key, _)| DEVICES.id(key)).map(<[u8]>::to_vec)));
+            let next = last.and_then(|(key, _)| DEVICES.id(key)).map(<[u8]>::to_vec);
+            return Ok(Page { items: found, next });
         };
         let value = facet.value(text.as_bytes());
         let hits = self.store.index_scan(&DEVICES, "by", &value, cursor, limit)?;
@@ -146,7 +148,8 @@ impl App {
                 found.push((held.record, held.version));
             }
         }
-        Ok((found, hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone())))
+        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
+        Ok(Page { items: found, next })
     }
 
     /// Why the device of this id is where it is, and what would take it further.
@@ -196,9 +199,4 @@ fn by_state(device: &Device) -> Explanation {
         field: Some("state".to_owned()),
         remedy: remedy.to_owned(),
     }
-}
-
-/// Whether an audit entry belongs to the history of the device whose object name is `object`.
-pub(super) fn concerns(entry: &Draft, object: &str) -> bool {
-    entry.object == object || (entry.outcome == Outcome::Done && entry.actor == object)
 }

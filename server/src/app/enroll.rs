@@ -28,7 +28,7 @@ use muster_wire::problem::Code;
 use std::net::IpAddr;
 
 /// How long a device that waits for approval is asked to wait before it asks again, in seconds.
-pub const RETRY_AFTER_S: u32 = 30;
+const RETRY_AFTER_S: u32 = 30;
 
 /// A first request.
 pub struct Enroll<'a> {

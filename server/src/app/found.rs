@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Name of the file that says: a founding has begun here and has not ended.
@@ -226,7 +227,8 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
         solo: options.solo,
     };
     let secret = Secret::from_entropy(&Zeroizing::new(random()));
-    let log_key = AuditKey::new(trust_domain.as_str(), audit_key);
+    let log_key = AuditKey::new(trust_domain.as_str(), Arc::new(audit_key))
+        .map_err(|_| CaError::Key { file: file::AUDIT_KEY })?;
     commit_founding(dir, &clock, log_key, &First { facts: &facts, authority: &signed.to_bytes(), secret: &secret })?;
     let credential_path = write_credential(options, &facts, &secret)?;
     end(dir)?;
@@ -290,7 +292,7 @@ fn begin(dir: &Path) -> Result<(), FoundError> {
     }
     for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
         let name = entry.map_err(io_error("read", dir))?.file_name().to_string_lossy().into_owned();
-        let ours = [crate::config::FILE_NAME, "lost+found", "founding.new"].contains(&name.as_str());
+        let ours = [crate::config::FILE_NAME, "lost+found", "founding.new", "approver.key", "approver.pub"].contains(&name.as_str());
         if !ours {
             return Err(FoundError::NotEmpty { dir: dir.to_path_buf(), found: name });
         }

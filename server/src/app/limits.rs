@@ -13,7 +13,7 @@ const ADDRESSES_MAX: usize = 65_536;
 
 /// What became of a wrong token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub(super) enum Wrong {
     /// Within the limit.
     Counted,
     /// Past it.
@@ -33,19 +33,19 @@ struct Window {
 
 /// Wrong tokens per address and minute.
 #[derive(Debug)]
-pub struct Strangers {
+pub(super) struct Strangers {
     per_minute: u32,
     windows: Mutex<HashMap<IpAddr, Window>>,
 }
 
 impl Strangers {
     /// Allows `per_minute` wrong tokens a minute from one address. IPv6 addresses count by their /64.
-    pub fn new(per_minute: u32) -> Self {
+    pub(super) fn new(per_minute: u32) -> Self {
         Self { per_minute, windows: Mutex::default() }
     }
 
     /// Counts a wrong token from `from` at `now_ms` (unix milliseconds).
-    pub fn wrong(&self, from: IpAddr, now_ms: i64) -> Wrong {
+    pub(super) fn wrong(&self, from: IpAddr, now_ms: i64) -> Wrong {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= ADDRESSES_MAX {
             windows.retain(|_, window| is_running(window, now_ms));
@@ -84,19 +84,19 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// A budget that fills again every minute.
 #[derive(Debug)]
-pub struct PerMinute {
+pub(super) struct PerMinute {
     most: u32,
     window: Mutex<Window>,
 }
 
 impl PerMinute {
     /// A budget of `most` a minute.
-    pub fn new(most: u32) -> Self {
+    pub(super) fn new(most: u32) -> Self {
         Self { most, window: Mutex::new(Window { began_ms: i64::MIN, count: 0 }) }
     }
 
     /// Takes one at `now_ms` (unix milliseconds); `false` when nothing is left.
-    pub fn take(&self, now_ms: i64) -> bool {
+    pub(super) fn take(&self, now_ms: i64) -> bool {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_running(&window, now_ms) {
             *window = Window { began_ms: now_ms, count: 0 };

@@ -22,22 +22,25 @@ mod profiles;
 mod refuse;
 mod renew;
 mod revoke;
+mod server_certificate;
 mod status_feed;
 mod token;
-pub mod view;
 
-pub use self::audit::{AuditFile, AuditFiles, LogSource};
+pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
+pub use self::ca::{AuthorityShown, CaShown, CrlHead, NotReady};
 pub use self::crl::CrlError;
+pub use self::device::{Explanation, Filter, Shown};
 pub use self::enroll::{Answer, Enroll};
 pub use self::error::Error;
 pub use self::found::Founding;
-pub use self::idempotency::Replayed;
+pub use self::idempotency::{Replayed, Slot};
 pub use self::profiles::Profiles;
 pub use self::renew::Renew;
 pub use self::status_feed::{RevocationChanges, feed, fill};
-pub use self::token::NewTokens;
+pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate};
+pub use self::token::{Minted, NewTokens, TTL_S};
 
-use crate::audit::log::Audit;
+use crate::audit::Publisher;
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
@@ -68,14 +71,16 @@ pub struct Page<T> {
 pub struct App {
     store: Store,
     ca: Ca,
-    audit: Audit,
+    publisher: audit::SharedPublisher,
+    exported: audit::Exported,
     clock: Clock,
     doors: Doors,
     profiles: Profiles,
     founding: Founding,
     endpoints: Endpoints,
-    device_host: String,
-    device_port: u16,
+    local: Local,
+    device_address: (String, u16),
+    server_hosts: Vec<String>,
     urls: StatusUrls,
     crls: crl::Cache,
     revocation_changes: Arc<RevocationChanges>,
@@ -84,14 +89,27 @@ pub struct App {
     next_ordinal: AtomicU64,
 }
 
+/// Where the listeners are on this machine, as `endpoints.json` tells it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Local {
+    /// EST and discovery.
+    pub device: String,
+    /// The MQTT gate.
+    pub mqtt: String,
+    /// CRLs and health.
+    pub status: String,
+    /// REST.
+    pub admin: String,
+}
+
 /// What an [`App`] is made of.
 pub struct Parts {
     /// The store, open.
     pub store: Store,
     /// The CA, open.
     pub ca: Ca,
-    /// The audit log's reading side.
-    pub audit: Audit,
+    /// The audit log's end for checkpoints.
+    pub publisher: Publisher,
     /// The present.
     pub clock: Clock,
     /// Who is connected, and who may be.
@@ -102,10 +120,12 @@ pub struct Parts {
     pub revocation_changes: Arc<RevocationChanges>,
     /// Where the doors are, by their advertised names.
     pub endpoints: Endpoints,
-    /// Host of the device listener by its advertised name, for enrolment strings.
-    pub device_host: String,
-    /// Its port.
-    pub device_port: u16,
+    /// Where the listeners are on this machine.
+    pub local: Local,
+    /// Host and port of the device listener by its advertised name, for enrolment strings.
+    pub device_address: (String, u16),
+    /// Host names and addresses for the server's own certificate.
+    pub server_hosts: Vec<String>,
     /// Where certificates say that status is published.
     pub urls: StatusUrls,
     /// Wrong tokens a minute from one address.
@@ -126,14 +146,16 @@ impl App {
             next_ordinal,
             store: parts.store,
             ca: parts.ca,
-            audit: parts.audit,
+            publisher: parts.publisher.into(),
+            exported: audit::Exported::default(),
             clock: parts.clock,
             doors: parts.doors,
             profiles: Profiles::builtin(),
             founding: parts.founding,
             endpoints: parts.endpoints,
-            device_host: parts.device_host,
-            device_port: parts.device_port,
+            local: parts.local,
+            device_address: parts.device_address,
+            server_hosts: parts.server_hosts,
             urls: parts.urls,
             crls: crl::Cache::default(),
             revocation_changes: parts.revocation_changes,
@@ -157,7 +179,12 @@ impl App {
         &self.ca
     }
 
-    /// The store's figures.
+    /// Where the listeners are on this machine.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// The store, for its figures, its failure and its end.
     pub fn store(&self) -> &Store {
         &self.store
     }

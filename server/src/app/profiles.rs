@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 /// What enrolment asks of a device of one kind.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub(super) struct Rules {
     /// Whether a person says yes first.
-    pub approval: ApprovalRule,
+    pub(super) approval: ApprovalRule,
     /// What about serial numbers.
-    pub serial: SerialRule,
+    pub(super) serial: SerialRule,
 }
 
 struct Known {

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// Whose record should remember a refusal, for `muster device explain` and `muster token show`.
 #[derive(Clone, Copy, Debug)]
-pub enum About {
+pub(super) enum About {
     /// The token under this digest, and the device that came of it.
     Token(Sha256Digest),
     /// A device.
@@ -54,10 +54,9 @@ impl App {
     ) -> Error {
         if let super::limits::Wrong::Limited { retry_after_s, first } =
             self.strangers.wrong(from, self.clock.now_ms())
+            && !first
         {
-            if !first {
-                return Error::RateLimited { retry_after_s };
-            }
+            return Error::RateLimited { retry_after_s };
         }
         self.refuse(permit, About::Token(*token), refusal).await
     }

@@ -36,10 +36,10 @@ impl RevocationChanges {
 pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<RevocationChanges>) -> Observer {
     Box::new(move |written: &[Written]| {
         for change in written {
-            if let Some(id) = REVOCATIONS.id(&change.key) {
+            if let Some(id) = REVOCATIONS.id(change.key) {
                 changes.note(id);
-            } else if let Some(id) = CERTIFICATES.id(&change.key) {
-                let Some((serial, standing)) = change.value.as_deref().and_then(|value| read(id, value)) else {
+            } else if let Some(id) = CERTIFICATES.id(change.key) {
+                let Some((serial, standing)) = change.value.and_then(|value| read(id, value)) else {
                     continue;
                 };
                 index.set(&serial, &standing);

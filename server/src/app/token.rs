@@ -4,7 +4,6 @@ use super::enroll::ms;
 use super::{App, Error, Page};
 use crate::ca::random;
 use crate::domain::device::Device;
-use crate::domain::idempotency::Kept;
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::token::{Binding, TokenRecord, TokenState};
@@ -17,10 +16,10 @@ use muster_wire::id::TokenId;
 use muster_wire::problem::Code;
 
 /// Most tokens made by one request.
-pub const COUNT_MAX: u32 = 10_000;
+const COUNT_MAX: u32 = 10_000;
 
 /// Longest life of a token: 90 days, in seconds.
-pub const TTL_MAX_S: i64 = 90 * 24 * 60 * 60;
+const TTL_MAX_S: i64 = 90 * 24 * 60 * 60;
 
 /// Life of a token that asks for none: an hour, in seconds.
 pub const TTL_S: i64 = 60 * 60;
@@ -95,8 +94,8 @@ impl App {
         };
         let token = Token::from_entropy(&entropy);
         let enrollment = EnrollmentString {
-            host: self.device_host.clone(),
-            port: self.device_port,
+            host: self.device_address.0.clone(),
+            port: self.device_address.1,
             token: token.clone(),
             ca: self.ca.root_pin(),
             auth: self.founding.authority_digest,

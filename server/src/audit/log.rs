@@ -4,6 +4,7 @@
 //! ```text
 //! a/e/<seq>            one entry
 //! a/h/<level><index>   root of a full tile of the level below: a hash in a tile of <level>
+//! a/o/<object>00<seq>  lists an entry under its object; empty
 //! a/edge               size and compact range of the whole tree, rewritten with every batch
 //! ```
 //! Numbers are big-endian, `<seq>` and `<index>` of eight bytes, `<level>` of one. Everything is written in the
@@ -19,6 +20,12 @@ use crate::domain::ledger::{Draft, Ledger, Put, Sealed};
 use muster_wire::key::SignError;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Objects whose entries are listed, so that the history of a device is read without the rest of the log.
+const LISTED: &str = "device/";
+
+/// Longest object that is listed, in bytes.
+const LISTED_MAX: usize = 64;
 
 /// The store's writer's end of the log: numbers entries and hashes them into the tree.
 #[derive(Debug)]
@@ -39,6 +46,9 @@ impl Ledger for Log {
                 }
             });
             puts.push((entry_key(seq), entry));
+            if draft.object.starts_with(LISTED) && draft.object.len() <= LISTED_MAX {
+                puts.push((object_key(&draft.object, seq), Vec::new()));
+            }
         }
         if !drafts.is_empty() {
             puts.push((edge_key(), encode_edge(&self.frontier)));
@@ -278,6 +288,16 @@ fn entry_prefix() -> Vec<u8> {
 /// The key of an entry.
 pub(super) fn entry_key(seq: u64) -> Vec<u8> {
     [PREFIX, b"e/", &seq.to_be_bytes()].concat()
+}
+
+/// What every listing of entries about `object` starts with.
+pub(super) fn object_prefix(object: &str) -> Vec<u8> {
+    [PREFIX, b"o/", object.as_bytes(), b"\0"].concat()
+}
+
+/// The key that lists entry `seq` under `object`; its value is empty.
+pub(super) fn object_key(object: &str, seq: u64) -> Vec<u8> {
+    [object_prefix(object).as_slice(), &seq.to_be_bytes()].concat()
 }
 
 fn root_key(level: u8, index: u64) -> Vec<u8> {

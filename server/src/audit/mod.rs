@@ -90,6 +90,25 @@ pub fn size(source: &dyn Source) -> Result<u64, ReadError> {
     Ok(log::right_edge(source)?.size())
 }
 
+/// At most `limit` entries about `object`, those after sequence number `after`, in order.
+///
+/// Only objects that begin with `device/` are listed in the store; others have no entries here.
+///
+/// # Errors
+/// As [`tail`].
+pub fn about(source: &dyn Source, object: &str, after: Option<u64>, limit: usize) -> Result<Vec<Entry>, ReadError> {
+    let prefix = log::object_prefix(object);
+    let after = after.map(|seq| log::object_key(object, seq));
+    let mut entries = Vec::new();
+    for (key, _) in source.scan(&prefix, after.as_deref(), limit)? {
+        let seq = key.last_chunk::<8>().map_or(0, |seq| u64::from_be_bytes(*seq));
+        let bytes = source.get(&log::entry_key(seq))?.ok_or(ReadError::Missing { seq })?;
+        let entry = Entry::decode(&bytes).filter(|entry| entry.seq == seq);
+        entries.push(entry.ok_or_else(|| ReadError::Damaged { key: log::readable(&log::entry_key(seq)) })?);
+    }
+    Ok(entries)
+}
+
 /// At most `limit` entries, those after sequence number `after` or from the first one on, in order.
 ///
 /// # Errors

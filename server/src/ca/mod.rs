@@ -7,17 +7,21 @@
 pub mod keystore;
 
 use crate::domain::issuance::Grant;
+use crate::domain::policy::{Permit, act};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use keystore::{Keystore, KeystoreError};
 use muster_pki::crl::{self, Revoked, Scope};
 use muster_pki::csr::VerifiedCsr;
 use muster_pki::hierarchy::{self, Authority, ServerTerms};
-use muster_pki::issuer::{self, CaCertificate, CaKey, IssueError, Issued, LeafTerms};
+pub use muster_pki::issuer::CaCertificate;
+use muster_pki::issuer::{self, CaKey, IssueError, Issued, LeafTerms};
 use muster_pki::profile::{IssuerUrls, LeafNames, LeafProfile, ProfileError};
 use muster_pki::serial::Serial;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{TrustDomain, device_uri};
+use muster_wire::key::Signer;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Names of the files in `keys/`.
@@ -70,12 +74,12 @@ pub enum CaError {
 }
 
 /// A CA of ours: its certificate, its key, and how paths and store call it.
-struct Signer {
+struct Signing {
     certificate: CaCertificate,
     key: CaKey,
 }
 
-impl Signer {
+impl Signing {
     fn open(keys: &Keystore, certificate: &'static str, key: &'static str) -> Result<Self, CaError> {
         let pem = keys.read_private(key)?;
         let key_file = key;
@@ -104,8 +108,8 @@ pub fn issuer_id(certificate: &CaCertificate) -> IssuerId {
 /// The CA of one installation, keys in memory.
 pub struct Ca {
     root: CaCertificate,
-    issuing: Signer,
-    names: Signer,
+    issuing: Signing,
+    names: Signing,
     root_crl: Vec<u8>,
     command: SigningKey,
     audit: SigningKey,
@@ -126,8 +130,8 @@ impl Ca {
     pub fn open(keys: &Keystore, trust_domain: TrustDomain) -> Result<Self, CaError> {
         Ok(Self {
             root: CaCertificate::parse(&keys.read_bytes(file::ROOT)?)?,
-            issuing: Signer::open(keys, file::ISSUING, file::ISSUING_KEY)?,
-            names: Signer::open(keys, file::NAMES, file::NAMES_KEY)?,
+            issuing: Signing::open(keys, file::ISSUING, file::ISSUING_KEY)?,
+            names: Signing::open(keys, file::NAMES, file::NAMES_KEY)?,
             root_crl: keys.read_bytes(file::ROOT_CRL)?,
             command: read_ed25519(keys, file::COMMAND_KEY)?,
             audit: read_ed25519(keys, file::AUDIT_KEY)?,
@@ -144,16 +148,15 @@ impl Ca {
         grant: &Grant,
         csr: &VerifiedCsr,
         profile: &LeafProfile,
-        urls: &StatusUrls,
-        now_s: i64,
+        at: At<'_>,
     ) -> Result<Issued, CaError> {
         let names = LeafNames {
             uri: device_uri(self.trust_domain.as_str(), grant.device()),
             common_name: grant.device().to_string(),
             serial_number: grant.serial_number().map(str::to_owned),
         };
-        let terms = LeafTerms { profile, names: &names, urls: &urls.issuing, serial: fresh_serial() };
-        Ok(issuer::prepare(csr, &terms, &self.issuing.certificate, now_s)?.sign(&self.issuing.key)?)
+        let terms = LeafTerms { profile, names: &names, urls: &at.urls.issuing, serial: fresh_serial() };
+        Ok(issuer::prepare(csr, &terms, &self.issuing.certificate, at.now_s)?.sign(&self.issuing.key)?)
     }
 
     /// Signs the server's own TLS certificate for `spki_der`.
@@ -162,21 +165,20 @@ impl Ca {
     /// [`CaError::Issue`].
     pub fn issue_server(
         &self,
-        _permit: &crate::domain::policy::Permit<crate::domain::policy::act::IssueServerCertificate>,
+        _permit: &Permit<act::IssueServerCertificate>,
         spki_der: &[u8],
         names: &ServerNames,
-        urls: &StatusUrls,
-        now_s: i64,
+        at: At<'_>,
     ) -> Result<Issued, CaError> {
         let authority =
-            Authority { certificate: &self.names.certificate, key: &self.names.key, urls: &urls.names };
+            Authority { certificate: &self.names.certificate, key: &self.names.key, urls: &at.urls.names };
         let terms = ServerTerms {
             names: &names.names,
             addresses: &names.addresses,
             validity_s: names.validity_s,
             serial: fresh_serial(),
         };
-        Ok(hierarchy::issue_server_certificate(&authority, spki_der, &terms, now_s)?)
+        Ok(hierarchy::issue_server_certificate(&authority, spki_der, &terms, at.now_s)?)
     }
 
     /// Signs the CRL of one shard of `issuer`.
@@ -260,8 +262,8 @@ impl Ca {
     }
 
     /// The audit key, for checkpoints.
-    pub fn audit_key(&self) -> &SigningKey {
-        &self.audit
+    pub fn audit_key(&self) -> Arc<dyn Signer + Send + Sync> {
+        Arc::new(self.audit.clone())
     }
 
     /// The command key's public half.
@@ -312,6 +314,15 @@ impl StatusUrls {
     pub fn of(ca: &Ca, base: &str) -> Result<Self, ProfileError> {
         Self::beneath(base, issuer_id(&ca.root), ca.id_of(Issuer::Issuing), ca.id_of(Issuer::Names))
     }
+}
+
+/// Where and when something is issued.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// Where issuers publish.
+    pub urls: &'a StatusUrls,
+    /// Unix seconds.
+    pub now_s: i64,
 }
 
 /// What a server certificate says.

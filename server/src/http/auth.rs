@@ -2,13 +2,16 @@
 
 use super::problem::HttpError;
 use crate::app::App;
-use crate::domain::admission::Admission;
+use crate::domain::admission::{Admission, Door, Refusal};
 use crate::domain::policy::Principal;
+use crate::doors::Doors;
+use crate::doors::http::Verdict;
 use crate::doors::peer::Peer;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use muster_wire::problem::{Code, Problem};
 use zeroize::Zeroizing;
 
 /// Where a request came in; each listener recognises one kind of caller and no other.
@@ -55,6 +58,18 @@ pub async fn who(app: &App, entrance: Entrance, parts: &mut Parts) -> Result<Who
         },
     };
     Ok(Who { principal, peer, admission })
+}
+
+/// Judges the peer of a connection for one more request, by the table status × door.
+pub fn judge(doors: &Doors, peer: &Peer) -> Verdict {
+    let Some(certificate) = &peer.certificate else { return Verdict::Admit(None) };
+    match doors.judge(certificate, Door::Https) {
+        Ok(admission) => Verdict::Admit(Some(admission)),
+        Err(refusal) => {
+            let code = if refusal == Refusal::Expired { Code::CertificateExpired } else { Code::CertificateRefused };
+            Verdict::Refuse(Box::new(super::problem::of(&Problem::new(code))))
+        }
+    }
 }
 
 /// The credential of an `Authorization: Bearer` header.

@@ -13,6 +13,7 @@
 //! and its guards) and [`memory`] (with faults on demand). This follows `store.md` of the design.
 
 pub mod announce;
+pub mod collections;
 pub mod document;
 pub mod embedded;
 mod guards;

@@ -1,1 +1,5 @@
-//! What runs on a timer or from the outbox.
+//! What runs on a timer.
+
+pub mod checkpoint;
+pub mod server_certificate;
+pub mod sweep;

@@ -1,0 +1,362 @@
+//! Serving: opens what was founded, binds four listeners, and ends in order.
+//!
+//! `endpoints.json` appears once **all** listeners accept, and is removed at the end. A store that fails ends the
+//! process: whatever it had acknowledged is on the disk, and the next start reads it.
+
+use crate::app::found::{FoundError, Founding, bracketed, founded, status_urls};
+use crate::app::{App, EngineSource, Error, Local, Parts, RevocationChanges, feed, fill};
+use crate::audit::{self, AuditKey, Pace};
+use crate::ca::keystore::{Keystore, write_durably};
+use crate::ca::{Ca, CaError};
+use crate::clock::Clock;
+use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
+use crate::doors::Doors;
+use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
+use crate::doors::http::{HttpDoor, HttpLimits, Judge};
+use crate::doors::stop::{Stop, channel};
+use crate::doors::tls::{ServerIdentity, TlsError, TlsSource, Versions, provider};
+use crate::doors::verifier::{ClientAuth, LiveClientVerifier, VerifierError};
+use crate::http::auth::Entrance;
+use crate::http::routes::Routes;
+use crate::store::collections::{ALL, LoadError};
+use crate::store::embedded::{self, Founding as Open};
+use crate::store::{self, OpenError, Store};
+use crate::{http, mqtt, tasks};
+use muster_wire::discovery::Endpoints;
+use rustls::pki_types::CertificateDer;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The file that tells where the listeners are.
+pub const ENDPOINTS: &str = "endpoints.json";
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The installation.
+    pub data_dir: PathBuf,
+    /// Settings file; `<data-dir>/muster.toml` when it is there and none is named.
+    pub config: Option<PathBuf>,
+}
+
+/// Why the server does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The settings are not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no installation that could be served.
+    #[error(transparent)]
+    Found(#[from] FoundError),
+    /// The keys are not usable.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The store cannot be read.
+    #[error("the store cannot be read at start")]
+    Load(#[from] LoadError),
+    /// The audit log refuses to be appended to.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
+    /// A port is taken or not ours.
+    #[error("cannot listen on {address} for {listener}: {source}; choose another with MUSTER_LISTEN_{} or [listen] {listener}", listener.to_uppercase())]
+    Listen {
+        /// Which listener.
+        listener: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    /// Client certificates cannot be judged.
+    #[error("client certificates cannot be judged")]
+    Verifier(#[from] VerifierError),
+    /// A verb that runs at the start failed.
+    #[error("starting failed")]
+    Start(#[from] Error),
+    /// The file system or the runtime said no.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed while serving; what was acknowledged is on the disk.
+    #[error("{reason}; start again: everything that was acknowledged is on the disk")]
+    Failed {
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// Serves `options.data_dir` until SIGTERM, SIGINT or a failure of the store.
+///
+/// # Errors
+/// [`ServeError`], each one sentence that says what to do.
+pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
+    let settings = settings(options)?;
+    descriptors::raise_limit();
+    crate::telemetry::init(settings.log.format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::Io { doing: "start the runtime".to_owned(), source })?;
+    runtime.block_on(serve(&options.data_dir, &settings))
+}
+
+fn settings(options: &ServeOptions) -> Result<Settings, ConfigError> {
+    let default = options.data_dir.join(FILE_NAME);
+    let file = options.config.as_deref().or_else(|| default.exists().then_some(default.as_path()));
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Settings::load(file, environment)
+}
+
+async fn serve(dir: &Path, settings: &Settings) -> Result<(), ServeError> {
+    founded(dir)?;
+    let sockets = Sockets::bind(settings).await?;
+    let app = open(dir, settings, &sockets)?;
+    // Only now: until the store was locked, another process may have been serving here.
+    remove_endpoints(dir)?;
+    let (stopper, stop) = channel();
+    let mut running = JoinSet::new();
+    let fatal = watch::Sender::new(None);
+    start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal }, sockets).await?;
+    write_endpoints(dir, &app)?;
+    tracing::info!(data_dir = %dir.display(), "serving");
+
+    let mut store_failed = app.store().failure();
+    let mut log_failed = fatal.subscribe();
+    let failed = tokio::select! {
+        () = signalled() => None,
+        reason = store_failed.wait_for(Option::is_some) => Some(reason.ok().and_then(|r| r.clone())),
+        reason = log_failed.wait_for(Option::is_some) => Some(reason.ok().and_then(|r| r.clone())),
+    };
+    remove_endpoints(dir)?;
+    if let Some(reason) = failed {
+        return Err(ServeError::Failed { reason: reason.unwrap_or_else(|| "the store failed".to_owned()) });
+    }
+    tracing::info!("stopping");
+    stopper.stop();
+    while running.join_next().await.is_some() {}
+    finish(&app).await
+}
+
+/// The last checkpoint, then the store.
+async fn finish(app: &Arc<App>) -> Result<(), ServeError> {
+    let last = Arc::clone(app);
+    match tokio::task::spawn_blocking(move || last.publish_checkpoint()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not signed; the next start signs it"),
+        Err(error) => tracing::error!(%error, "signing the last checkpoint panicked"),
+    }
+    app.store().close().await.map_err(|error| ServeError::Failed { reason: error.to_string() })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The four listeners, bound and not yet served.
+struct Sockets {
+    device: TcpListener,
+    mqtt: TcpListener,
+    status: TcpListener,
+    admin: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings) -> Result<Self, ServeError> {
+        async fn one(listener: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+            TcpListener::bind(address).await.map_err(|source| ServeError::Listen { listener, address, source })
+        }
+        let listen = &settings.listen;
+        Ok(Self {
+            device: one("device", listen.device).await?,
+            mqtt: one("mqtt", listen.mqtt).await?,
+            status: one("status", listen.status).await?,
+            admin: one("admin", listen.admin).await?,
+        })
+    }
+}
+
+fn port(listener: &TcpListener) -> Result<u16, ServeError> {
+    let address = listener.local_addr();
+    let address = address.map_err(|source| ServeError::Io { doing: "read a port".to_owned(), source })?;
+    Ok(address.port())
+}
+
+/// Opens store, keys and log, and puts the verbs together.
+fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<Arc<App>, ServeError> {
+    let clock = Clock::system();
+    let options = embedded::Options {
+        cache_bytes: settings.store.cache_bytes,
+        ..embedded::Options::new(dir.join("store"), Open::Existing)
+    };
+    let engine = embedded::open(&options)?;
+    let founding = Founding::read(dir, engine.as_ref())?;
+    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone())?;
+    let log_key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
+        .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
+    let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
+    let doors = Doors::new(founding.trust_domain.clone(), clock.clone());
+    let revocation_changes = Arc::new(RevocationChanges::default());
+    let observer = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let limits = store::Limits {
+        queue: usize::try_from(settings.store.queue).unwrap_or(usize::MAX),
+        floor_bytes: settings.store.free_space_floor_bytes,
+        ..store::Limits::default()
+    };
+    let store = Store::open(engine, ALL, Box::new(log), observer, limits)?;
+    fill(&doors.index, &store)?;
+    let name = settings.public_name.as_deref().unwrap_or(&founding.public_name);
+    let device = Advertised::or(settings.advertise.device.as_ref(), name, port(&sockets.device)?);
+    let mqtt = Advertised::or(settings.advertise.mqtt.as_ref(), name, port(&sockets.mqtt)?);
+    let status = Advertised::or(settings.advertise.status.as_ref(), name, port(&sockets.status)?);
+    let url = |scheme: &str, (host, port): &(String, u16)| format!("{scheme}://{}:{port}", bracketed(host));
+    let app = App::new(Parts {
+        urls: status_urls(&ca, &url("http", &status))?,
+        endpoints: Endpoints {
+            device: url("https", &device),
+            mqtt: url("mqtts", &mqtt),
+            status: url("http", &status),
+        },
+        local: Local {
+            device: local_url("https", &sockets.device)?,
+            mqtt: local_url("mqtts", &sockets.mqtt)?,
+            status: local_url("http", &sockets.status)?,
+            admin: local_url("https", &sockets.admin)?,
+        },
+        server_hosts: vec![name.to_owned(), device.0.clone(), mqtt.0.clone()],
+        device_address: device,
+        store,
+        ca,
+        publisher,
+        clock,
+        doors,
+        founding,
+        revocation_changes,
+        wrong_tokens_per_minute: settings.limits.wrong_tokens_per_minute,
+    })?;
+    Ok(Arc::new(app))
+}
+
+fn local_url(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {
+    let address = listener.local_addr();
+    let mut address = address.map_err(|source| ServeError::Io { doing: "read a port".to_owned(), source })?;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(format!("{scheme}://{address}"))
+}
+
+/// What is started, and by what it ends.
+struct Started<'a> {
+    app: &'a Arc<App>,
+    settings: &'a Settings,
+    stop: &'a Stop,
+    fatal: &'a watch::Sender<Option<String>>,
+}
+
+async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets) -> Result<(), ServeError> {
+    let Started { app, settings, stop, fatal } = started;
+    let provider = provider();
+    let issued = app.issue_server_certificate().await?;
+    let identity = ServerIdentity::new(issued.chain, issued.key, Arc::clone(&provider))?;
+    let source = TlsSource { identity: identity.clone(), provider: Arc::clone(&provider), clock: app.clock().clone() };
+    let verifier = |auth| {
+        let issuer = CertificateDer::from(app.ca().issuing_der());
+        LiveClientVerifier::new(&[issuer], auth, app.doors().clone(), Arc::clone(&provider)).map(Arc::new)
+    };
+    let versions = if settings.est.tls12 { Versions::Tls12And13 } else { Versions::Tls13 };
+    let device_tls = source.device(verifier(ClientAuth::Optional)?, versions)?;
+    let mqtt_tls = source.mqtt(verifier(ClientAuth::Required)?)?;
+    let admin_tls = source.admin()?;
+    let limits = Limits {
+        connections: settings.limits.connections,
+        handshake_deadline: settings.limits.handshake,
+        drain_deadline: settings.limits.shutdown,
+        ..Limits::default()
+    };
+    let doors = app.doors();
+    let secured = |config| Secured { config, doors: doors.clone() };
+
+    let door = https(app, settings, http::est::routes(Routes::new(Arc::clone(app), Entrance::Device)));
+    let handler = move |connection| door.clone().serve(connection);
+    running.spawn(serve_tls(sockets.device, secured(device_tls), limits, stop.clone(), handler));
+    let door = https(app, settings, http::admin(Routes::new(Arc::clone(app), Entrance::Admin)));
+    let handler = move |connection| door.clone().serve(connection);
+    running.spawn(serve_tls(sockets.admin, secured(admin_tls), limits, stop.clone(), handler));
+    let door = https(app, settings, http::status::routes(Routes::new(Arc::clone(app), Entrance::Status)));
+    let handler = move |connection| door.clone().serve(connection);
+    running.spawn(serve_plain(sockets.status, doors.clone(), limits, stop.clone(), handler));
+    let gate_doors = doors.clone();
+    let gate = move |connection| mqtt::gate::serve(connection, gate_doors.clone(), mqtt::gate::GateLimits::default());
+    running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
+
+    let pace = Pace {
+        interval: settings.audit.checkpoint_interval,
+        entries: u64::from(settings.audit.checkpoint_entries),
+    };
+    running.spawn(tasks::checkpoint::run(Arc::clone(app), pace, stop.clone(), fatal.clone()));
+    running.spawn(tasks::server_certificate::run(Arc::clone(app), identity, issued.not_after_s, stop.clone()));
+    running.spawn(tasks::sweep::run(Arc::clone(app), stop.clone()));
+    Ok(())
+}
+
+fn https(app: &Arc<App>, settings: &Settings, routes: Routes) -> HttpDoor {
+    let limits = HttpLimits {
+        head_deadline: settings.limits.handshake,
+        body_deadline: settings.limits.body,
+        ..HttpLimits::default()
+    };
+    HttpDoor::new(routes.finish(), judge(app), limits)
+}
+
+/// Judges a peer for each of its requests by the table status × door.
+fn judge(app: &Arc<App>) -> Judge {
+    let doors = app.doors().clone();
+    Arc::new(move |peer| http::auth::judge(&doors, peer))
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn write_endpoints(dir: &Path, app: &App) -> Result<(), ServeError> {
+    let path = dir.join(ENDPOINTS);
+    let text = serde_json::to_vec(app.local()).map_err(io::Error::other);
+    text.and_then(|text| write_durably(&path, &text))
+        .map_err(|source| ServeError::Io { doing: format!("write {}", path.display()), source })
+}
+
+fn remove_endpoints(dir: &Path) -> Result<(), ServeError> {
+    let path = dir.join(ENDPOINTS);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(ServeError::Io { doing: format!("remove {}", path.display()), source })
+        }
+        _ => Ok(()),
+    }
+}
