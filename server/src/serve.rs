@@ -10,7 +10,7 @@ use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
 use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
-use crate::doors::Doors;
+use crate::doors::{Doors, descriptors};
 use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
 use crate::doors::stop::{Stop, channel};
@@ -29,8 +29,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+/// How many listeners share the process's descriptors.
+const LISTENERS: u32 = 4;
 
 /// The file that tells where the listeners are.
 pub const ENDPOINTS: &str = "endpoints.json";
@@ -108,7 +111,6 @@ pub enum ServeError {
 /// [`ServeError`], each one sentence that says what to do.
 pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let settings = settings(options)?;
-    descriptors::raise_limit();
     crate::telemetry::init(settings.log.format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -128,13 +130,13 @@ fn settings(options: &ServeOptions) -> Result<Settings, ConfigError> {
 async fn serve(dir: &Path, settings: &Settings) -> Result<(), ServeError> {
     founded(dir)?;
     let sockets = Sockets::bind(settings).await?;
-    let app = open(dir, settings, &sockets)?;
+    let (app, refusals) = open(dir, settings, &sockets)?;
     // Only now: until the store was locked, another process may have been serving here.
     remove_endpoints(dir)?;
     let (stopper, stop) = channel();
     let mut running = JoinSet::new();
     let fatal = watch::Sender::new(None);
-    start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal }, sockets).await?;
+    start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal, refusals }, sockets).await?;
     write_endpoints(dir, &app)?;
     tracing::info!(data_dir = %dir.display(), "serving");
 
@@ -198,7 +200,7 @@ fn port(listener: &TcpListener) -> Result<u16, ServeError> {
 }
 
 /// Opens store, keys and log, and puts the verbs together.
-fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<Arc<App>, ServeError> {
+fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>, Refusals), ServeError> {
     let clock = Clock::system();
     let options = embedded::Options {
         cache_bytes: settings.store.cache_bytes,
@@ -210,7 +212,8 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<Arc<App>, 
     let log_key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
         .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
-    let doors = Doors::new(founding.trust_domain.clone(), clock.clone());
+    let (tell, refusals) = tasks::refusals::channel();
+    let doors = Doors::new(founding.trust_domain.clone(), clock.clone()).on_refusal(tell);
     let revocation_changes = Arc::new(RevocationChanges::default());
     let observer = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
     let limits = store::Limits {
@@ -249,7 +252,7 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<Arc<App>, 
         revocation_changes,
         wrong_tokens_per_minute: settings.limits.wrong_tokens_per_minute,
     })?;
-    Ok(Arc::new(app))
+    Ok((Arc::new(app), refusals))
 }
 
 fn local_url(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {
@@ -267,10 +270,14 @@ struct Started<'a> {
     settings: &'a Settings,
     stop: &'a Stop,
     fatal: &'a watch::Sender<Option<String>>,
+    refusals: Refusals,
 }
 
+/// What the doors refused and the log has to hear of.
+type Refusals = mpsc::Receiver<tasks::refusals::Refused>;
+
 async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets) -> Result<(), ServeError> {
-    let Started { app, settings, stop, fatal } = started;
+    let Started { app, settings, stop, fatal, refusals } = started;
     let provider = provider();
     let issued = app.issue_server_certificate().await?;
     let identity = ServerIdentity::new(issued.chain, issued.key, Arc::clone(&provider))?;
@@ -284,7 +291,7 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let mqtt_tls = source.mqtt(verifier(ClientAuth::Required)?)?;
     let admin_tls = source.admin()?;
     let limits = Limits {
-        connections: settings.limits.connections,
+        connections: connections(settings.limits.connections),
         handshake_deadline: settings.limits.handshake,
         drain_deadline: settings.limits.shutdown,
         ..Limits::default()
@@ -311,6 +318,7 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     };
     running.spawn(tasks::checkpoint::run(Arc::clone(app), pace, stop.clone(), fatal.clone()));
     running.spawn(tasks::server_certificate::run(Arc::clone(app), identity, issued.not_after_s, stop.clone()));
+    running.spawn(tasks::refusals::run(Arc::clone(app), refusals, stop.clone()));
     running.spawn(tasks::sweep::run(Arc::clone(app), stop.clone()));
     Ok(())
 }
@@ -328,6 +336,17 @@ fn https(app: &Arc<App>, settings: &Settings, routes: Routes) -> HttpDoor {
 fn judge(app: &Arc<App>) -> Judge {
     let doors = app.doors().clone();
     Arc::new(move |peer| http::auth::judge(&doors, peer))
+}
+
+/// Connections each listener may hold under this process's descriptors.
+fn connections(wanted: u32) -> u32 {
+    match descriptors::raise_limit() {
+        Ok(limit) => descriptors::share(limit, LISTENERS, wanted),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+            wanted.min(200)
+        }
+    }
 }
 
 async fn signalled() {

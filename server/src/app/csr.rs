@@ -6,7 +6,6 @@ use muster_wire::problem::Code;
 
 /// The refusal that `error` means.
 pub(super) fn refusal(error: &CsrError) -> Refusal {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is non-exhaustive; what is new is malformed")]
     match error {
         CsrError::TooLarge { .. } => Refusal::by("csr.size", Code::TooLarge),
         CsrError::Malformed(_) => Refusal::by("csr.form", Code::CsrMalformed),

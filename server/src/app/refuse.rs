@@ -2,12 +2,15 @@
 
 use super::{App, Error};
 use crate::domain::device::Device;
-use crate::domain::policy::{Act, Caller, Permit};
+use crate::domain::admission::{self, Door};
+use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
+use crate::doors::peer::PeerCertificate;
 use crate::store::{Batch, CommitError, Urgency};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
+use muster_wire::problem::Code;
 use std::net::IpAddr;
 
 /// Whose record should remember a refusal, for `muster device explain` and `muster token show`.
@@ -86,10 +89,31 @@ impl App {
     pub async fn refuse_by_policy(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
         tracing::info!(action, rule = refusal.rule, actor = caller.principal.actor(), "refused");
         let entry = caller.refused(action, self.clock.now_ms(), "door".to_owned(), &refusal);
-        if caller.principal == crate::domain::policy::Principal::Anonymous && !self.anonymous_refusals.take(self.clock.now_ms()) {
+        if caller.principal == Principal::Anonymous && !self.anonymous_refusals.take(self.clock.now_ms()) {
             return refusal.into();
         }
         self.settle(self.commit(essential(entry)).await, refusal)
+    }
+
+    /// Writes down that a door refused a certificate of ours.
+    ///
+    /// # Errors
+    /// [`Error::Commit`].
+    pub async fn record_refusal_at_door(
+        &self,
+        certificate: &PeerCertificate,
+        door: Door,
+        why: admission::Refusal,
+    ) -> Result<(), Error> {
+        let caller = Caller { principal: Principal::Device(certificate.device), request_id: String::new() };
+        let refusal = Refusal::by(why.as_str(), Code::CertificateRefused);
+        let entry = caller
+            .refused("door.enter", self.clock.now_ms(), format!("device/{}", certificate.device), &refusal)
+            .facts([
+                ("certificate_serial", certificate.serial.to_string()),
+                ("door", format!("{door:?}").to_ascii_lowercase()),
+            ]);
+        self.commit(essential(entry)).await
     }
 
     async fn remember_on_token<A: Act>(

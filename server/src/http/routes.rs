@@ -125,7 +125,8 @@ impl<A: Act> Ctx<A> {
     /// [`HttpError::MediaType`], [`HttpError::Malformed`].
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
         let media_type = self.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        if !media_type.is_some_and(|text| text.split(';').next().is_some_and(|t| t.trim() == "application/json")) {
+        let is_json = |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+        if !media_type.is_some_and(is_json) {
             return Err(HttpError::MediaType { expected: "application/json" });
         }
         serde_json::from_slice(&self.body)
