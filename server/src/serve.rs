@@ -21,6 +21,7 @@ use crate::http::routes::Routes;
 use crate::store::collections::{ALL, LoadError};
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{self, OpenError, Store};
+use crate::telemetry::{self, TelemetryError};
 use crate::{http, mqtt, tasks};
 use muster_wire::discovery::Endpoints;
 use rustls::pki_types::CertificateDer;
@@ -54,6 +55,9 @@ pub enum ServeError {
     /// The settings are not usable.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is no log.
+    #[error(transparent)]
+    Log(#[from] TelemetryError),
     /// There is no installation that could be served.
     #[error(transparent)]
     Found(#[from] FoundError),
@@ -111,7 +115,8 @@ pub enum ServeError {
 /// [`ServeError`], each one sentence that says what to do.
 pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let settings = settings(options)?;
-    crate::telemetry::init(settings.log.format);
+    let level = std::env::var(telemetry::LEVEL_VARIABLE).ok();
+    telemetry::init(settings.log.format, level.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

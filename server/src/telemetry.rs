@@ -1,4 +1,4 @@
-//! What the process says about itself: its log, and its figures.
+//! What the process says about itself in its log.
 //!
 //! The log goes to standard error, one JSON object a line or text for people, at the level that `MUSTER_LOG` names
 //! (`info` when unset; the syntax is that of tracing's `EnvFilter`, `muster_server=debug,info` for instance). Each
@@ -13,8 +13,6 @@ use crate::domain::ledger::{Draft, Outcome};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-pub mod metrics;
 
 /// The variable that names the level.
 pub const LEVEL_VARIABLE: &str = "MUSTER_LOG";

@@ -47,6 +47,7 @@ use crate::domain::device::Device;
 use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
 use crate::store::{Batch, CommitError, Store};
+use crate::telemetry;
 use limits::{PerMinute, Strangers};
 use muster_wire::discovery::Endpoints;
 use muster_wire::id::DeviceId;
@@ -190,8 +191,12 @@ impl App {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), Error> {
+        let decisions = batch.audit.clone();
         match self.store.commit(batch).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                decisions.iter().for_each(telemetry::decision);
+                Ok(())
+            }
             Err(CommitError::Conflict { .. }) => Err(Error::Contended),
             Err(error) => Err(Error::Commit(error)),
         }

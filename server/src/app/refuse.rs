@@ -87,7 +87,6 @@ impl App {
 
     /// Refuses a caller whom the authorisation table does not let do `action`.
     pub async fn refuse_by_policy(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
-        tracing::info!(action, rule = refusal.rule, actor = caller.principal.actor(), "refused");
         let entry = caller.refused(action, self.clock.now_ms(), "door".to_owned(), &refusal);
         if caller.principal == Principal::Anonymous && !self.anonymous_refusals.take(self.clock.now_ms()) {
             return refusal.into();
@@ -154,7 +153,6 @@ impl App {
     }
 
     fn settle(&self, recorded: Result<(), Error>, refusal: Refusal) -> Error {
-        tracing::info!(code = refusal.code.as_str(), rule = refusal.rule, "refused");
         match recorded {
             Ok(()) => refusal.into(),
             // A disk without room for the entry changes nothing about the refusal, which opens nothing.
