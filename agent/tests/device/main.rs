@@ -11,6 +11,7 @@
 
 mod disk;
 mod enrolling;
+mod faults;
 mod fleet;
 mod program;
 mod renewing;

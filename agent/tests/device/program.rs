@@ -17,26 +17,34 @@ use crate::stub::{Manners, Stub};
 
 const DAY: i64 = 86_400;
 
-struct Device(TempDir);
+pub(crate) struct Device(TempDir);
 
-struct Ran {
-    exit: i32,
-    json: Value,
-    error: Value,
-    stderr: String,
+pub(crate) struct Ran {
+    pub(crate) exit: i32,
+    pub(crate) json: Value,
+    pub(crate) error: Value,
+    pub(crate) stderr: String,
 }
 
 impl Device {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.0.path().join("state")
     }
 
     fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
+        self.run_under(&[], arguments, input)
+    }
+
+    /// Runs the program as an argument of `wrapper`, where there is one.
+    pub(crate) fn run_under(&self, wrapper: &[String], arguments: &[&str], input: &[u8]) -> Ran {
+        let program = env!("CARGO_BIN_EXE_muster-agent").to_owned();
+        let words: Vec<&String> = wrapper.iter().chain([&program]).collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .args(arguments)
             .arg("--json")
             .arg("--state-dir")
@@ -52,22 +60,23 @@ impl Device {
         let stderr = String::from_utf8(stderr).unwrap();
         let error = stderr.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
         Ran {
-            exit: status.code().unwrap(),
+            // A killed program has no code.
+            exit: status.code().unwrap_or(-1),
             json: serde_json::from_slice(&stdout).unwrap_or(Value::Null),
             error: error.map_or(Value::Null, |mut error| error["error"].take()),
             stderr,
         }
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with(arguments, b"")
     }
 
-    fn enroll(&self, string: &EnrollmentString) -> Ran {
+    pub(crate) fn enroll(&self, string: &EnrollmentString) -> Ran {
         self.run_with(&["enroll", "-"], string.reveal().as_bytes())
     }
 
-    fn certificate(&self) -> Vec<u8> {
+    pub(crate) fn certificate(&self) -> Vec<u8> {
         fs::read(self.state().join("identity/certificate.pem")).unwrap()
     }
 }
@@ -76,7 +85,7 @@ fn now() -> i64 {
     Clock::system().now_s()
 }
 
-fn stub() -> (Stub, EnrollmentString) {
+pub(crate) fn stub() -> (Stub, EnrollmentString) {
     let mut fleet = Fleet::founded(now());
     let mut string = fleet.mint("127.0.0.1", 0);
     let stub = Stub::serve(fleet, now());
