@@ -137,7 +137,7 @@ pub fn chain(trust: Option<&Trust>, leaf: &Leaf, public_key: Option<&[u8]>, now:
 
 /// The `authority` file against the pinned digest.
 pub fn authority(text: Option<&[u8]>, pin: &Sha256Digest, now: Timestamp) -> Check {
-    let remedy = "restore the file `authority` from a backup; until then no order can be checked";
+    let remedy = "run `muster-agent renew`, which fetches it again and checks it against the pin";
     let Some(text) = text else {
         return Check::fail("authority", "the file `authority` is missing", remedy);
     };

@@ -142,4 +142,6 @@ pub struct Held {
     pub next_certificate: Option<Vec<u8>>,
     /// `trust`.
     pub trust: Option<Trust>,
+    /// `authority`, as it is.
+    pub authority: Option<Vec<u8>>,
 }

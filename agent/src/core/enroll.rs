@@ -144,9 +144,8 @@ fn discovered(desk: &mut Desk, order: EnrollOrder, found: &Discovery, now: Times
 
 /// The server is the pinned one: remember that, then go on wherever an earlier run was interrupted.
 fn accept(desk: &mut Desk, order: EnrollOrder, authority: &Authority, trust: Trust, now: Timestamp) -> Step {
-    if desk.held.trust.as_ref() != Some(&trust) {
-        desk.store(Document::Trust, trust.to_pem());
-    }
+    trust.store(desk);
+    authority.store(desk);
     let accepted = Accepted {
         enrolment: order.digest(),
         host: order.string.host.clone(),
@@ -161,7 +160,6 @@ fn accept(desk: &mut Desk, order: EnrollOrder, authority: &Authority, trust: Tru
     };
     let is_known = desk.past.accepted.as_ref().is_some_and(|former| former.says_the_same(&accepted));
     if !is_known {
-        desk.store(Document::Authority, authority.to_text());
         desk.record(Record::Accepted(accepted));
     }
     if let Some(leaf) = prove::waiting(desk) {

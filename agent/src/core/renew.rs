@@ -92,9 +92,7 @@ impl Expect {
 fn authorities(desk: &mut Desk, answer: Answer) -> Step {
     let pin = desk.past.accepted.as_ref().map(|accepted| accepted.root_spki).ok_or(Refusal::NotEnrolled)?;
     let trust = Trust::from_cacerts(&answer.body()?, &pin)?;
-    if desk.held.trust.as_ref() != Some(&trust) {
-        desk.store(Document::Trust, trust.to_pem());
-    }
+    trust.store(desk);
     make_key(desk, trust)
 }
 

@@ -22,7 +22,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::Desk;
 use super::effect::Document;
-use super::record::Record;
+use super::record::{Accepted, Record};
 use super::refusal::Refusal;
 
 /// The cryptography of the agent: ring, named here and nowhere else, because a build of the whole workspace has
@@ -55,7 +55,7 @@ impl Trust {
     }
 
     /// The `trust` file: the root first, then the others, as openssl's `-CAfile` takes them.
-    pub(super) fn to_pem(&self) -> Vec<u8> {
+    fn to_pem(&self) -> Vec<u8> {
         let all = std::iter::once(&self.root).chain(&self.others);
         all.map(|der| armor::pem("CERTIFICATE", der)).collect::<String>().into_bytes()
     }
@@ -98,6 +98,14 @@ impl Trust {
                 Err(Refusal::Clock { now, not_before: leaf.not_before, not_after: leaf.not_after })
             }
             Err(error) => Err(Refusal::ForeignIssuer(Box::new(error))),
+        }
+    }
+
+    /// Makes the `trust` file hold these authorities, unless it does.
+    pub(super) fn store(&self, desk: &mut Desk) {
+        if desk.held.trust.as_ref() != Some(self) {
+            desk.held.trust = Some(self.clone());
+            desk.store(Document::Trust, self.to_pem());
         }
     }
 
@@ -221,25 +229,34 @@ impl Authority {
         Ok(lineage.current().version)
     }
 
+    /// Makes the `authority` file hold this chain, unless it does.
+    pub(super) fn store(&self, desk: &mut Desk) {
+        let text = self.to_text();
+        if desk.held.authority.as_ref() != Some(&text) {
+            desk.held.authority = Some(text.clone());
+            desk.store(Document::Authority, text);
+        }
+    }
+
     /// The `authority` file: one document in base64 per line, oldest first.
-    pub(super) fn to_text(&self) -> Vec<u8> {
+    fn to_text(&self) -> Vec<u8> {
         let lines = self.documents.iter().map(|document| STANDARD.encode(document) + "\n");
         lines.collect::<String>().into_bytes()
     }
 }
 
-/// Keeps a newer authority that follows soundly from the one obeyed; anything else leaves things as they are, since
-/// what was verified once stays in force.
+/// Keeps a newer authority that follows soundly from the one obeyed, and mends a file that was lost or damaged.
+/// Anything else leaves things as they are, since what was verified once stays in force.
 pub(super) fn adopt_successor(desk: &mut Desk, found: &Discovery, now: Timestamp) {
     let Some(accepted) = desk.past.accepted.clone() else { return };
     let Ok(authority) = Authority::verify(found, &accepted.authority, now) else { return };
+    if authority.version < accepted.authority_version {
+        return;
+    }
+    authority.store(desk);
     if authority.version > accepted.authority_version {
-        desk.store(Document::Authority, authority.to_text());
-        desk.record(Record::Accepted(super::record::Accepted {
-            authority_version: authority.version,
-            at: now,
-            ..accepted
-        }));
+        let authority_version = authority.version;
+        desk.record(Record::Accepted(Accepted { authority_version, at: now, ..accepted }));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
-use std::time::Duration;
 
 use muster_wire::digest::Sha256Digest;
 use muster_wire::enrollment::EnrollmentString;
@@ -44,7 +43,7 @@ pub fn enroll(place: &Place, args: &cli::Enroll, manner: Manner) -> Result<(), F
         insisted,
         serial: args.serial.clone(),
         root: place.root_for(&past),
-        patience: Duration::from_secs(args.wait),
+        patience: args.patience(),
     };
     let done = perform(place, journal, past, server, Event::Enroll(Box::new(order)))?;
     output::done(manner, &done, &current_status(place)?);
@@ -65,7 +64,7 @@ pub fn renew(place: &Place, args: &cli::Renew, manner: Manner) -> Result<(), Fai
     let past = Past::of(&records);
     place.agree_on_root(&past)?;
     let server = past.accepted.as_ref().map(server_of).ok_or_else(not_enrolled)?;
-    let order = RenewOrder { patience: Duration::from_secs(args.wait) };
+    let order = RenewOrder { patience: args.patience() };
     let done = perform(place, journal, past, server, Event::Renew(order))?;
     output::done(manner, &done, &current_status(place)?);
     Ok(())

@@ -96,7 +96,7 @@ impl Keystore {
         &self.dir
     }
 
-    /// What is there; `trust` is left for the caller.
+    /// What is there; `trust` and `authority` are left for the caller.
     ///
     /// # Errors
     /// [`KeystoreError`] when a file is there and is not what its name says.
@@ -107,6 +107,7 @@ impl Keystore {
             next_key: self.read_key("next-key.pem")?.map(|key| Sha256Digest(key.spki_sha256())),
             next_certificate: self.read_certificate("next-certificate.pem")?,
             trust: None,
+            authority: None,
         })
     }
 

@@ -83,7 +83,7 @@ impl Place {
     pub fn held(&self, past: &Past) -> Result<Held, Failure> {
         let pin = past.accepted.as_ref().map(|accepted| accepted.root_spki);
         let trust = pin.map(|pin| self.read_trust(&pin)).transpose()?.flatten();
-        Ok(Held { trust, ..self.keys().held()? })
+        Ok(Held { trust, authority: self.read_authority()?, ..self.keys().held()? })
     }
 
     /// The `trust` file, when it holds the pinned root.

@@ -51,6 +51,7 @@ pub(crate) struct Disk {
     certificate: Option<Vec<u8>>,
     next_certificate: Option<Vec<u8>>,
     trust: Option<Vec<u8>>,
+    authority: Option<Vec<u8>>,
     /// Everything that was ever stored or recorded, for whoever looks for secrets.
     pub(crate) written: String,
     pub(crate) paused: Duration,
@@ -71,6 +72,7 @@ impl Disk {
             next_key: self.next_key.as_ref().map(digest),
             next_certificate: self.next_certificate.clone(),
             trust: pin.zip(self.trust.as_ref()).and_then(|(pin, pem)| Trust::from_pem(pem, &pin)),
+            authority: self.authority.clone(),
         }
     }
 
@@ -131,7 +133,7 @@ impl Disk {
                 self.written.push_str(std::str::from_utf8(&bytes).unwrap());
                 match document {
                     Document::Trust => self.trust = Some(bytes),
-                    Document::Authority => {}
+                    Document::Authority => self.authority = Some(bytes),
                     Document::NextCertificate => {
                         self.next_certificate = Some(armor::decode(&bytes, 65_536).unwrap().into_owned());
                     }

@@ -349,3 +349,33 @@ fn the_root_is_where_the_contract_says_and_stays_there() {
     assert_eq!(device.enroll(&string).exit, 0, "without --root the persisted one stands");
     assert_eq!(device.run(&["status", "--root", "/elsewhere"]).exit, 3);
 }
+
+#[test]
+fn lost_pins_are_fetched_and_checked_again_by_a_renewal() {
+    let (_stub, string) = stub();
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    let files = ["trust", "authority"].map(|name| device.state().join(name));
+    let before = files.clone().map(|file| fs::read(file).unwrap());
+    fs::remove_file(&files[0]).unwrap();
+    fs::write(&files[1], b"damaged").unwrap();
+    let doctor = device.run(&["doctor"]);
+    assert_eq!(doctor.exit, 1, "{}", doctor.json);
+    assert_eq!(device.run(&["renew"]).exit, 0);
+    assert_eq!(files.map(|file| fs::read(file).unwrap()), before);
+    assert_eq!(device.run(&["doctor"]).exit, 0);
+}
+
+#[test]
+fn a_lost_journal_is_mended_by_the_same_string() {
+    let (stub, string) = stub();
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    let certificate = device.certificate();
+    fs::remove_file(device.state().join("journal")).unwrap();
+    assert_eq!(device.run(&["renew"]).exit, 4);
+    assert_eq!(device.enroll(&string).exit, 0);
+    assert_eq!(device.certificate(), certificate);
+    assert_eq!(stub.fleet.lock().unwrap().devices.len(), 1);
+    assert_eq!(device.run(&["renew"]).exit, 0);
+}
