@@ -60,6 +60,10 @@ pub enum ChainError {
 
 impl From<webpki::Error> for ChainError {
     fn from(error: webpki::Error) -> Self {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "webpki knows fifty errors; all others are kept whole"
+        )]
         match error {
             webpki::Error::CertExpired { not_after, .. } => Self::Expired { not_after_s: seconds(not_after) },
             webpki::Error::CertNotValidYet { not_before, .. } => {
@@ -312,7 +316,9 @@ fn tls_error(error: ChainError) -> TlsError {
         ChainError::UnknownIssuer => TlsError::UnknownIssuer,
         ChainError::NotADevice => TlsError::InvalidPurpose,
         ChainError::Malformed(_) => TlsError::BadEncoding,
-        other => TlsError::Other(OtherError(Arc::new(other))),
+        other @ (ChainError::OtherKey | ChainError::Serial(_) | ChainError::Path(_) | ChainError::Time) => {
+            TlsError::Other(OtherError(Arc::new(other)))
+        }
     }
 }
 

@@ -191,3 +191,30 @@ fn written(entry: &Revoked) -> Result<RevokedCertParams, IssueError> {
         invalidity_date: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revoked(fill: u8) -> Revoked {
+        Revoked { serial: Serial::from_random([fill; 16]), at_s: 0, reason: Reason::Unspecified }
+    }
+
+    #[test]
+    fn entries_are_written_in_the_order_of_their_numbers() {
+        let (mut high, mut low) = ([5; 16], [5; 16]);
+        (high[0], low[0]) = (9, 1);
+        let entries = [high, low].map(|random| Revoked { serial: Serial::from_random(random), ..revoked(5) });
+        let sorted = in_order(Scope::Leaves { shard: 5 }, &entries).unwrap();
+        assert_eq!(sorted, [entries[1], entries[0]]);
+    }
+
+    #[test]
+    fn an_entry_of_another_shard_or_a_second_time_is_refused() {
+        let shard = Scope::Leaves { shard: 5 };
+        for entries in [&[revoked(6)][..], &[revoked(5), revoked(5)]] {
+            assert!(matches!(in_order(shard, entries), Err(IssueError::OutOfScope { .. })), "{entries:?}");
+        }
+        assert!(in_order(Scope::Authorities, &[revoked(6), revoked(5)]).is_ok());
+    }
+}

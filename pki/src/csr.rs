@@ -94,7 +94,9 @@ impl VerifiedCsr {
     pub fn parse(body: &[u8], accepted: &[Algorithm]) -> Result<Self, CsrError> {
         let der = armor::decode(body, MAX_BYTES).map_err(|error| match error {
             ArmorError::TooLarge { limit_bytes } => CsrError::TooLarge { limit_bytes },
-            other => CsrError::Malformed(Malformed::Armor(other)),
+            other @ (ArmorError::Empty | ArmorError::Pem | ArmorError::Base64) => {
+                CsrError::Malformed(Malformed::Armor(other))
+            }
         })?;
         walk::check(&der).map_err(|error| CsrError::Malformed(Malformed::Der(error)))?;
         let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|_| STRUCTURE)?;
@@ -171,7 +173,13 @@ fn refuse_key(error: KeyError) -> CsrError {
     match error {
         KeyError::Malformed(error) => CsrError::Malformed(Malformed::Der(error)),
         KeyError::Algorithm => CsrError::AlgorithmRefused { found: "an unsupported kind of key".to_owned() },
-        other => CsrError::KeyRefused(other),
+        weak @ (KeyError::Curve | KeyError::Rsa { .. } | KeyError::Point | KeyError::SmallOrder) => {
+            CsrError::KeyRefused(weak)
+        }
+        // Said of private keys only.
+        other @ (KeyError::Pem | KeyError::Rejected | KeyError::Generate(_) | KeyError::Sign) => {
+            CsrError::KeyRefused(other)
+        }
     }
 }
 
@@ -180,7 +188,7 @@ fn requested_names(request: &X509CertificationRequest<'_>) -> Result<Option<Vec<
     let attributes = request.certification_request_info.iter_attributes();
     let mut requested = attributes.filter_map(|attribute| match attribute.parsed_attribute() {
         ParsedCriAttribute::ExtensionRequest(requested) => Some(&requested.extensions),
-        _ => None,
+        ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
     });
     let extensions = requested.next();
     if requested.next().is_some() {

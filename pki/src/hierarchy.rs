@@ -92,7 +92,8 @@ pub fn found_issuing(
     serial: Serial,
     now_s: i64,
 ) -> Result<CaCertificate, IssueError> {
-    beneath(root, &Founding { role: Role::Issuing, spki_der, subject, serial }, now_s)
+    let purpose = ExtendedKeyUsagePurpose::ClientAuth;
+    beneath(root, &Founding { role: Role::Issuing, purpose, spki_der, subject, serial }, now_s)
 }
 
 /// Founds the authority for server names beneath `root`: 3 years, pathLen 0, serverAuth only. `spki_der` is its
@@ -107,11 +108,13 @@ pub fn found_server_names(
     serial: Serial,
     now_s: i64,
 ) -> Result<CaCertificate, IssueError> {
-    beneath(root, &Founding { role: Role::ServerNames, spki_der, subject, serial }, now_s)
+    let purpose = ExtendedKeyUsagePurpose::ServerAuth;
+    beneath(root, &Founding { role: Role::ServerNames, purpose, spki_der, subject, serial }, now_s)
 }
 
 struct Founding<'a> {
     role: Role<'a>,
+    purpose: ExtendedKeyUsagePurpose,
     spki_der: &'a [u8],
     subject: &'a Subject,
     serial: Serial,
@@ -130,10 +133,7 @@ fn beneath(root: &Authority<'_>, founding: &Founding<'_>, now_s: i64) -> Result<
     let published = Published { list: root.urls.crl(ROOT_SHARD), issuer: root.urls.ca() };
     let mut params = authority_params(key, &subject, founding.serial, validity)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.extended_key_usages = vec![match founding.role {
-        Role::ServerNames => ExtendedKeyUsagePurpose::ServerAuth,
-        _ => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
+    params.extended_key_usages = vec![founding.purpose.clone()];
     publish(&mut params, &published);
     let bytes = ca.writer().certificate(&params, key)?;
     let expected = Expected {

@@ -18,7 +18,8 @@ pub(super) fn check(tbs: &TbsCertificate, expected: &Expected<'_>) -> Result<(),
     match expected.role {
         Role::Root => root(tbs, expected),
         Role::Issuing => beneath(tbs, expected, CLIENT_AUTH),
-        _ => beneath(tbs, expected, SERVER_AUTH),
+        Role::ServerNames => beneath(tbs, expected, SERVER_AUTH),
+        Role::Device { .. } | Role::Server { .. } => Err(Finding::new(Rule::BasicConstraints, "a leaf")),
     }
 }
 
