@@ -323,4 +323,20 @@ mod tests {
         }
         assert!(!signer.public_key().verifies(b"message", &signature));
     }
+
+    #[test]
+    fn a_signature_whose_nonce_is_of_small_order_is_refused() {
+        // Made by hand: R is the identity and S = k·a, which satisfies the equation of RFC 8032 §5.1.7.
+        let s = "d4c5323131ff9683cfb3d30197c786c9043f1052d6c2d5293f19d6f36b911104";
+        let mut signature = [0; SIGNATURE_LEN];
+        signature[0] = 1;
+        hex::decode_to_slice(s, &mut signature[32..]).unwrap();
+        let lenient = ed25519_dalek::Verifier::verify(
+            &signer().verifying_key(),
+            b"message",
+            &ed25519_dalek::Signature::from_bytes(&signature),
+        );
+        assert!(lenient.is_ok(), "otherwise the case shows nothing");
+        assert!(!signer().public_key().verifies(b"message", &signature));
+    }
 }
