@@ -1,5 +1,7 @@
 //! Faults given from outside: a kill at the N-th system call, a clock that lies.
 
+use std::path::PathBuf;
+
 use crate::Launch;
 
 /// System calls after which a crash leaves something else behind than before.
@@ -20,14 +22,32 @@ pub fn fail_from(calls: &str, n: u32, error: &str) -> Launch {
 
 fn strace(calls: &str, fault: &str) -> Launch {
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
-    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    // The tracer runs beside, in a process group of its own: the program is our child and gets our signals.
+    let words = ["strace", "-DD", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
     Launch { wrapper: words.iter().map(Into::into).collect(), environment: Vec::new() }
 }
 
-/// Runs the program at another time, as faketime spells it: `+1d`, `-1y`, `1970-01-02 00:00:00`.
+/// Runs the program at another time, as libfaketime spells it: `+1d`, `-1y`, `@1970-01-02 00:00:00` (UTC).
+///
+/// Only the time of day lies. Timers stay on the boot-time clock: the kernel waits by its own, and a program whose
+/// boot-time clock lies beside it waits for ever.
+///
+/// # Panics
+/// When libfaketime is not installed.
 pub fn at_time(when: &str) -> Launch {
-    let words = ["faketime", "-f", when];
-    Launch { wrapper: words.iter().map(Into::into).collect(), environment: Vec::new() }
+    Launch::plain()
+        .with("LD_PRELOAD", library())
+        .with("FAKETIME", when)
+        .with("TZ", "UTC0")
+        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .with("DONT_FAKE_MONOTONIC", "1")
+}
+
+/// Loaded directly: the command `faketime` stays between the test and the program, and dies of its signals.
+fn library() -> PathBuf {
+    let names = std::fs::read_dir("/usr/lib").expect("/usr/lib is readable").flatten();
+    let libraries = names.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|path| path.exists()).expect("Debian's package libfaketime is installed")
 }
 
 #[cfg(test)]
@@ -64,7 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_lies_as_told() {
-        let run = run(&at_time("1970-01-02 00:00:00"), Path::new("date"), &["-u", "+%Y"], b"").await.ok();
+        let run = run(&at_time("@1970-01-02 00:00:00"), Path::new("date"), &["-u", "+%Y"], b"").await.ok();
         assert_eq!(run.text().trim(), "1970");
     }
 }
