@@ -5,6 +5,7 @@ use std::error::Error;
 
 use muster_wire::enrollment::EnrollmentError;
 use muster_wire::problem::Exit;
+use serde_json::{Value, json};
 
 use super::files::FileError;
 use super::journal::JournalError;
@@ -49,6 +50,12 @@ pub enum Failure {
     /// `--auth` is no digest.
     #[error("--auth is no SHA-256 digest")]
     NotDigest,
+    /// The command line is not one of ours.
+    #[error("{what}")]
+    Usage {
+        /// What is wrong with it.
+        what: String,
+    },
     /// A path cannot be made absolute, or is not text.
     #[error("the path {path} cannot be used")]
     Path {
@@ -83,6 +90,7 @@ impl Failure {
             Self::NotEnrolment(_) => "enrolment_malformed",
             Self::OnCommandLine => "enrolment_on_command_line",
             Self::NotDigest => "digest_malformed",
+            Self::Usage { .. } => "usage",
             Self::Runtime(_) => "internal",
             Self::Unwell { .. } => "unwell",
         }
@@ -98,6 +106,7 @@ impl Failure {
             | Self::NotEnrolment(_)
             | Self::OnCommandLine
             | Self::NotDigest
+            | Self::Usage { .. }
             | Self::Path { .. } => Exit::Usage,
             Self::File(_)
             | Self::Journal(_)
@@ -127,21 +136,42 @@ impl Failure {
             Self::NotDigest => {
                 "give the 64 hexadecimal digits or the 43 characters that `muster init` printed"
             }
+            Self::Usage { .. } => "see `muster-agent --help`",
             Self::Path { .. } => "name an existing place with --state-dir or --root",
             Self::Runtime(_) => "check the limits on open files and memory, then run the same command again",
             Self::Unwell { .. } => "follow the remedies above",
         })
     }
 
-    /// The failure and its causes in one line.
+    /// The failure and its causes in one line, without anything that a terminal would obey.
     pub fn sentence(&self) -> String {
         let mut sentence = self.to_string();
+        if let Some(causes) = self.causes() {
+            sentence.push_str(": ");
+            sentence.push_str(&causes);
+        }
+        sentence.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    }
+
+    /// The failure as `muster` words its own: type, title, detail, code, remedy and exit code.
+    pub fn for_machines(&self) -> Value {
+        json!({
+            "type": format!("urn:muster:problem:{}", self.code()),
+            "title": self.to_string(),
+            "detail": self.causes(),
+            "code": self.code(),
+            "remedy": self.remedy(),
+            "exit": self.exit() as u8,
+        })
+    }
+
+    fn causes(&self) -> Option<String> {
+        let mut causes = Vec::new();
         let mut cause = self.source();
         while let Some(current) = cause {
-            sentence.push_str(": ");
-            sentence.push_str(&current.to_string());
+            causes.push(current.to_string());
             cause = current.source();
         }
-        sentence
+        (!causes.is_empty()).then(|| causes.join(": "))
     }
 }

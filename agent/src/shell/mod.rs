@@ -15,25 +15,36 @@ pub mod place;
 pub mod run;
 pub mod tls;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 use muster_wire::problem::Exit;
 
 use cli::{Cli, Command};
+use failure::Failure;
 use output::Manner;
 use place::Place;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let manner = if cli.global.json { Manner::Json } else { Manner::Text };
-    let result = Place::new(&cli.global).and_then(|place| match &cli.command {
-        Command::Enroll(args) => commands::enroll(&place, args, manner),
-        Command::Status => commands::status(&place, manner),
-        Command::Renew(args) => commands::renew(&place, args, manner),
-        Command::Doctor => doctor::doctor(&place, manner),
-    });
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let (result, manner) = match Cli::try_parse_from(&words) {
+        Ok(cli) => {
+            let manner = if cli.global.json { Manner::Json } else { Manner::Text };
+            (run(&cli, manner), manner)
+        }
+        Err(mistake) if mistake.use_stderr() && words.iter().any(|word| word == "--json") => {
+            let what = mistake.render().to_string();
+            let first = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            (Err(Failure::Usage { what: first }), Manner::Json)
+        }
+        Err(mistake) => {
+            // Nobody may be reading any more; the exit code is what counts.
+            let _ = mistake.print();
+            return ExitCode::from(if mistake.use_stderr() { Exit::Usage } else { Exit::Done } as u8);
+        }
+    };
     let exit = match result {
         Ok(()) => Exit::Done,
         Err(failure) => {
@@ -42,4 +53,14 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+fn run(cli: &Cli, manner: Manner) -> Result<(), Failure> {
+    let place = Place::new(&cli.global)?;
+    match &cli.command {
+        Command::Enroll(args) => commands::enroll(&place, args, manner),
+        Command::Status => commands::status(&place, manner),
+        Command::Renew(args) => commands::renew(&place, args, manner),
+        Command::Doctor => doctor::doctor(&place, manner),
+    }
 }

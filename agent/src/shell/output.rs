@@ -78,19 +78,14 @@ pub fn checks(manner: Manner, checks: &[Check]) {
 pub fn failure(manner: Manner, failure: &Failure) {
     match manner {
         Manner::Json => {
-            let error = json!({
-                "error": {
-                    "code": failure.code(),
-                    "detail": failure.sentence(),
-                    "remedy": failure.remedy(),
-                    "exit": failure.exit() as u8,
-                }
-            });
-            say_err!("{error}");
+            say_err!("{}", failure.for_machines());
         }
         Manner::Text => {
-            say_err!("muster-agent: {}", failure.sentence());
-            say_err!("  what to do: {}", failure.remedy());
+            say_err!(
+                "error: {}.\nnext:  {}.",
+                failure.sentence().trim_end_matches('.'),
+                failure.remedy().trim_end_matches('.')
+            );
         }
     }
 }

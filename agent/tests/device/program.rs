@@ -63,7 +63,7 @@ impl Device {
             // A killed program has no code.
             exit: status.code().unwrap_or(-1),
             json: serde_json::from_slice(&stdout).unwrap_or(Value::Null),
-            error: error.map_or(Value::Null, |mut error| error["error"].take()),
+            error: error.unwrap_or(Value::Null),
             stderr,
         }
     }
@@ -229,6 +229,18 @@ fn a_pending_device_is_told_to_come_again() {
     assert_eq!((ran.exit, &ran.error["code"]), (3, &Value::from("pending_approval")), "{}", ran.stderr);
     assert_eq!(device.run(&["status"]).json["state"], "enrolling");
     assert_eq!(device.enroll(&string).exit, 0);
+}
+
+#[test]
+fn a_word_that_is_no_command_is_a_usage_error_for_people_and_programs() {
+    let ran = Device::new().run(&["wipe"]);
+    assert_eq!(
+        (ran.exit, &ran.error["code"], &ran.error["exit"]),
+        (2, &Value::from("usage"), &Value::from(2))
+    );
+    let plain = Command::new(env!("CARGO_BIN_EXE_muster-agent")).arg("wipe").output().unwrap();
+    assert_eq!(plain.status.code(), Some(2));
+    assert!(String::from_utf8(plain.stderr).unwrap().starts_with("error: "));
 }
 
 #[test]
