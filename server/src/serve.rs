@@ -10,12 +10,12 @@ use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
 use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
-use crate::doors::{Doors, descriptors};
 use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
 use crate::doors::stop::{Stop, channel};
 use crate::doors::tls::{ServerIdentity, TlsError, TlsSource, Versions, provider};
 use crate::doors::verifier::{ClientAuth, LiveClientVerifier, VerifierError};
+use crate::doors::{Doors, descriptors};
 use crate::http::auth::Entrance;
 use crate::http::routes::Routes;
 use crate::store::collections::{ALL, LoadError};
@@ -141,7 +141,8 @@ async fn serve(dir: &Path, settings: &Settings) -> Result<(), ServeError> {
     let (stopper, stop) = channel();
     let mut running = JoinSet::new();
     let fatal = watch::Sender::new(None);
-    start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal, refusals }, sockets).await?;
+    start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal, refusals }, sockets)
+        .await?;
     write_endpoints(dir, &app)?;
     tracing::info!(data_dir = %dir.display(), "serving");
 
@@ -167,7 +168,9 @@ async fn finish(app: &Arc<App>) -> Result<(), ServeError> {
     let last = Arc::clone(app);
     match tokio::task::spawn_blocking(move || last.publish_checkpoint()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the last checkpoint was not signed; the next start signs it"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the last checkpoint was not signed; the next start signs it")
+        }
         Err(error) => tracing::error!(%error, "signing the last checkpoint panicked"),
     }
     app.store().close().await.map_err(|error| ServeError::Failed { reason: error.to_string() })?;
@@ -186,7 +189,11 @@ struct Sockets {
 impl Sockets {
     async fn bind(settings: &Settings) -> Result<Self, ServeError> {
         async fn one(listener: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-            TcpListener::bind(address).await.map_err(|source| ServeError::Listen { listener, address, source })
+            TcpListener::bind(address).await.map_err(|source| ServeError::Listen {
+                listener,
+                address,
+                source,
+            })
         }
         let listen = &settings.listen;
         Ok(Self {
@@ -220,7 +227,8 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
     let (tell, refusals) = tasks::refusals::channel();
     let doors = Doors::new(founding.trust_domain.clone(), clock.clone()).on_refusal(tell);
     let revocation_changes = Arc::new(RevocationChanges::default());
-    let observer = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let observer =
+        feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
     let limits = store::Limits {
         queue: usize::try_from(settings.store.queue).unwrap_or(usize::MAX),
         floor_bytes: settings.store.free_space_floor_bytes,
@@ -286,7 +294,8 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let provider = provider();
     let issued = app.issue_server_certificate().await?;
     let identity = ServerIdentity::new(issued.chain, issued.key, Arc::clone(&provider))?;
-    let source = TlsSource { identity: identity.clone(), provider: Arc::clone(&provider), clock: app.clock().clone() };
+    let source =
+        TlsSource { identity: identity.clone(), provider: Arc::clone(&provider), clock: app.clock().clone() };
     let verifier = |auth| {
         let issuer = CertificateDer::from(app.ca().issuing_der());
         LiveClientVerifier::new(&[issuer], auth, app.doors().clone(), Arc::clone(&provider)).map(Arc::new)
@@ -314,7 +323,9 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let handler = move |connection| door.clone().serve(connection);
     running.spawn(serve_plain(sockets.status, doors.clone(), limits, stop.clone(), handler));
     let gate_doors = doors.clone();
-    let gate = move |connection| mqtt::gate::serve(connection, gate_doors.clone(), mqtt::gate::GateLimits::default());
+    let gate = move |connection| {
+        mqtt::gate::serve(connection, gate_doors.clone(), mqtt::gate::GateLimits::default())
+    };
     running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
 
     let pace = Pace {
@@ -322,7 +333,12 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
         entries: u64::from(settings.audit.checkpoint_entries),
     };
     running.spawn(tasks::checkpoint::run(Arc::clone(app), pace, stop.clone(), fatal.clone()));
-    running.spawn(tasks::server_certificate::run(Arc::clone(app), identity, issued.not_after_s, stop.clone()));
+    running.spawn(tasks::server_certificate::run(
+        Arc::clone(app),
+        identity,
+        issued.not_after_s,
+        stop.clone(),
+    ));
     running.spawn(tasks::refusals::run(Arc::clone(app), refusals, stop.clone()));
     running.spawn(tasks::sweep::run(Arc::clone(app), stop.clone()));
     Ok(())

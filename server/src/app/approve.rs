@@ -18,7 +18,8 @@ impl App {
     pub async fn approve(&self, permit: Permit<act::ApproveDevice>, id: DeviceId) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let mut held = self.device(id)?;
-            let Some(waiting) = held.record.waiting.as_mut().filter(|_| held.record.state == DeviceState::Pending)
+            let Some(waiting) =
+                held.record.waiting.as_mut().filter(|_| held.record.state == DeviceState::Pending)
             else {
                 let refusal = Refusal::by("approve.not_pending", Code::DeviceStateRefused).at("state");
                 return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);

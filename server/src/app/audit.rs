@@ -128,21 +128,27 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Internal`] where nothing can be published.
-    pub async fn audit_files(self: &Arc<Self>, _permit: &Permit<act::ReadAudit>) -> Result<ExportedFiles, Error> {
+    pub async fn audit_files(
+        self: &Arc<Self>,
+        _permit: &Permit<act::ReadAudit>,
+    ) -> Result<ExportedFiles, Error> {
         let app = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || app.make_export()).await;
         made.map_err(|error| Error::internal("exporting the log")(Box::new(error)))?
     }
 
     fn make_export(&self) -> Result<ExportedFiles, Error> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::internal("exporting the log")(error);
+        let failed =
+            |error: Box<dyn std::error::Error + Send + Sync>| Error::internal("exporting the log")(error);
         let source = LogSource(self.store.clone());
         let export = {
             let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
             Export::cover(&source, &mut publisher).map_err(|error| failed(Box::new(error)))?
         };
         let mut gathered = Gathered::default();
-        export.write(&source, &self.authority_chain()?, &mut gathered).map_err(|error| failed(Box::new(error)))?;
+        export
+            .write(&source, &self.authority_chain()?, &mut gathered)
+            .map_err(|error| failed(Box::new(error)))?;
         let files = gathered.0.iter().map(|(path, bytes)| ExportedFile {
             path: path.clone(),
             size: bytes.len() as u64,
@@ -163,7 +169,9 @@ impl App {
     /// [`Error::NotFound`] where no export was made since the start, or has no such file.
     pub fn audit_file(&self, _permit: &Permit<act::ReadAudit>, path: &str) -> Result<Vec<u8>, Error> {
         let exported = self.exported.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        exported.and_then(|files| files.get(path).cloned()).ok_or(Error::NotFound { kind: "file of an export" })
+        exported
+            .and_then(|files| files.get(path).cloned())
+            .ok_or(Error::NotFound { kind: "file of an export" })
     }
 
     /// Publishes a checkpoint over everything durable, if there is anything new. Blocks on the disk.

@@ -157,12 +157,14 @@ impl App {
         let signed = MultiSigned::<Authority>::parse(newest).map_err(|error| unread(Box::new(error)))?;
         let document = signed.read_unverified().map_err(|error| unread(Box::new(error)))?;
         let approvers = document.approvers.iter().map(|approver| {
-            (approver.name.to_string(), hex::encode(approver.key.as_bytes()), Some(approver.valid_from.seconds()))
+            (
+                approver.name.to_string(),
+                hex::encode(approver.key.as_bytes()),
+                Some(approver.valid_from.seconds()),
+            )
         });
-        let recovery = document
-            .recovery
-            .iter()
-            .map(|key| (key.name.to_string(), hex::encode(key.key.as_bytes()), None));
+        let recovery =
+            document.recovery.iter().map(|key| (key.name.to_string(), hex::encode(key.key.as_bytes()), None));
         Ok(AuthorityShown {
             version: document.version,
             digest: self.founding.authority_digest,

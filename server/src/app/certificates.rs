@@ -49,10 +49,10 @@ impl App {
     pub(super) fn issue(&self, grant: &Grant, csr: &VerifiedCsr) -> Result<(CertificateRef, Vec<u8>), Error> {
         let leaf = self.profiles.leaf(grant.profile())?;
         let now = self.clock.now_s();
-        let issued = self.ca.issue(grant, csr, leaf, At { urls: &self.urls, now_s: now }).map_err(|error| Error::Internal {
-            doing: "issuing a certificate",
-            source: Box::new(error),
-        })?;
+        let issued = self
+            .ca
+            .issue(grant, csr, leaf, At { urls: &self.urls, now_s: now })
+            .map_err(|error| Error::Internal { doing: "issuing a certificate", source: Box::new(error) })?;
         let certificate = CertificateRef {
             ordinal: self.next_ordinal.fetch_add(1, Ordering::Relaxed),
             serial: issued.serial,

@@ -107,7 +107,8 @@ impl App {
             let head = self.store.load::<ShardHead>(&shard_id(id, shard))?;
             let now_ms = self.clock.now_ms();
             let next = ShardHead::next(head.as_ref().map(|held| &held.record), now_ms);
-            let (entries, outlived) = self.shard_entries(id, shard, head.as_ref().map(|h| h.record.this_update))?;
+            let (entries, outlived) =
+                self.shard_entries(id, shard, head.as_ref().map(|h| h.record.this_update))?;
             let list = List { shard, entries: &entries, number: next.number, now_s: next.this_update };
             let der = self
                 .ca
@@ -151,7 +152,8 @@ impl App {
                     continue;
                 }
                 let serial = key.get(prefix.len()..).and_then(|bytes| Serial::from_bytes(bytes).ok());
-                let serial = serial.ok_or_else(|| Error::internal("reading a revocation")(Box::new(CrlError::Key)))?;
+                let serial =
+                    serial.ok_or_else(|| Error::internal("reading a revocation")(Box::new(CrlError::Key)))?;
                 entries.push(Revoked { serial, at_s: entry.at, reason: reason(entry.reason) });
             }
             match page.last() {

@@ -9,7 +9,9 @@ pub(super) fn refusal(error: &CsrError) -> Refusal {
     match error {
         CsrError::TooLarge { .. } => Refusal::by("csr.size", Code::TooLarge),
         CsrError::Malformed(_) => Refusal::by("csr.form", Code::CsrMalformed),
-        CsrError::SignatureInvalid => Refusal::by("csr.possession", Code::CsrSignatureInvalid).at("signature"),
+        CsrError::SignatureInvalid => {
+            Refusal::by("csr.possession", Code::CsrSignatureInvalid).at("signature")
+        }
         CsrError::AlgorithmRefused { .. } => {
             Refusal::by("csr.algorithm", Code::CsrAlgorithmRefused).at("signatureAlgorithm")
         }

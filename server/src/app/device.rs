@@ -87,7 +87,9 @@ impl App {
 
     pub(super) fn shown(&self, device: Device, version: u64) -> Result<Shown, Error> {
         let certificate = match device.certificate() {
-            Some(held) => self.store.load::<CertificateRecord>(&ordinal(held.ordinal))?.map(|held| held.record),
+            Some(held) => {
+                self.store.load::<CertificateRecord>(&ordinal(held.ordinal))?.map(|held| held.record)
+            }
             None => None,
         };
         let connected = self.doors.registry.session_of(&device.id).is_some();
@@ -174,23 +176,28 @@ fn by_refusal(last: &LastRefusal) -> Explanation {
 
 fn by_state(device: &Device) -> Explanation {
     let (rule, remedy) = match device.state {
-        DeviceState::Expected => ("device.has_not_asked", "Start the agent on the device with its enrolment string."),
+        DeviceState::Expected => {
+            ("device.has_not_asked", "Start the agent on the device with its enrolment string.")
+        }
         DeviceState::Pending => match &device.waiting {
             Some(waiting) if waiting.approved_by.is_none() => {
                 (waiting.rule.as_str(), "Look at the device, then `muster device approve` it.")
             }
             _ => ("device.approved", "It is approved; it gets its certificate when it asks again."),
         },
-        DeviceState::Commissioning if device.current.is_none() => {
-            ("certificate.not_used", "The device was sent its certificate and has not used it yet; see its log.")
-        }
+        DeviceState::Commissioning if device.current.is_none() => (
+            "certificate.not_used",
+            "The device was sent its certificate and has not used it yet; see its log.",
+        ),
         DeviceState::Commissioning => {
             ("commissioning.outstanding", "Baseline, posture and an order round trip are outstanding.")
         }
         DeviceState::Active => ("device.active", "Nothing: it passed muster."),
         DeviceState::Quarantined => ("device.held", "Mend what holds it, or release it."),
         DeviceState::Deprovisioning => ("device.leaving", "Wait for its receipt."),
-        DeviceState::Retired => ("device.retired", "Its life is over; enrol the thing again with a new token."),
+        DeviceState::Retired => {
+            ("device.retired", "Its life is over; enrol the thing again with a new token.")
+        }
         DeviceState::Cancelled => ("device.cancelled", "It never began; enrol it with a new token."),
     };
     Explanation {

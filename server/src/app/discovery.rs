@@ -17,7 +17,9 @@ impl App {
                 let device = self.device(*id)?.record;
                 Some(Caller { id: device.id, state: device.state.as_str().to_owned() })
             }
-            Principal::Anonymous | Principal::Observer(_) | Principal::Operator(_) | Principal::Server => None,
+            Principal::Anonymous | Principal::Observer(_) | Principal::Operator(_) | Principal::Server => {
+                None
+            }
         };
         Ok(Discovery {
             trust_domain: self.ca.trust_domain().clone(),

@@ -65,9 +65,7 @@ impl From<ReadError> for Error {
 
 impl Error {
     /// An error that must not happen, met while `doing`.
-    pub fn internal(
-        doing: &'static str,
-    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+    pub fn internal(doing: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
         move |source| Self::Internal { doing, source }
     }
 }

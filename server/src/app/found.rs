@@ -211,8 +211,10 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
     keys.write(file::AUDIT_KEY, ed25519_pem(&audit_key, file::AUDIT_KEY)?.as_bytes())?;
     keys.write(SEED_KEY, hex::encode(random::<32>()).as_bytes())?;
 
-    let audit_public = Ed25519Key::from_bytes(&audit_key.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
-    let command_public = Ed25519Key::from_bytes(&command.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
+    let audit_public =
+        Ed25519Key::from_bytes(&audit_key.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
+    let command_public =
+        Ed25519Key::from_bytes(&command.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
     let authority = authority(options, &trust_domain, (command_public, audit_public), now_s)?;
     let mut signed = MultiSigned::unsigned(&authority);
     signed.add_signature(&command).map_err(|_| CaError::Key { file: file::COMMAND_KEY })?;
@@ -229,7 +231,12 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
     let secret = Secret::from_entropy(&Zeroizing::new(random()));
     let log_key = AuditKey::new(trust_domain.as_str(), Arc::new(audit_key))
         .map_err(|_| CaError::Key { file: file::AUDIT_KEY })?;
-    commit_founding(dir, &clock, log_key, &First { facts: &facts, authority: &signed.to_bytes(), secret: &secret })?;
+    commit_founding(
+        dir,
+        &clock,
+        log_key,
+        &First { facts: &facts, authority: &signed.to_bytes(), secret: &secret },
+    )?;
     let credential_path = write_credential(options, &facts, &secret)?;
     end(dir)?;
     let approvers = options.approvers.len();
@@ -250,22 +257,30 @@ fn own_key(_: &KeyError) -> FoundError {
 fn check(options: &FoundOptions) -> Result<TrustDomain, FoundError> {
     let invalid = |what: &str, expected| FoundError::Invalid { what: what.to_owned(), expected };
     if !is_host(&options.public_name) {
-        return Err(invalid("--public-name", "must be the host name or address under which devices reach this server"));
+        return Err(invalid(
+            "--public-name",
+            "must be the host name or address under which devices reach this server",
+        ));
     }
     if options.solo && options.approvers.len() > 1 {
         return Err(invalid("--solo", "takes one approver at most; leave it out to found with several"));
     }
     if !options.solo && options.approvers.is_empty() {
-        return Err(invalid("an approver", "is needed: name their public keys with --approver, or found with --solo"));
+        return Err(invalid(
+            "an approver",
+            "is needed: name their public keys with --approver, or found with --solo",
+        ));
     }
     let name = options.trust_domain.as_ref().unwrap_or(&options.public_name);
-    name.parse().map_err(|_| invalid("the trust domain", "must be lower-case letters, digits, dots and dashes"))
+    name.parse()
+        .map_err(|_| invalid("the trust domain", "must be lower-case letters, digits, dots and dashes"))
 }
 
 /// Whether `name` can stand in a URL and a certificate.
 fn is_host(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-    let label = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
+    let label =
+        |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
     let address = name.parse::<std::net::IpAddr>().is_ok();
     address || (name.len() <= 253 && name.bytes().all(plain) && name.split('.').all(label))
 }
@@ -292,7 +307,8 @@ fn begin(dir: &Path) -> Result<(), FoundError> {
     }
     for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
         let name = entry.map_err(io_error("read", dir))?.file_name().to_string_lossy().into_owned();
-        let ours = [crate::config::FILE_NAME, "lost+found", "founding.new", "approver.key", "approver.pub"].contains(&name.as_str());
+        let ours = [crate::config::FILE_NAME, "lost+found", "founding.new", "approver.key", "approver.pub"]
+            .contains(&name.as_str());
         if !ours {
             return Err(FoundError::NotEmpty { dir: dir.to_path_buf(), found: name });
         }
@@ -328,7 +344,8 @@ fn found_hierarchy(
     let root_urls = IssuerUrls::new(&base, &hex::encode(issuer_id(&root))).map_err(CaError::from)?;
     let authority = CaAuthority { certificate: &root, key: &root_key, urls: &root_urls };
 
-    let issuing_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::ISSUING_KEY })?;
+    let issuing_key =
+        CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::ISSUING_KEY })?;
     let issuing_subject = subject("Issuing CA", domain)?;
     let spki = issuing_key.spki_der();
     let issuing = hierarchy::found_issuing(&authority, spki, &issuing_subject, fresh_serial(), now_s)?;
@@ -441,7 +458,9 @@ fn commit_founding(dir: &Path, clock: &Clock, key: AuditKey, first: &First<'_>) 
     runtime.block_on(store.commit(batch))?;
     let published = publisher.publish(&super::LogSource(store.clone())).map(|_| ());
     runtime.block_on(store.close())?;
-    published.map_err(|error| io_error("publish the log's first checkpoint in", &audit_dir)(io::Error::other(error)))
+    published.map_err(|error| {
+        io_error("publish the log's first checkpoint in", &audit_dir)(io::Error::other(error))
+    })
 }
 
 fn founding_batch(
@@ -510,11 +529,13 @@ impl Founding {
     /// [`FoundError::Unreadable`], [`FoundError::Keystore`].
     pub fn read(dir: &Path, engine: &dyn crate::store::Engine) -> Result<Self, FoundError> {
         let unreadable = || FoundError::Unreadable { dir: dir.to_path_buf() };
-        let found = engine.get(&INSTALLATION.key(FOUNDING_ID)).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
+        let found =
+            engine.get(&INSTALLATION.key(FOUNDING_ID)).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
         let facts: Facts = serde_json::from_slice(&found.value).map_err(|_| unreadable())?;
         let text = Keystore::of(dir).read_private(SEED_KEY)?;
         let mut seed = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim(), seed.as_mut_slice()).map_err(|_| CaError::Key { file: SEED_KEY })?;
+        hex::decode_to_slice(text.trim(), seed.as_mut_slice())
+            .map_err(|_| CaError::Key { file: SEED_KEY })?;
         Ok(Self {
             trust_domain: facts.trust_domain,
             public_name: facts.public_name,

@@ -6,7 +6,7 @@
 //! a lost reply is never a lost token, and no answer with secrets lies on the disk.
 
 use super::{App, Error};
-use crate::domain::idempotency::{KEY_MAX, KEPT_S, Kept, slot};
+use crate::domain::idempotency::{KEPT_S, KEY_MAX, Kept, slot};
 use crate::domain::policy::Caller;
 use crate::store::collections::{Held, IDEMPOTENCY};
 use crate::store::key::instant;
@@ -84,7 +84,11 @@ impl App {
             if let Some(Held { record, .. }) = &held
                 && record.serves(&request, now)?
             {
-                return Ok(Replayed::Keyed(Slot { digest: self.bound(digest, record), began_s: record.at, seed }));
+                return Ok(Replayed::Keyed(Slot {
+                    digest: self.bound(digest, record),
+                    began_s: record.at,
+                    seed,
+                }));
             }
             let kept = Kept { v: 1, request, at: now };
             let mut batch = Batch::default().replace(digest.as_bytes(), held.map(|held| held.version), &kept);
@@ -95,7 +99,13 @@ impl App {
                 }
             }
             match self.store.commit(batch).await {
-                Ok(_) => return Ok(Replayed::Keyed(Slot { digest: self.bound(digest, &kept), began_s: now, seed })),
+                Ok(_) => {
+                    return Ok(Replayed::Keyed(Slot {
+                        digest: self.bound(digest, &kept),
+                        began_s: now,
+                        seed,
+                    }));
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(Error::Commit(error)),
             }

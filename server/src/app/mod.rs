@@ -36,8 +36,8 @@ pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
 pub use self::profiles::Profiles;
 pub use self::renew::Renew;
-pub use self::status_feed::{RevocationChanges, feed, fill};
 pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate};
+pub use self::status_feed::{RevocationChanges, feed, fill};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 use crate::audit::Publisher;

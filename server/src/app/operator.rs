@@ -37,11 +37,13 @@ impl App {
         kept: Option<super::idempotency::Slot>,
     ) -> Result<(Operator, Secret), Error> {
         if !is_name(name) {
-            let expected = "must be 1 to 64 of a-z, 0-9, '.', '_', '-', '@', beginning with a letter or digit";
+            let expected =
+                "must be 1 to 64 of a-z, 0-9, '.', '_', '-', '@', beginning with a letter or digit";
             return Err(Error::Invalid { field: "name", expected: expected.to_owned() });
         }
         let now_ms = self.clock.now_ms();
-        let secret = Secret::from_entropy(&kept.as_ref().map_or_else(random, |slot| slot.derive(b"operator", 0)));
+        let secret =
+            Secret::from_entropy(&kept.as_ref().map_or_else(random, |slot| slot.derive(b"operator", 0)));
         let digest = secret.digest();
         if let Some(found) = self.find_operator(name)? {
             if found.0 == digest && found.1.record.removed_at.is_none() {

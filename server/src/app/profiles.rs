@@ -67,11 +67,8 @@ impl Profiles {
 impl Known {
     fn of(profile: &'static Profile) -> Self {
         let algorithms = profile.certificate.keys.iter().map(|key| algorithm(*key)).collect();
-        let leaf = LeafProfile {
-            algorithms,
-            validity_s: profile.certificate.validity_s(),
-            backdate_s: BACKDATE_S,
-        };
+        let leaf =
+            LeafProfile { algorithms, validity_s: profile.certificate.validity_s(), backdate_s: BACKDATE_S };
         let approval = match profile.enrollment.approval {
             profile::Approval::None => ApprovalRule::None,
             profile::Approval::Required => ApprovalRule::Required,

@@ -1,8 +1,8 @@
 //! Refusals: each is in the audit log before it is answered.
 
 use super::{App, Error};
-use crate::domain::device::Device;
 use crate::domain::admission::{self, Door};
+use crate::domain::device::Device;
 use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
@@ -34,14 +34,13 @@ impl App {
         refusal: Refusal,
     ) -> Error {
         match self.strangers.wrong(from, self.clock.now_ms()) {
-            super::limits::Wrong::Counted => self.settle(self.audit_refusal(permit, "token/unknown", refusal).await, refusal),
+            super::limits::Wrong::Counted => {
+                self.settle(self.audit_refusal(permit, "token/unknown", refusal).await, refusal)
+            }
             super::limits::Wrong::Limited { retry_after_s, first } => {
                 let limited = Refusal { rule: "token.rate", ..refusal };
-                let written = if first {
-                    self.audit_refusal(permit, "token/unknown", limited).await
-                } else {
-                    Ok(())
-                };
+                let written =
+                    if first { self.audit_refusal(permit, "token/unknown", limited).await } else { Ok(()) };
                 written.err().unwrap_or(Error::RateLimited { retry_after_s })
             }
         }
@@ -147,7 +146,12 @@ impl App {
         self.commit(batch).await
     }
 
-    async fn audit_refusal<A: Act>(&self, permit: &Permit<A>, object: &str, refusal: Refusal) -> Result<(), Error> {
+    async fn audit_refusal<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        object: &str,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
         let entry = permit.refused(self.clock.now_ms(), object.to_owned(), &refusal);
         self.commit(essential(entry)).await
     }

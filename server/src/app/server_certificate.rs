@@ -40,17 +40,16 @@ impl App {
             .ca
             .issue_server(&permit, key.spki_der(), &names, At { urls: &self.urls, now_s: now })
             .map_err(|error| failed(Box::new(error)))?;
-        let entry = permit
-            .entry(self.clock.now_ms(), format!("certificate/{}", issued.serial))
-            .facts([
-                ("certificate_serial", issued.serial.to_string()),
-                ("certificate_sha256", Sha256Digest(issued.sha256).to_hex()),
-                ("names", names.names.join(" ")),
-            ]);
+        let entry = permit.entry(self.clock.now_ms(), format!("certificate/{}", issued.serial)).facts([
+            ("certificate_serial", issued.serial.to_string()),
+            ("certificate_sha256", Sha256Digest(issued.sha256).to_hex()),
+            ("names", names.names.join(" ")),
+        ]);
         self.commit(Batch { urgency: Urgency::Essential, ..Batch::default() }.audit(entry)).await?;
         let mut chain = vec![CertificateDer::from(issued.der)];
         chain.extend(self.ca.server_chain().map(|der| CertificateDer::from(der.to_vec())));
-        let key = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes()).map_err(|error| failed(Box::new(error)))?;
+        let key = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes())
+            .map_err(|error| failed(Box::new(error)))?;
         Ok(ServerCertificate { chain, key, not_after_s: issued.not_after_s })
     }
 

@@ -43,7 +43,8 @@ pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<Revoc
                     continue;
                 };
                 index.set(&serial, &standing);
-                if matches!(standing.certificate, CertificateStatus::Revoked | CertificateStatus::Superseded) {
+                if matches!(standing.certificate, CertificateStatus::Revoked | CertificateStatus::Superseded)
+                {
                     registry.kick_serial(&serial, Kicked::Status);
                 }
             }

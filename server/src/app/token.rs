@@ -73,8 +73,9 @@ impl App {
     ) -> Result<Vec<Minted>, Error> {
         self.check(request)?;
         let now_ms = kept.as_ref().map_or_else(|| self.clock.now_ms(), super::idempotency::Slot::began_ms);
-        let minted: Vec<Minted> =
-            (0..request.count).map(|n| self.mint(request, now_ms, kept.as_ref(), n)).collect::<Result<_, _>>()?;
+        let minted: Vec<Minted> = (0..request.count)
+            .map(|n| self.mint(request, now_ms, kept.as_ref(), n))
+            .collect::<Result<_, _>>()?;
         for some in minted.chunks(PER_COMMIT) {
             self.keep(&permit, request, some, now_ms).await?;
         }
@@ -166,12 +167,16 @@ impl App {
                 return invalid("serial", "must be 1 to 64 letters, digits, spaces or '()+,-./:=?");
             }
         }
-        let text = |text: &String| (1..=TEXT_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        let text =
+            |text: &String| (1..=TEXT_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
         if !binding.site.iter().chain(&binding.owner).all(text) {
             return invalid("site", "and owner must be 1 to 128 bytes without control characters");
         }
         if binding.labels.len() > LABELS_MAX || !binding.labels.iter().all(|(k, v)| text(k) && text(v)) {
-            return invalid("labels", "must be at most 16 pairs of 1 to 128 bytes without control characters");
+            return invalid(
+                "labels",
+                "must be at most 16 pairs of 1 to 128 bytes without control characters",
+            );
         }
         Ok(())
     }
@@ -207,7 +212,11 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Refused`] with `conflict` where it is spent: revoke the device instead.
-    pub async fn revoke_token(&self, permit: Permit<act::RevokeToken>, id: TokenId) -> Result<TokenRecord, Error> {
+    pub async fn revoke_token(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        id: TokenId,
+    ) -> Result<TokenRecord, Error> {
         for _ in 0..super::ATTEMPTS {
             let (digest, held) = self.find_token(id)?;
             let mut token = held.record;
@@ -243,9 +252,8 @@ impl App {
         let now_ms = self.clock.now_ms();
         let before = life.record.standing();
         life.record.cancel(now_ms.div_euclid(1000));
-        let entry = permit
-            .entry(now_ms, format!("device/{}", life.record.id))
-            .states(before, life.record.standing());
+        let entry =
+            permit.entry(now_ms, format!("device/{}", life.record.id)).states(before, life.record.standing());
         batch.update(life.record.id.as_bytes(), life.version, &life.record).audit(entry)
     }
 

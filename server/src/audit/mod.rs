@@ -96,7 +96,12 @@ pub fn size(source: &dyn Source) -> Result<u64, ReadError> {
 ///
 /// # Errors
 /// As [`tail`].
-pub fn about(source: &dyn Source, object: &str, after: Option<u64>, limit: usize) -> Result<Vec<Entry>, ReadError> {
+pub fn about(
+    source: &dyn Source,
+    object: &str,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Vec<Entry>, ReadError> {
     let prefix = log::object_prefix(object);
     let after = after.map(|seq| log::object_key(object, seq));
     let mut entries = Vec::new();

@@ -302,7 +302,12 @@ impl StatusUrls {
     ///
     /// # Errors
     /// [`ProfileError::Url`].
-    pub fn beneath(base: &str, root: IssuerId, issuing: IssuerId, names: IssuerId) -> Result<Self, ProfileError> {
+    pub fn beneath(
+        base: &str,
+        root: IssuerId,
+        issuing: IssuerId,
+        names: IssuerId,
+    ) -> Result<Self, ProfileError> {
         let urls = |id: IssuerId| IssuerUrls::new(base, &hex::encode(id));
         Ok(Self { root: urls(root)?, issuing: urls(issuing)?, names: urls(names)? })
     }
@@ -357,7 +362,10 @@ pub fn fresh_serial() -> Serial {
 /// Bytes from the operating system.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::expect_used, reason = "without randomness no key, token or serial number may be made at all")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness no key, token or serial number may be made at all"
+    )]
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
 }

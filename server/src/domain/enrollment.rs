@@ -79,9 +79,7 @@ pub fn effective_serial<'a>(
     claimed: Option<&'a str>,
 ) -> Result<Option<&'a str>, Refusal> {
     match (bound, claimed) {
-        (Some(bound), Some(claimed)) if bound != claimed => {
-            Err(refused("token.serial").at("serialNumber"))
-        }
+        (Some(bound), Some(claimed)) if bound != claimed => Err(refused("token.serial").at("serialNumber")),
         (bound, claimed) => Ok(bound.or(claimed)),
     }
 }

@@ -36,8 +36,9 @@ impl Kept {
             return Ok(false);
         }
         if self.request != *request {
-            return Err(Refusal::by("idempotency.other_request", Code::IdempotencyMismatch)
-                .at("Idempotency-Key"));
+            return Err(
+                Refusal::by("idempotency.other_request", Code::IdempotencyMismatch).at("Idempotency-Key")
+            );
         }
         Ok(true)
     }

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_is_not_looked_up() {
-        for text in ["", "musterop_", "musterop_short", "muster_0123456789012345678901234567890123456789012"] {
+        for text in ["", "musterop_", "musterop_short", "muster_0123456789012345678901234567890123456789012"]
+        {
             assert!(Secret::parse(text).is_none(), "{text}");
         }
     }

@@ -57,10 +57,12 @@ struct Tail {
 pub(super) fn routes(routes: Routes) -> Routes {
     let tail = Doc::get("The log's entries, oldest first.", "AuditPage").query(&["after", "cursor", "limit"]);
     let files = Doc::get("Makes a covering checkpoint and names the files of an export.", "AuditFiles");
-    routes
-        .on(Method::GET, "/v1/audit", tail, index)
-        .on(Method::GET, "/v1/audit/files", files, list)
-        .on(Method::GET, "/v1/audit/files/{*path}", Doc::raw("One file of an export.", 0), file)
+    routes.on(Method::GET, "/v1/audit", tail, index).on(Method::GET, "/v1/audit/files", files, list).on(
+        Method::GET,
+        "/v1/audit/files/{*path}",
+        Doc::raw("One file of an export.", 0),
+        file,
+    )
 }
 
 async fn index(ctx: Ctx<act::ReadAudit>) -> Result<Response, HttpError> {
@@ -71,7 +73,8 @@ async fn index(ctx: Ctx<act::ReadAudit>) -> Result<Response, HttpError> {
 
 async fn list(ctx: Ctx<act::ReadAudit>) -> Result<Response, HttpError> {
     let export = ctx.app.audit_files(&ctx.permit).await?;
-    let files = export.files.into_iter().map(|f| File { path: f.path, size: f.size, sha256: f.sha256 }).collect();
+    let files =
+        export.files.into_iter().map(|f| File { path: f.path, size: f.size, sha256: f.sha256 }).collect();
     json(StatusCode::OK, &Files { size: export.size, root_sha256: export.root_sha256, files })
 }
 
@@ -79,8 +82,6 @@ async fn file(ctx: Ctx<act::ReadAudit>) -> Result<Response, HttpError> {
     let path = ctx.path.get("path").map_or("", String::as_str);
     let bytes = ctx.app.audit_file(&ctx.permit, path)?;
     let mut response = Response::new(Body::from(bytes));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(response)
 }

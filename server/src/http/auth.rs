@@ -66,7 +66,8 @@ pub fn judge(doors: &Doors, peer: &Peer) -> Verdict {
     match doors.judge(certificate, Door::Https) {
         Ok(admission) => Verdict::Admit(Some(admission)),
         Err(refusal) => {
-            let code = if refusal == Refusal::Expired { Code::CertificateExpired } else { Code::CertificateRefused };
+            let code =
+                if refusal == Refusal::Expired { Code::CertificateExpired } else { Code::CertificateRefused };
             Verdict::Refuse(Box::new(super::problem::of(&Problem::new(code))))
         }
     }

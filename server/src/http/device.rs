@@ -172,12 +172,14 @@ async fn history(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
 }
 
 async fn explain(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
-    let Explanation { code, rule, field, remedy } = ctx.app.explain(&ctx.permit, ctx.param("id", "device")?)?;
+    let Explanation { code, rule, field, remedy } =
+        ctx.app.explain(&ctx.permit, ctx.param("id", "device")?)?;
     json(StatusCode::OK, &Explained { code, rule, field, remedy })
 }
 
 async fn approve(ctx: Ctx<act::ApproveDevice>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "device")?;
+    super::slot(&ctx).await?;
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.approve(ctx.permit, id).await?;
     respond(shown, &ctx.app)
@@ -186,6 +188,7 @@ async fn approve(ctx: Ctx<act::ApproveDevice>) -> Result<Response, HttpError> {
 async fn revoke(ctx: Ctx<act::RevokeDevice>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "device")?;
     let asked: RevokeDevice = ctx.json()?;
+    super::slot(&ctx).await?;
     let reason: Reason = asked.reason.parse().map_err(|_| crate::app::Error::Invalid {
         field: "reason",
         expected: format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", ")),

@@ -9,8 +9,8 @@ mod device;
 pub mod est;
 mod installation;
 mod meta;
-mod operator;
 pub mod openapi;
+mod operator;
 pub mod problem;
 pub mod routes;
 pub mod status;
@@ -67,12 +67,16 @@ fn cursor_text(cursor: Option<&[u8]>) -> Option<String> {
 }
 
 fn parse_cursor(text: Option<&str>) -> Result<Option<Vec<u8>>, HttpError> {
-    let malformed = |_| HttpError::Malformed { part: "cursor", expected: "must be a `next` of an earlier page".to_owned() };
+    let malformed = |_| HttpError::Malformed {
+        part: "cursor",
+        expected: "must be a `next` of an earlier page".to_owned(),
+    };
     text.map(|text| URL_SAFE_NO_PAD.decode(text)).transpose().map_err(malformed)
 }
 
 fn parse_sequence(text: Option<&str>) -> Result<Option<u64>, HttpError> {
-    let malformed = |_| HttpError::Malformed { part: "cursor", expected: "must be a sequence number".to_owned() };
+    let malformed =
+        |_| HttpError::Malformed { part: "cursor", expected: "must be a sequence number".to_owned() };
     text.map(str::parse).transpose().map_err(malformed)
 }
 
@@ -81,17 +85,16 @@ fn etag(version: u64) -> String {
 }
 
 /// Holds `If-Match`, if there is one, against the version that `current` reads (RFC 9110 §13.1.1).
-fn if_match<A: Act>(
-    ctx: &Ctx<A>,
-    current: impl FnOnce() -> Result<u64, HttpError>,
-) -> Result<(), HttpError> {
+fn if_match<A: Act>(ctx: &Ctx<A>, current: impl FnOnce() -> Result<u64, HttpError>) -> Result<(), HttpError> {
     let Some(wanted) = ctx.header(header::IF_MATCH) else { return Ok(()) };
     let tag = etag(current()?);
     let matches = wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == tag);
     if matches { Ok(()) } else { Err(HttpError::Precondition) }
 }
 
-/// The slot of a request that carries an `Idempotency-Key`.
+/// The slot of a request that carries an `Idempotency-Key`: taken by every POST before it does anything.
+///
+/// Verbs that repeat without harm only need the check that the key carries no other request.
 async fn slot<A: Act>(ctx: &Ctx<A>) -> Result<Option<Slot>, HttpError> {
     let mut request = format!("{} {}\n", ctx.parts.method, ctx.parts.uri).into_bytes();
     request.extend_from_slice(&ctx.body);

@@ -174,3 +174,41 @@ fn problem() -> Value {
 fn codes(spell: impl Fn(muster_wire::problem::Code) -> String) -> Vec<String> {
     muster_wire::problem::Code::ALL.iter().map(|code| spell(*code)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    match (name.as_str(), field) {
+                        ("$ref", Value::String(target)) => {
+                            found.insert(target.trim_start_matches("#/components/schemas/").to_owned());
+                        }
+                        _ => references(field, found),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there() {
+        let schemas = schemas();
+        let mut named = BTreeSet::new();
+        references(&Value::Object(schemas.clone()), &mut named);
+        for name in named {
+            assert!(schemas.contains_key(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn operation_ids_are_words() {
+        assert_eq!(identifier("/v1/devices/{id}:revoke"), "v1_devices_id_revoke");
+    }
+}

@@ -84,6 +84,7 @@ async fn create(ctx: Ctx<act::ManageOperator>) -> Result<Response, HttpError> {
 
 async fn remove(ctx: Ctx<act::ManageOperator>) -> Result<Response, HttpError> {
     let name: String = ctx.param("id", "operator")?;
+    super::slot(&ctx).await?;
     json(StatusCode::OK, &view(ctx.app.remove_operator(ctx.permit, &name).await?))
 }
 

@@ -70,7 +70,10 @@ pub fn of(problem: &Problem) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if problem.status == 401 {
-        headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"muster\", charset=\"UTF-8\""));
+        headers.append(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"muster\", charset=\"UTF-8\""),
+        );
         headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muster\""));
     }
     response
@@ -79,9 +82,10 @@ pub fn of(problem: &Problem) -> Response {
 fn problem(error: &HttpError) -> (Problem, Option<u64>) {
     match error {
         HttpError::App(error) => of_verb(error),
-        HttpError::Body(BodyError::TooLarge { limit_bytes }) => {
-            (Problem::new(Code::TooLarge).with_detail(format!("The body may have {limit_bytes} bytes.")), None)
-        }
+        HttpError::Body(BodyError::TooLarge { limit_bytes }) => (
+            Problem::new(Code::TooLarge).with_detail(format!("The body may have {limit_bytes} bytes.")),
+            None,
+        ),
         HttpError::Body(error) => (Problem::new(Code::MalformedRequest).with_detail(error.to_string()), None),
         HttpError::Malformed { part, expected } => {
             let detail = format!("{part} {expected}");

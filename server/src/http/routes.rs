@@ -57,7 +57,14 @@ impl Doc {
     /// A path that takes JSON of the schema `request` as well.
     pub const fn post(summary: &'static str, request: &'static str, response: &'static str) -> Self {
         let body_bytes = crate::doors::body::JSON_BYTES;
-        Self { summary, request: Some(request), response: Some(response), status: 200, query: &[], body_bytes }
+        Self {
+            summary,
+            request: Some(request),
+            response: Some(response),
+            status: 200,
+            query: &[],
+            body_bytes,
+        }
     }
 
     /// A path that answers something else than JSON.
@@ -125,12 +132,15 @@ impl<A: Act> Ctx<A> {
     /// [`HttpError::MediaType`], [`HttpError::Malformed`].
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
         let media_type = self.parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let is_json = |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+        let is_json =
+            |text: &str| text.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
         if !media_type.is_some_and(is_json) {
             return Err(HttpError::MediaType { expected: "application/json" });
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| HttpError::Malformed { part: "body", expected: format!("is not what it must be: {error}") })
+        serde_json::from_slice(&self.body).map_err(|error| HttpError::Malformed {
+            part: "body",
+            expected: format!("is not what it must be: {error}"),
+        })
     }
 
     /// The query as `T`, which refuses unknown keys.
@@ -244,7 +254,12 @@ impl Routes {
             let (app, handler) = (Arc::clone(&app), Arc::clone(&handler));
             Box::pin(async move {
                 let request_id = hex::encode(random::<8>());
-                let answer = admit::<A, H, F>(Arrival { app, entrance, parts, path, body }, doc, &request_id, &*handler);
+                let answer = admit::<A, H, F>(
+                    Arrival { app, entrance, parts, path, body },
+                    doc,
+                    &request_id,
+                    &*handler,
+                );
                 let mut response = match answer.await {
                     Ok(response) => response,
                     Err(error) => problem::respond(&error, &request_id),
@@ -283,7 +298,11 @@ where
     handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await
 }
 
-async fn dispatch(verbs: &HashMap<&'static str, Handler>, params: &RawPathParams, request: Request) -> Response {
+async fn dispatch(
+    verbs: &HashMap<&'static str, Handler>,
+    params: &RawPathParams,
+    request: Request,
+) -> Response {
     let target = params.iter().find(|(name, _)| *name == "id").map_or("", |(_, value)| value);
     let found = target.rsplit_once(':').and_then(|(id, verb)| Some((id, verbs.get(verb)?)));
     let Some((id, handler)) = found else { return problem::of(&Problem::new(Code::NotFound)) };

@@ -104,8 +104,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .on(
             Method::POST,
             "/v1/tokens",
-            Doc::post("Makes enrolment tokens; their text is in this answer only.", "CreateTokens", "MintedTokens")
-                .status(201),
+            Doc::post(
+                "Makes enrolment tokens; their text is in this answer only.",
+                "CreateTokens",
+                "MintedTokens",
+            )
+            .status(201),
             create,
         )
         .on(Method::GET, "/v1/tokens/{id}", Doc::get("One token, without its text.", "Token"), show)
@@ -160,6 +164,7 @@ async fn show(ctx: Ctx<act::ReadToken>) -> Result<Response, HttpError> {
 
 async fn revoke(ctx: Ctx<act::RevokeToken>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "token")?;
+    super::slot(&ctx).await?;
     let now = ctx.app.clock().now_s();
     let token = ctx.app.revoke_token(ctx.permit, id).await?;
     json(StatusCode::OK, &view(token, now))

@@ -51,11 +51,8 @@ pub const CRL_HEADS: Collection = Collection { name: "crl_heads", prefix: b"n/",
 pub const OPERATORS: Collection =
     Collection { name: "operators", prefix: b"o/", indexes: &[Index { name: "name", keys: operator_keys }] };
 /// Answers kept for idempotency keys.
-pub const IDEMPOTENCY: Collection = Collection {
-    name: "idempotency",
-    prefix: b"q/",
-    indexes: &[Index { name: "at", keys: kept_keys }],
-};
+pub const IDEMPOTENCY: Collection =
+    Collection { name: "idempotency", prefix: b"q/", indexes: &[Index { name: "at", keys: kept_keys }] };
 /// Facts and documents of the installation.
 pub const INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
 /// The audit log's keys; only its room knows what lies there.
@@ -129,7 +126,8 @@ fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn token_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
-    serde_json::from_slice::<TokenRecord>(value).map_or_else(|_| Vec::new(), |t| vec![t.id.as_bytes().to_vec()])
+    serde_json::from_slice::<TokenRecord>(value)
+        .map_or_else(|_| Vec::new(), |t| vec![t.id.as_bytes().to_vec()])
 }
 
 fn operator_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {

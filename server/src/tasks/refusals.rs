@@ -31,7 +31,8 @@ pub struct Refused {
 }
 
 /// What a door tells, and what the task hears.
-pub fn channel() -> (impl Fn(&PeerCertificate, Door, Refusal) + Send + Sync + 'static, mpsc::Receiver<Refused>) {
+pub fn channel() -> (impl Fn(&PeerCertificate, Door, Refusal) + Send + Sync + 'static, mpsc::Receiver<Refused>)
+{
     let (sender, receiver) = mpsc::channel(WAITING);
     let tell = move |certificate: &PeerCertificate, door, why| {
         let refused = Refused { certificate: certificate.clone(), door, why };
