@@ -387,7 +387,7 @@ fn the_script_finds_a_change_in_every_file_and_names_the_entry() {
         files.remove(path);
         assert_eq!(script(&files, &[("--key", &whole[PUBLIC_KEY])])["ok"], false, "without {path}");
     }
-    let mut files = whole.clone();
+    let mut files = whole;
     files.insert("README".to_owned(), Vec::new());
     assert_eq!(script(&files, &[])["ok"], false);
 }
