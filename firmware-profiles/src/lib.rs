@@ -2,7 +2,7 @@
 //!
 //! A *firmware profile* is a TOML file, reviewed like code; adding a device kind needs no Rust. This crate reads
 //! such files ([`Profile::parse`]), refuses what it does not understand by line and key, digests the content
-//! ([`Version`]) and settles what one device of one site gets ([`resolve`]). It does no input or output.
+//! ([`Version`]) and settles what one device of one site gets ([`resolve()`]). It does no input or output.
 
 pub mod builtin;
 pub mod profile;

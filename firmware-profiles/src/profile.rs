@@ -38,7 +38,7 @@ pub struct Profile {
     pub posture: PosturePolicy,
     /// What a wipe may touch.
     pub wipe: WipePlan,
-    /// Deviations for a site or a label, applied in this order; see [`crate::resolve`].
+    /// Deviations for a site or a label, applied in this order; see [`crate::resolve()`].
     #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
 }

@@ -9,7 +9,6 @@
 //! cannot forge a line.
 
 use crate::config::LogFormat;
-use crate::domain::ledger::{Draft, Outcome};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -61,23 +60,42 @@ where
     })
 }
 
-/// Says that something was decided: the event of the audit entry `draft`. Call it once the entry is durable.
-pub fn decision(draft: &Draft) {
-    let outcome = match draft.outcome {
-        Outcome::Done => "done",
-        Outcome::Refused => "refused",
-    };
+/// Something that was decided, in the words of its audit entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// The act.
+    pub action: &'a str,
+    /// `done` or `refused`.
+    pub outcome: &'a str,
+    /// A stable code.
+    pub reason: &'a str,
+    /// Who acted.
+    pub actor: &'a str,
+    /// How the actor proved who it is.
+    pub sign_in: &'a str,
+    /// What it was done to.
+    pub object: &'a str,
+    /// The request that caused it.
+    pub request_id: &'a str,
+    /// State before.
+    pub prev_state: &'a str,
+    /// State after.
+    pub new_state: &'a str,
+}
+
+/// Says that something was decided. Call it once the audit entry is durable.
+pub fn decision(said: Decision<'_>) {
     tracing::info!(
         target: "muster::decision",
-        action = draft.action.as_str(),
-        outcome,
-        reason = draft.reason.as_str(),
-        actor = draft.actor.as_str(),
-        sign_in = draft.sign_in.as_str(),
-        object = draft.object.as_str(),
-        request_id = draft.request_id.as_str(),
-        prev_state = draft.prev_state.as_str(),
-        new_state = draft.new_state.as_str(),
+        action = said.action,
+        outcome = said.outcome,
+        reason = said.reason,
+        actor = said.actor,
+        sign_in = said.sign_in,
+        object = said.object,
+        request_id = said.request_id,
+        prev_state = said.prev_state,
+        new_state = said.new_state,
         "decided"
     );
 }
@@ -85,9 +103,22 @@ pub fn decision(draft: &Draft) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::entry::tests::draft;
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
+
+    fn revocation(object: &str) -> Decision<'_> {
+        Decision {
+            action: "device.revoke",
+            outcome: "done",
+            reason: "key_compromise",
+            actor: "operator/ada",
+            sign_in: "credential",
+            object,
+            request_id: "r1",
+            prev_state: "active",
+            new_state: "retired",
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -114,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_decision_is_one_event_with_the_fields_of_its_audit_entry() {
-        let line = said(LogFormat::Json, None, || decision(&draft("device/d")));
+        let line = said(LogFormat::Json, None, || decision(revocation("device/d")));
         assert_eq!(line.lines().count(), 1);
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
         for (field, value) in [
@@ -134,7 +165,7 @@ mod tests {
     #[test]
     fn text_from_outside_cannot_forge_a_line_or_move_the_cursor() {
         for format in [LogFormat::Json, LogFormat::Human] {
-            let line = said(format, None, || decision(&draft("device/d\n{\"forged\":1}\r\u{1b}[2J")));
+            let line = said(format, None, || decision(revocation("device/d\n{\"forged\":1}\r\u{1b}[2J")));
             assert_eq!(line.lines().count(), 1, "{line:?}");
             assert!(!line.contains(['\r', '\u{1b}']), "{line:?}");
         }

@@ -44,6 +44,7 @@ use crate::audit::Publisher;
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
+use crate::domain::ledger::{Draft, Outcome};
 use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
 use crate::store::{Batch, CommitError, Store};
@@ -194,7 +195,7 @@ impl App {
         let decisions = batch.audit.clone();
         match self.store.commit(batch).await {
             Ok(_) => {
-                decisions.iter().for_each(telemetry::decision);
+                decisions.iter().map(in_words).for_each(telemetry::decision);
                 Ok(())
             }
             Err(CommitError::Conflict { .. }) => Err(Error::Contended),
@@ -204,6 +205,24 @@ impl App {
 
     fn device(&self, id: DeviceId) -> Result<Held<Device>, Error> {
         self.store.load::<Device>(id.as_bytes())?.ok_or(Error::NotFound { kind: "device" })
+    }
+}
+
+/// An audit entry as the event of the process's own log.
+fn in_words(draft: &Draft) -> telemetry::Decision<'_> {
+    telemetry::Decision {
+        action: &draft.action,
+        outcome: match draft.outcome {
+            Outcome::Done => "done",
+            Outcome::Refused => "refused",
+        },
+        reason: &draft.reason,
+        actor: &draft.actor,
+        sign_in: &draft.sign_in,
+        object: &draft.object,
+        request_id: &draft.request_id,
+        prev_state: &draft.prev_state,
+        new_state: &draft.new_state,
     }
 }
 

@@ -164,7 +164,25 @@ fn an_edge_that_is_no_edge_is_named() {
     assert_eq!(readable(&entry_key(12)), "a/e/12");
 }
 
+#[test]
+fn the_history_of_a_device_is_its_own_entries_and_those_of_no_device_whose_name_begins_alike() {
+    let mut site = Site::found();
+    for object in ["device/a", "device/ab", "token/a", "device/a", "device/a"] {
+        let sealed = site.log.seal(&[draft(object)]);
+        site.store.write(sealed);
+    }
+    let numbers = |object: &str, after, limit| {
+        let entries = crate::audit::about(&site.store, object, after, limit).unwrap();
+        entries.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers("device/a", None, 10), [0, 3, 4]);
+    assert_eq!(numbers("device/a", Some(0), 1), [3]);
+    assert_eq!(numbers("device/ab", None, 10), [1]);
+    assert!(numbers("device/abc", None, 10).is_empty());
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn any_split_into_batches_makes_the_same_log(batches in prop::collection::vec(0usize..40, 0..20)) {
         let (mut many, mut one) = (Site::found(), Site::found());

@@ -410,7 +410,7 @@ fn the_script_finds_a_log_that_went_back_or_forked_and_a_foreign_key() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn any_change_to_any_export_is_found(
         size in 1usize..300, file: prop::sample::Index, at: prop::sample::Index, flip in 1u8..,
