@@ -111,6 +111,30 @@ pub enum IssueError {
 }
 
 /// A certificate that has been written and linted and waits for its one signature.
+///
+/// ```
+/// # use muster_pki::issuer::{CaSigner, IssueError, Issued, Prepared};
+/// fn once(prepared: Prepared, key: &dyn CaSigner) -> Result<Issued, IssueError> {
+///     prepared.sign(key)
+/// }
+/// ```
+///
+/// It cannot be signed twice:
+/// ```compile_fail,E0382
+/// # use muster_pki::issuer::{CaSigner, IssueError, Issued, Prepared};
+/// fn twice(prepared: Prepared, key: &dyn CaSigner) -> Result<Issued, IssueError> {
+///     prepared.sign(key)?;
+///     prepared.sign(key)
+/// }
+/// ```
+///
+/// It cannot be copied, and nothing else makes one:
+/// ```compile_fail,E0599
+/// # use muster_pki::issuer::Prepared;
+/// fn copy(prepared: &Prepared) -> Prepared {
+///     prepared.clone()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Prepared {
     tbs: Linted,

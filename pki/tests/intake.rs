@@ -169,6 +169,18 @@ fn the_point_at_the_wrong_place_is_no_key() {
     assert_eq!(VerifiedCsr::parse(&off_the_curve, &ALL), Err(CsrError::SignatureInvalid));
 }
 
+#[test]
+fn no_single_flipped_bit_comes_in() {
+    let original = full_request();
+    for at in 0..original.len() {
+        for bit in 0..8 {
+            let mut flipped = original.clone();
+            flipped[at] ^= 1 << bit;
+            assert!(VerifiedCsr::parse(&flipped, &ALL).is_err(), "bit {bit} of byte {at}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
