@@ -4,7 +4,10 @@
 //! process: whatever it had acknowledged is on the disk, and the next start reads it.
 
 use crate::app::found::{FoundError, Founding, bracketed, founded, status_urls};
-use crate::app::{App, EngineSource, Error, Local, Parts, RevocationChanges, feed, fill};
+use crate::app::{
+    App, EngineSource, Error, Local, Parts, RefusedAtDoor, RevocationChanges, ServerCertificate, feed, fill,
+    refusals_at_doors,
+};
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
@@ -224,7 +227,7 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
     let log_key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
         .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
-    let (tell, refusals) = tasks::refusals::channel();
+    let (tell, refusals) = refusals_at_doors();
     let doors = Doors::new(founding.trust_domain.clone(), clock.clone()).on_refusal(tell);
     let revocation_changes = Arc::new(RevocationChanges::default());
     let observer =
@@ -259,6 +262,10 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         store,
         ca,
         publisher,
+        pace: Pace {
+            interval: settings.audit.checkpoint_interval,
+            entries: u64::from(settings.audit.checkpoint_entries),
+        },
         clock,
         doors,
         founding,
@@ -287,7 +294,7 @@ struct Started<'a> {
 }
 
 /// What the doors refused and the log has to hear of.
-type Refusals = mpsc::Receiver<tasks::refusals::Refused>;
+type Refusals = mpsc::Receiver<RefusedAtDoor>;
 
 async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets) -> Result<(), ServeError> {
     let Started { app, settings, stop, fatal, refusals } = started;
@@ -328,19 +335,15 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     };
     running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
 
-    let pace = Pace {
-        interval: settings.audit.checkpoint_interval,
-        entries: u64::from(settings.audit.checkpoint_entries),
+    let stopped = || {
+        let stop = stop.clone();
+        async move { stop.asked().await }
     };
-    running.spawn(tasks::checkpoint::run(Arc::clone(app), pace, stop.clone(), fatal.clone()));
-    running.spawn(tasks::server_certificate::run(
-        Arc::clone(app),
-        identity,
-        issued.not_after_s,
-        stop.clone(),
-    ));
-    running.spawn(tasks::refusals::run(Arc::clone(app), refusals, stop.clone()));
-    running.spawn(tasks::sweep::run(Arc::clone(app), stop.clone()));
+    running.spawn(tasks::checkpoint(Arc::clone(app), fatal.clone(), stopped()));
+    let show = move |issued: ServerCertificate| identity.replace(issued.chain, issued.key);
+    running.spawn(tasks::server_certificate(Arc::clone(app), issued.not_after_s, show, stopped()));
+    running.spawn(tasks::refusals(Arc::clone(app), refusals, stopped()));
+    running.spawn(tasks::sweep(Arc::clone(app), stopped()));
     Ok(())
 }
 

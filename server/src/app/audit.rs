@@ -2,7 +2,7 @@
 
 use super::{App, Error};
 use crate::audit::export::Export;
-use crate::audit::{self, Entry, Pair, PublishError, Publisher, Source, SourceError};
+use crate::audit::{self, Entry, Pair, Publisher, Source, SourceError};
 use crate::domain::policy::{Permit, act};
 use crate::store::{Engine, Store};
 use muster_wire::digest::Sha256Digest;
@@ -172,15 +172,6 @@ impl App {
         exported
             .and_then(|files| files.get(path).cloned())
             .ok_or(Error::NotFound { kind: "file of an export" })
-    }
-
-    /// Publishes a checkpoint over everything durable, if there is anything new. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`PublishError`]; some of them mean that the process has to stop.
-    pub fn publish_checkpoint(&self) -> Result<(), PublishError> {
-        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        publisher.publish(&LogSource(self.store.clone())).map(|_| ())
     }
 
     /// Entries that no checkpoint covers yet.

@@ -78,7 +78,7 @@ impl App {
     /// The CRL of `shard` of `issuer`, DER, with every revocation that was answered before this call.
     ///
     /// # Errors
-    /// [`Error::Internal`] where signing fails; [`Error::Commit`] where the number cannot be made durable.
+    /// [`Error::Internal`] where signing fails; [`Error::NoSpace`] where the number cannot be made durable.
     pub async fn crl(
         &self,
         _permit: &Permit<act::ReadStatus>,

@@ -34,9 +34,18 @@ pub enum Error {
     /// The record changed while it was being changed, again and again.
     #[error("the record kept changing under the request")]
     Contended,
-    /// The store did not take the commit.
-    #[error("the commit failed")]
-    Commit(#[source] CommitError),
+    /// Too much waits to be written.
+    #[error("too much waits to be written")]
+    Busy {
+        /// When it is worth trying again, in seconds.
+        retry_after_s: u32,
+    },
+    /// The disk has no room for this.
+    #[error("the disk has no room")]
+    NoSpace,
+    /// The store failed or is closed: the process is about to end.
+    #[error("the store answers nothing until the next start")]
+    Stopped,
     /// A record could not be read.
     #[error("a record could not be read")]
     Load(#[from] LoadError),
@@ -49,6 +58,20 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::Contended,
+            CommitError::Busy { retry_after_s } => Self::Busy { retry_after_s },
+            CommitError::NoSpace => Self::NoSpace,
+            CommitError::Closed | CommitError::Unknown => Self::Stopped,
+            CommitError::ValueTooLarge { .. } | CommitError::ReservedKey => {
+                Self::Internal { doing: "committing", source: Box::new(error) }
+            }
+        }
+    }
 }
 
 impl From<Refusal> for Error {

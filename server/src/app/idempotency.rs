@@ -107,7 +107,7 @@ impl App {
                     }));
                 }
                 Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(Error::Commit(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Error::Contended)

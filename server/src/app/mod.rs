@@ -14,17 +14,20 @@ mod device;
 mod discovery;
 mod enroll;
 mod error;
+mod figures;
 pub mod found;
 mod idempotency;
 mod limits;
 mod operator;
 mod profiles;
+mod refusals;
 mod refuse;
 mod renew;
 mod revoke;
 mod server_certificate;
 mod status_feed;
 mod token;
+mod upkeep;
 
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
 pub use self::ca::{AuthorityShown, CaShown, CrlHead, NotReady};
@@ -32,22 +35,26 @@ pub use self::crl::CrlError;
 pub use self::device::{Explanation, Filter, Shown};
 pub use self::enroll::{Answer, Enroll};
 pub use self::error::Error;
+pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
 pub use self::profiles::Profiles;
+pub use self::refusals::{RefusedAtDoor, Repetitions, refusals_at_doors};
 pub use self::renew::Renew;
 pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate};
 pub use self::status_feed::{RevocationChanges, feed, fill};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
-use crate::audit::Publisher;
+pub use self::upkeep::CheckpointError;
+
+use crate::audit::{Pace, Publisher};
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
 use crate::domain::ledger::{Draft, Outcome};
 use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
-use crate::store::{Batch, CommitError, Store};
+use crate::store::{Batch, Store};
 use crate::telemetry;
 use limits::{PerMinute, Strangers};
 use muster_wire::discovery::Endpoints;
@@ -74,6 +81,7 @@ pub struct App {
     store: Store,
     ca: Ca,
     publisher: audit::SharedPublisher,
+    pace: Pace,
     exported: audit::Exported,
     clock: Clock,
     doors: Doors,
@@ -112,6 +120,8 @@ pub struct Parts {
     pub ca: Ca,
     /// The audit log's end for checkpoints.
     pub publisher: Publisher,
+    /// When a checkpoint is due.
+    pub pace: Pace,
     /// The present.
     pub clock: Clock,
     /// Who is connected, and who may be.
@@ -149,6 +159,7 @@ impl App {
             store: parts.store,
             ca: parts.ca,
             publisher: parts.publisher.into(),
+            pace: parts.pace,
             exported: audit::Exported::default(),
             clock: parts.clock,
             doors: parts.doors,
@@ -164,6 +175,11 @@ impl App {
             strangers: Strangers::new(parts.wrong_tokens_per_minute),
             anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
         })
+    }
+
+    /// A name for a request, for its answer and the log.
+    pub fn request_id() -> String {
+        hex::encode(random::<8>())
     }
 
     /// The present.
@@ -193,14 +209,9 @@ impl App {
 
     async fn commit(&self, batch: Batch) -> Result<(), Error> {
         let decisions = batch.audit.clone();
-        match self.store.commit(batch).await {
-            Ok(_) => {
-                decisions.iter().map(in_words).for_each(telemetry::decision);
-                Ok(())
-            }
-            Err(CommitError::Conflict { .. }) => Err(Error::Contended),
-            Err(error) => Err(Error::Commit(error)),
-        }
+        self.store.commit(batch).await?;
+        decisions.iter().map(in_words).for_each(telemetry::decision);
+        Ok(())
     }
 
     fn device(&self, id: DeviceId) -> Result<Held<Device>, Error> {

@@ -7,7 +7,7 @@ use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
 use crate::doors::peer::PeerCertificate;
-use crate::store::{Batch, CommitError, Urgency};
+use crate::store::{Batch, Urgency};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
@@ -96,7 +96,7 @@ impl App {
     /// Writes down that a door refused a certificate of ours.
     ///
     /// # Errors
-    /// [`Error::Commit`].
+    /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`].
     pub async fn record_refusal_at_door(
         &self,
         certificate: &PeerCertificate,
@@ -160,7 +160,7 @@ impl App {
         match recorded {
             Ok(()) => refusal.into(),
             // A disk without room for the entry changes nothing about the refusal, which opens nothing.
-            Err(Error::Commit(CommitError::NoSpace)) => refusal.into(),
+            Err(Error::NoSpace) => refusal.into(),
             Err(error) => error,
         }
     }

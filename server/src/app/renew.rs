@@ -124,7 +124,7 @@ impl App {
     /// The former one dies in the same commit. Does nothing where that has happened already.
     ///
     /// # Errors
-    /// [`Error::Commit`] and its like; then the request that used the certificate is not answered.
+    /// [`Error::NoSpace`] and its like; then the request that used the certificate is not answered.
     pub async fn promote(&self, device: DeviceId, shown: &Serial) -> Result<(), Error> {
         let permit = policy::decide::<act::PromoteCertificate>(Caller::server())?;
         for _ in 0..super::ATTEMPTS {

@@ -27,7 +27,7 @@ impl App {
     /// Issues a certificate for a new key. It carries the public and advertised names, `localhost` and 127.0.0.1.
     ///
     /// # Errors
-    /// [`Error::Internal`] where signing fails; [`Error::Commit`].
+    /// [`Error::Internal`] where signing fails; [`Error::NoSpace`].
     pub async fn issue_server_certificate(&self) -> Result<ServerCertificate, Error> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             Error::internal("issuing the server's certificate")(error)

@@ -2,14 +2,12 @@
 
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
-use crate::app::App;
+use crate::app::{Figure, Value};
 use crate::domain::policy::act;
-use crate::store::metrics::Histogram;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, Method, StatusCode, header};
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes.on(Method::GET, "/metrics", Doc::raw("Metrics, Prometheus text format.", 0), metrics).on(
@@ -25,103 +23,46 @@ async fn openapi(ctx: Ctx<act::ReadOpenApi>) -> Result<Response, HttpError> {
 }
 
 async fn metrics(ctx: Ctx<act::ReadMetrics>) -> Result<Response, HttpError> {
-    let mut response = Response::new(Body::from(text(&ctx.app)));
-    let media_type = HeaderValue::from_static("text/plain; version=0.0.4");
+    let mut response = Response::new(Body::from(text(&ctx.app.figures())));
+    let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     Ok(response)
 }
 
-fn text(app: &App) -> String {
-    let mut out = Text::default();
-    let store = app.store().metrics();
-    out.counter("muster_store_fsyncs_total", "Syncs that reached the disk.", store.fsyncs);
-    out.counter("muster_store_commits_total", "Batches committed.", store.commits);
-    out.counter("muster_store_conflicts_total", "Batches whose precondition did not hold.", store.conflicts);
-    out.counter("muster_store_busy_total", "Batches refused because the queue was full.", store.busy);
-    out.counter("muster_store_no_space_total", "Batches refused for want of space.", store.no_space);
-    out.gauge("muster_store_queued", "Batches that wait.", store.queued);
-    out.gauge("muster_store_free_bytes", "Free bytes on the store's disk.", store.free_bytes);
-    out.gauge(
-        "muster_store_stray_values",
-        "Values outside of the synced file; anything but 0 is an alarm.",
-        store.stray_values,
-    );
-    out.histogram("muster_store_group_size", "Batches in one sync.", &store.group_size);
-    out.histogram("muster_store_commit_microseconds", "From submission to answer.", &store.commit_us);
-    out.histogram("muster_store_sync_microseconds", "Write and sync of one group.", &store.sync_us);
-    let doors = app.doors();
-    let seen = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    out.counter("muster_connections_accepted_total", "Connections accepted.", seen(&doors.counters.accepted));
-    out.counter(
-        "muster_connections_turned_away_total",
-        "Connections beyond the limit.",
-        seen(&doors.counters.turned_away),
-    );
-    out.counter(
-        "muster_handshakes_total",
-        "TLS handshakes that succeeded.",
-        seen(&doors.counters.handshakes),
-    );
-    out.counter(
-        "muster_handshakes_failed_total",
-        "TLS handshakes that failed or came late.",
-        seen(&doors.counters.handshakes_failed),
-    );
-    out.counter(
-        "muster_certificates_refused_total",
-        "Certificates of ours that a door refused.",
-        seen(&doors.counters.refused),
-    );
-    out.counter(
-        "muster_connections_kicked_total",
-        "Connections ended from our side.",
-        seen(&doors.counters.kicked),
-    );
-    out.gauge("muster_connections", "Connections open.", doors.registry.len() as u64);
-    out.gauge("muster_certificates_known", "Certificates in the status index.", doors.index.len() as u64);
-    out.gauge(
-        "muster_audit_unpublished_entries",
-        "Entries that no checkpoint covers yet.",
-        app.unpublished().unwrap_or(0),
-    );
-    if let Some(bytes) = resident_bytes() {
-        out.gauge("process_resident_memory_bytes", "Resident memory.", bytes);
+fn text(figures: &[Figure]) -> String {
+    let mut out = String::new();
+    for Figure { name, help, value } in figures {
+        let kind = match value {
+            Value::Counter(_) => "counter",
+            Value::Gauge(_) => "gauge",
+            Value::Histogram { .. } => "histogram",
+        };
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = match value {
+            Value::Counter(value) | Value::Gauge(value) => writeln!(out, "{name} {value}"),
+            Value::Histogram { buckets, count, sum } => {
+                for (bound, at_most) in buckets {
+                    let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {at_most}");
+                }
+                writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}")
+            }
+        };
     }
-    out.0
+    out
 }
 
-#[derive(Default)]
-struct Text(String);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Text {
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.plain(name, help, "counter", value);
+    #[test]
+    fn a_histogram_has_its_buckets_its_sum_and_its_count() {
+        let value = Value::Histogram { buckets: vec![(1, 2), (5, 3)], count: 4, sum: 11 };
+        let text = text(&[Figure { name: "sizes", help: "Sizes.", value }]);
+        let lines: Vec<_> = text.lines().skip(2).collect();
+        let expected =
+            ["sizes_bucket{le=\"1\"} 2", "sizes_bucket{le=\"5\"} 3", "sizes_bucket{le=\"+Inf\"} 4"];
+        assert_eq!(lines[..3], expected);
+        assert_eq!(lines[3..], ["sizes_sum 11", "sizes_count 4"]);
     }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.plain(name, help, "gauge", value);
-    }
-
-    fn plain(&mut self, name: &str, help: &str, kind: &str, value: u64) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, seen: &Histogram) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
-        for (bound, count) in seen.bounds.iter().zip(&seen.cumulative) {
-            let _ = writeln!(self.0, "{name}_bucket{{le=\"{bound}\"}} {count}");
-        }
-        let _ = writeln!(
-            self.0,
-            "{name}_bucket{{le=\"+Inf\"}} {}\n{name}_sum {}\n{name}_count {}",
-            seen.count, seen.sum, seen.count
-        );
-    }
-}
-
-/// Resident memory of this process, from `/proc/self/statm`; nothing where there is none.
-fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
 }

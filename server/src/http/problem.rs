@@ -3,7 +3,6 @@
 use crate::app;
 use crate::domain::refusal::Refusal;
 use crate::doors::body::BodyError;
-use crate::store::CommitError;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -111,7 +110,11 @@ fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
         }
         app::Error::RateLimited { retry_after_s } => (Problem::new(Code::RateLimited), Some(*retry_after_s)),
         app::Error::Contended => (Problem::new(Code::StoreBusy), Some(1)),
-        app::Error::Commit(error) => of_commit(error),
+        app::Error::Busy { retry_after_s } => {
+            (Problem::new(Code::StoreBusy), Some(u64::from(*retry_after_s)))
+        }
+        app::Error::NoSpace => (Problem::new(Code::StoreFull), None),
+        app::Error::Stopped => (Problem::new(Code::NotReady), Some(1)),
         app::Error::Load(_) | app::Error::Internal { .. } => (Problem::new(Code::Internal), None),
     }
 }
@@ -127,18 +130,6 @@ fn of_refusal(refusal: &Refusal) -> Problem {
     match refusal.field {
         Some(field) => problem.with_field(field),
         None => problem,
-    }
-}
-
-fn of_commit(error: &CommitError) -> (Problem, Option<u64>) {
-    match error {
-        CommitError::Busy { retry_after_s } => {
-            (Problem::new(Code::StoreBusy), Some(u64::from(*retry_after_s)))
-        }
-        CommitError::NoSpace => (Problem::new(Code::StoreFull), None),
-        CommitError::Conflict { .. } => (Problem::new(Code::StoreBusy), Some(1)),
-        CommitError::Closed | CommitError::Unknown => (Problem::new(Code::NotReady), Some(1)),
-        CommitError::ValueTooLarge { .. } | CommitError::ReservedKey => (Problem::new(Code::Internal), None),
     }
 }
 
@@ -175,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_full_store_says_so_and_nothing_more() {
-        let (problem, _) = of_commit(&CommitError::NoSpace);
+        let (problem, _) = of_verb(&app::Error::NoSpace);
         assert_eq!((problem.status, problem.code.as_str()), (507, "store_full"));
     }
 }

@@ -8,7 +8,6 @@
 use super::auth::{self, Entrance};
 use super::problem::{self, HttpError};
 use crate::app::App;
-use crate::ca::random;
 use crate::domain::admission::Admission;
 use crate::domain::policy::{self, Act, Caller, Permit};
 use crate::doors::body::collect;
@@ -253,7 +252,7 @@ impl Routes {
         Arc::new(move |parts, path, body| {
             let (app, handler) = (Arc::clone(&app), Arc::clone(&handler));
             Box::pin(async move {
-                let request_id = hex::encode(random::<8>());
+                let request_id = App::request_id();
                 let answer = admit::<A, H, F>(
                     Arrival { app, entrance, parts, path, body },
                     doc,
