@@ -25,7 +25,7 @@ pub struct Global {
     /// Where the agent keeps its identity and its journal [default: /var/lib/muster-agent]
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// The tree this device manages; fixed at enrolment [default: /, or <state-dir>/root with --state-dir]
+    /// The tree this device manages; fixed at enrolment [default: /, or DIR/root beneath --state-dir DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Answer in JSON
