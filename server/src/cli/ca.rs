@@ -17,7 +17,7 @@ pub enum CaCommand {
         #[arg(long, conflicts_with = "json")]
         pem: bool,
     },
-    /// List the revocation lists that hold entries, and where each is served
+    /// List the revocation lists that were signed, and where each is served
     Crl,
 }
 
@@ -53,7 +53,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<Exit, Error> {
             context.out.items(
                 items,
                 CRLS,
-                "Nothing is revoked; every list is empty and signed when asked for.",
+                "No list is signed yet: each is when something in it changes, or when it is first asked for.",
             )?;
         }
     }

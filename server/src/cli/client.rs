@@ -120,6 +120,15 @@ impl Client {
         self.json(&reply)
     }
 
+    /// POST without a body: an act that needs no particulars.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn act(&self, segments: &[&str]) -> Result<Value, Error> {
+        let reply = self.exchange(Method::POST, self.url(segments, &[])?, None).await?;
+        self.json(&reply)
+    }
+
     /// The items of a listing: `limit` of them, or all, however many pages that takes.
     ///
     /// # Errors
@@ -366,7 +375,8 @@ mod tests {
     fn a_wrong_certificate_is_told_from_an_unreachable_server() {
         let client = client();
         let bad = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let wrapped = std::io::Error::new(std::io::ErrorKind::InvalidData, bad);
+        let inner = std::io::Error::new(std::io::ErrorKind::InvalidData, bad);
+        let wrapped = std::io::Error::other(inner);
         assert_eq!(client.explain(Lost::NotSent(Box::new(wrapped))).exit() as u8, 3);
         assert_eq!(client.explain(Lost::NotSent(lost())).exit() as u8, 5);
     }

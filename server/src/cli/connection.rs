@@ -78,11 +78,7 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> Cause {
     let mut text = error.to_string();
     let mut next = Some(error);
     while let Some(layer) = next {
-        // An I/O error hides what it wraps from `source`.
-        let wrapped = layer.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let found =
-            wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| layer.downcast_ref());
-        if let Some(tls) = found {
+        if let Some(tls) = tls_error(layer) {
             let judged = matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::General(_));
             return if judged { Cause::Certificate(tls.clone()) } else { Cause::Other(tls.to_string()) };
         }
@@ -90,4 +86,10 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> Cause {
         next = layer.source();
     }
     Cause::Other(text)
+}
+
+/// The TLS error in this layer. An I/O error hides what it wraps from `source`, and may wrap another one.
+fn tls_error<'a>(layer: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = || layer.downcast_ref::<std::io::Error>()?.get_ref();
+    layer.downcast_ref().or_else(|| tls_error(wrapped()?))
 }

@@ -148,7 +148,7 @@ pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Erro
         }
         DeviceCommand::Approve(Device { device }) => {
             let id = resolve(&client, &device).await?;
-            let item = client.post(&["v1", "devices", &format!("{id}:approve")], &json!({})).await?;
+            let item = client.act(&["v1", "devices", &format!("{id}:approve")]).await?;
             context.out.item(&item, RECORD)?;
         }
         DeviceCommand::Revoke(args) => revoke(context, &client, &args).await?,

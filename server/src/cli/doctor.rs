@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+/// The file with the root's private key.
+const ROOT_KEY: &str = "root.key";
+
 /// Free space below which a warning is due, in bytes.
 const LOW_SPACE: u64 = 256 * 1024 * 1024;
 
@@ -146,6 +149,13 @@ fn keys_check(keys: &Path) -> Check {
             }
         }
     }
+    if keys.join(ROOT_KEY).exists() {
+        return warning(
+            "keys",
+            "the root's private key lies on this machine",
+            format!("Move {} to an offline place, and a copy to another.", keys.join(ROOT_KEY).display()),
+        );
+    }
     good("keys", format!("{count} files, for their owner alone"))
 }
 
@@ -179,7 +189,10 @@ async fn server_checks(context: &Context) -> Vec<Check> {
         Err(error) => return vec![bad("server", &error)],
     };
     let (document, server_s) = authority;
-    let mut checks = vec![good("server", format!("{} lets this credential in", client.server()))];
+    let mut checks = vec![good(
+        "server",
+        format!("{} lets this credential in", client.server().origin().ascii_serialization()),
+    )];
     checks.extend(server_s.map(|server_s| clock_check(server_s, context.clock.now_s())));
     checks.extend(authority_checks(&document));
     match client.get(&["v1", "ca"], &[]).await {
@@ -290,5 +303,14 @@ mod tests {
         assert_eq!(keys_check(directory.path()).state, State::Good);
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(keys_check(directory.path()).state, State::Bad);
+    }
+
+    #[test]
+    fn a_root_key_that_is_still_here_is_a_warning() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let key = directory.path().join(ROOT_KEY);
+        std::fs::write(&key, "x").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(keys_check(directory.path()).state, State::Warning);
     }
 }

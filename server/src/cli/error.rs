@@ -126,6 +126,18 @@ impl Error {
         Self::Failed { what: what.into(), remedy: remedy.into() }
     }
 
+    /// What another room of this program says in one line, `sentence; what to do`, with its causes.
+    pub fn told(cause: &dyn StdError) -> Self {
+        let (what, remedy) = in_two(cause);
+        Self::Failed { what, remedy }
+    }
+
+    /// The same, when the command line or the settings are to blame.
+    pub fn told_usage(cause: &dyn StdError) -> Self {
+        let (what, remedy) = in_two(cause);
+        Self::Usage { what, remedy }
+    }
+
     /// For `map_err`: `verb` was tried on `path`.
     pub fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -192,7 +204,11 @@ impl Error {
         if !line.ends_with(['.', '?', '!']) {
             line.push('.');
         }
-        format!("error: {}\nnext:  {}", super::table::plain(&line), super::table::plain(&self.remedy()))
+        let mut remedy = self.remedy();
+        if !remedy.ends_with(['.', ')']) {
+            remedy.push('.');
+        }
+        format!("error: {}\nnext:  {}", super::table::plain(&line), super::table::plain(&remedy))
     }
 
     /// The failure as a problem document.
@@ -222,6 +238,30 @@ impl Error {
             "exit": self.exit() as u8,
         })
     }
+}
+
+/// A sentence with its causes, and what to do next.
+fn in_two(error: &dyn StdError) -> (String, String) {
+    let text = error.to_string();
+    let (what, remedy) = match text.split_once("; ") {
+        Some((what, remedy)) => (what.to_owned(), capitalised(remedy)),
+        None => (text, "See what it names, then run it again.".to_owned()),
+    };
+    let mut what = what;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !what.contains(&text) {
+            what = format!("{what}: {text}");
+        }
+        cause = inner.source();
+    }
+    (what, remedy)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
 /// Title, detail and whatever helps to find the occurrence again, in one sentence.
@@ -313,6 +353,18 @@ mod tests {
         assert_eq!(
             text,
             "error: There is no such profile: serial S-1.\nnext:  Choose one that `muster profile list` shows."
+        );
+    }
+
+    #[test]
+    fn what_other_rooms_say_becomes_a_sentence_and_a_remedy() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen on 127.0.0.1:1; choose another port")]
+        struct Other(#[source] io::Error);
+        let error = Error::told(&Other(io::Error::other("in use")));
+        assert_eq!(
+            error.for_people(),
+            "error: cannot listen on 127.0.0.1:1: in use.\nnext:  Choose another port."
         );
     }
 

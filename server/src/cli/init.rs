@@ -6,16 +6,28 @@
 use super::Context;
 use super::error::Error;
 use super::operator::{self, name_of};
-use super::output::Reader;
-use super::table;
+use super::table::{Column, column};
+use crate::app::found::{FoundError, FoundOptions, Founded, found};
 use crate::config::{ConfigError, FILE_NAME, Settings};
 use clap::Args;
 use muster_wire::approver::parse_public_key;
 use muster_wire::problem::Exit;
+use serde_json::json;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where `--solo` puts the approver's key that it makes, in the data directory.
 pub const SOLO_KEY: &str = "approver.key";
+
+const ROWS: &[Column] = &[
+    column("data directory", "/data_dir"),
+    column("trust domain", "/trust_domain"),
+    column("authority", "/authority_digest"),
+    column("root", "/root_spki_sha256"),
+    column("credential", "/credential"),
+    column("approver's key", "/solo_key"),
+];
 
 /// A name and an Ed25519 public key.
 type NamedKey = (String, [u8; 32]);
@@ -86,10 +98,124 @@ fn public_keys(files: &[PathBuf]) -> Result<Vec<NamedKey>, Error> {
 /// Founds the server.
 ///
 /// # Errors
-/// [`Error::Usage`] for keys or settings that cannot be.
+/// [`Error::Usage`] for keys or settings that cannot be, otherwise what founding says.
 pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
     let data_dir = context.global.data_dir();
-    let _ = (settings(args.config.as_deref(), &data_dir)?, public_keys(&args.approvers)?);
-    let _ = (Reader::Person, table::plain(""), operator::name_of(&data_dir));
-    Err(Error::failed("Founding is not there yet", "Wait for it."))
+    let mut approvers = public_keys(&args.approvers)?;
+    if args.solo && approvers.len() > 1 {
+        return Err(Error::usage(
+            "--solo founds with one approver",
+            "Name one --approver with it, or leave --solo out.",
+        ));
+    }
+    let made = (args.solo && approvers.is_empty()).then(|| solo_key(&data_dir)).transpose()?;
+    approvers.extend(made.clone());
+    let founded = found(&FoundOptions {
+        public_name: args.public_name.clone(),
+        trust_domain: args.trust_domain.clone(),
+        approvers,
+        recovery: public_keys(&args.recovery)?,
+        solo: args.solo,
+        settings: settings(args.config.as_deref(), &data_dir)?,
+        data_dir: data_dir.clone(),
+    })
+    .map_err(|cause| {
+        let is_usage = matches!(cause, FoundError::Invalid { .. });
+        if is_usage { Error::told_usage(&cause) } else { Error::told(&cause) }
+    })?;
+    print(context, &founded, made.map(|_| data_dir.join(SOLO_KEY)))?;
+    Ok(Exit::Done)
+}
+
+fn print(context: &Context, founded: &Founded, solo_key: Option<PathBuf>) -> Result<(), Error> {
+    let data_dir = context.global.data_dir().display().to_string();
+    let solo_key = solo_key.map(|path| path.display().to_string());
+    let shown = json!({
+        "data_dir": data_dir,
+        "trust_domain": founded.trust_domain,
+        "authority_digest": founded.authority_digest,
+        "root_spki_sha256": founded.root_spki_sha256,
+        "credential": founded.credential_path.display().to_string(),
+        "unmet": founded.unmet,
+        "solo_key": solo_key,
+    });
+    context.out.item(&shown, ROWS)?;
+    if !founded.unmet.is_empty() {
+        context.out.notice(&format!(
+            "These approvers do not suffice for {}: a request for it will be refused until a successor names more.",
+            founded.unmet.join(", ")
+        ));
+    }
+    if let Some(key) = &solo_key {
+        context.out.notice(&format!(
+            "One key approves everything, and it lies beside the server's: move {key} to another machine."
+        ));
+    }
+    context.out.notice(&format!(
+        "Keep the authority digest: `muster-agent enroll --auth DIGEST` insists on it. A copy of {data_dir}/keys \
+         belongs offline, the root key there only.\nnext:  muster serve --data-dir {data_dir}"
+    ));
+    Ok(())
+}
+
+/// The approver's key that `--solo` makes. It is there before the founding, and a founding that is repeated after an
+/// interruption takes the same: were it made anew, the document could name a key that nobody holds.
+fn solo_key(data_dir: &Path) -> Result<NamedKey, Error> {
+    let private = data_dir.join(SOLO_KEY);
+    let public = private.with_extension("pub");
+    if !private.exists() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(Error::file("create", data_dir))?;
+        // Left by a first try that ended between the two files, without its private half.
+        let _ = std::fs::remove_file(&public);
+        operator::make_key(&private, &public)?;
+    }
+    let key = operator::public_half(&private)?;
+    Ok((name_of(&private).to_string(), *key.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_repeated_founding_takes_the_key_of_the_first() {
+        let directory = TempDir::new().unwrap();
+        let data_dir = directory.path().join("data");
+        let first = solo_key(&data_dir).unwrap();
+        std::fs::remove_file(data_dir.join("approver.pub")).unwrap();
+        assert_eq!(solo_key(&data_dir).unwrap(), first);
+    }
+
+    #[test]
+    fn nobody_approves_twice() {
+        let directory = TempDir::new().unwrap();
+        let (a, b) = (directory.path().join("a.key"), directory.path().join("b.pub"));
+        operator::make_key(&a, &a.with_extension("pub")).unwrap();
+        std::fs::copy(a.with_extension("pub"), &b).unwrap();
+        let error = public_keys(&[a.with_extension("pub"), b]).unwrap_err();
+        assert_eq!(error.exit() as u8, 2);
+    }
+
+    #[test]
+    fn a_private_key_is_no_approvers_public_key() {
+        let directory = TempDir::new().unwrap();
+        let key = directory.path().join("a.key");
+        operator::make_key(&key, &key.with_extension("pub")).unwrap();
+        assert_eq!(public_keys(&[key]).unwrap_err().exit() as u8, 2);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named_by_line() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("muster.toml");
+        std::fs::write(&file, "[listen]\ndevcie = \"x\"\n").unwrap();
+        let error = settings(None, directory.path()).unwrap_err();
+        assert_eq!(error.exit() as u8, 2);
+        assert!(error.to_string().contains("muster.toml:2"), "{error}");
+    }
 }

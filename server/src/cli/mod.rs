@@ -202,19 +202,19 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
 /// Runs `operation` to its end and says how it went.
 pub fn run(global: Global, operation: Operation) -> Exit {
     let context = Context::of_process(global);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            return report(
-                &Error::failed(format!("No task can be run: {cause}"), "Free some memory."),
-                &context.out,
-            );
-        }
-    };
-    match runtime.block_on(dispatch(&context, operation)) {
-        Ok(exit) => exit,
-        Err(error) => report(&error, &context.out),
+    run_in(&context, operation).unwrap_or_else(|error| report(&error, &context.out))
+}
+
+fn run_in(context: &Context, operation: Operation) -> Result<Exit, Error> {
+    // Founding waits for the store itself, and so stands outside the runtime.
+    if let Operation::Init(args) = operation {
+        return init::run(context, &args);
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::failed(format!("No task can be run: {cause}"), "Free some memory."))?;
+    runtime.block_on(dispatch(context, operation))
 }
 
 /// Says on standard error why a command failed, and answers its exit code.

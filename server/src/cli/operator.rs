@@ -12,7 +12,7 @@ use super::{Context, client::Client};
 use clap::Subcommand;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use muster_wire::approver::{ApproverName, to_openssh};
 use muster_wire::key::Ed25519Key;
 use muster_wire::problem::Exit;
@@ -108,7 +108,7 @@ fn keygen(context: &Context, file: &Path) -> Result<(), Error> {
 }
 
 /// Writes a new Ed25519 key to `file` (PKCS #8, PEM, 0600) and its public half to `public_file` (OpenSSH).
-fn make_key(file: &Path, public_file: &Path) -> Result<Ed25519Key, Error> {
+pub(crate) fn make_key(file: &Path, public_file: &Path) -> Result<Ed25519Key, Error> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut()).map_err(|cause| {
         Error::failed(format!("The system gives no random bytes: {cause}"), "Run it again.")
@@ -128,6 +128,17 @@ fn make_key(file: &Path, public_file: &Path) -> Result<Ed25519Key, Error> {
     let line = format!("{}\n", to_openssh(&public, &name_of(file)));
     std::fs::write(public_file, line).map_err(Error::file("write", public_file))?;
     Ok(public)
+}
+
+/// The public half of the key in `file`.
+pub(crate) fn public_half(file: &Path) -> Result<Ed25519Key, Error> {
+    let unfit = || {
+        let what = format!("{} is no private key that this program wrote", file.display());
+        Error::failed(what, "Move it away, then run it again.")
+    };
+    let pem = Zeroizing::new(std::fs::read_to_string(file).map_err(Error::file("read", file))?);
+    let signing = SigningKey::from_pkcs8_pem(&pem).map_err(|_| unfit())?;
+    Ed25519Key::from_bytes(signing.verifying_key().as_bytes()).map_err(|_| unfit())
 }
 
 /// The name that a key file suggests for its owner: its stem, or `approver` when that is no name.
@@ -200,7 +211,7 @@ async fn remove(context: &Context, name: &str, dry_run: bool) -> Result<(), Erro
     );
     let intent = Intent { action: "operator.remove", consequence, target };
     if consent(context, &intent, dry_run)? == Verdict::Go {
-        let item = client.post(&["v1", "operators", &format!("{name}:remove")], &json!({})).await?;
+        let item = client.act(&["v1", "operators", &format!("{name}:remove")]).await?;
         context.out.item(
             &item,
             &[column("operator", "/name"), column("id", "/id"), column("removed", "/removed_at")],
@@ -212,7 +223,6 @@ async fn remove(context: &Context, name: &str, dry_run: bool) -> Result<(), Erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ed25519_dalek::pkcs8::DecodePrivateKey as _;
     use muster_wire::approver::parse_public_key;
     use std::os::unix::fs::PermissionsExt as _;
     use tempfile::TempDir;
@@ -225,8 +235,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
         let (key, name) = parse_public_key(&std::fs::read_to_string(&public).unwrap()).unwrap();
         assert_eq!((key.as_bytes(), name.unwrap().as_str()), (made.as_bytes(), "alice"));
-        let signing = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(&private).unwrap()).unwrap();
-        assert_eq!(signing.verifying_key().as_bytes(), made.as_bytes());
+        assert_eq!(public_half(&private).unwrap().as_bytes(), made.as_bytes());
     }
 
     #[test]

@@ -152,7 +152,7 @@ async fn revoke(context: &Context, token: TokenId, dry_run: bool) -> Result<Exit
     );
     let intent = Intent { action: "token.revoke", consequence, target: &target };
     if consent(context, &intent, dry_run)? == Verdict::Go {
-        let item = client.post(&["v1", "tokens", &format!("{token}:revoke")], &json!({})).await?;
+        let item = client.act(&["v1", "tokens", &format!("{token}:revoke")]).await?;
         context.out.item(&item, RECORD)?;
     }
     Ok(Exit::Done)
@@ -228,7 +228,7 @@ fn print(context: &Context, args: &CreateArgs, tokens: Vec<Value>) -> Result<(),
     for token in &tokens {
         let enrollment = token.get("enrollment").and_then(Value::as_str).unwrap_or_default();
         if args.qr {
-            let image = qr(enrollment)?;
+            let image = qr(enrollment, context.out.look.styled)?;
             context.out.line(&format!(
                 "{image}\n{}  {}",
                 value_at(token, "/id"),
@@ -251,15 +251,21 @@ fn print(context: &Context, args: &CreateArgs, tokens: Vec<Value>) -> Result<(),
     Ok(())
 }
 
-/// The enrolment string as a QR code in half-height blocks, dark on light whatever the terminal's colours.
-fn qr(enrollment: &str) -> Result<String, Error> {
+/// The enrolment string as a QR code in half-height blocks. Where attributes are allowed, black and white are said, so
+/// that it is dark on light whatever the terminal's colours; elsewhere it takes the background for the dark.
+fn qr(enrollment: &str, styled: bool) -> Result<String, Error> {
     let code = QrCode::new(enrollment).map_err(|cause| {
         Error::failed(
             format!("The enrolment string makes no QR code: {cause}"),
             "Leave out --qr and paste the string.",
         )
     })?;
-    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+    let image = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    if !styled {
+        return Ok(image);
+    }
+    let lines: Vec<String> = image.lines().map(|line| format!("\u{1b}[97;40m{line}\u{1b}[0m")).collect();
+    Ok(lines.join("\n"))
 }
 
 /// The tokens as RFC 4180 text. A value that a spreadsheet would take for a formula is disarmed with a quote.
@@ -386,7 +392,7 @@ mod tests {
             "a".repeat(43),
             "b".repeat(43)
         );
-        let image = qr(&string).unwrap();
+        let image = qr(&string, false).unwrap();
         assert!(image.lines().all(|line| line.chars().count() <= 80));
     }
 }

@@ -38,7 +38,7 @@ fn read_key(file: &Path) -> Result<PinnedKey, Error> {
     PinnedKey::parse(&text).map_err(|cause| {
         Error::usage(
             format!("{} cannot be used: {cause}", file.display()),
-            "Give the audit.vkey that the server's people published.",
+            "Give the audit.vkey that the server's people published, or the key as PEM.",
         )
     })
 }

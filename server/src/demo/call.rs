@@ -56,10 +56,21 @@ impl<'a> Call<'a> {
 
 /// What a failing command said: its problem in words, or its last line.
 pub(super) fn said(ran: &Ran) -> String {
-    let problem = last_json(&ran.stderr);
+    let problem = problem(ran);
     let part = |name: &str| problem.get(name).and_then(Value::as_str).map(str::to_owned);
-    let parts: Vec<String> = [part("title"), part("detail"), part("remedy")].into_iter().flatten().collect();
+    let parts: Vec<String> =
+        [part("title"), part("detail"), part("remedy")].into_iter().flatten().map(as_sentence).collect();
     if parts.is_empty() { ran.stderr.lines().last().unwrap_or_default().to_owned() } else { parts.join(" ") }
+}
+
+fn as_sentence(text: String) -> String {
+    if text.ends_with(['.', '?', '!']) { text } else { text + "." }
+}
+
+/// The problem on standard error, as the server's program writes it or as the agent does.
+pub(super) fn problem(ran: &Ran) -> Value {
+    let value = last_json(&ran.stderr);
+    value.get("error").cloned().unwrap_or(value)
 }
 
 /// The JSON in `text`: all of it, or its last line.
@@ -117,6 +128,14 @@ mod tests {
         assert_eq!(last_json("{\n \"a\": 1\n}\n")["a"], 1);
         assert_eq!(last_json("noise\n{\"a\": 2}\n")["a"], 2);
         assert_eq!(last_json("noise"), Value::Null);
+    }
+
+    #[test]
+    fn both_programs_problems_are_understood() {
+        for stderr in [r#"{"code":"forbidden"}"#, r#"{"error":{"code":"forbidden"}}"#] {
+            let ran = Ran { code: Some(3), stdout: String::new(), stderr: stderr.into() };
+            assert_eq!(problem(&ran)["code"], "forbidden");
+        }
     }
 
     #[test]

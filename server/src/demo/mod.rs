@@ -73,6 +73,7 @@ async fn tell(story: &mut Story, teller: &mut Teller) -> bool {
         let held = outcome.is_ok();
         teller.verdict(*scene, outcome, started.elapsed());
         if !held {
+            teller.aside("the server's last words", &story.last_words());
             return false;
         }
     }

@@ -32,38 +32,57 @@ impl Story {
         if !seen.contains(&name) {
             return Err(Broken::unexpected(format!("the certificate does not carry the name {name}")));
         }
+        let url = self.list_named_in_certificate(teller).await?;
+        self.fetch_list(&url).await?;
+        self.check_list(teller, &url, 0).await?;
         Ok(json!({"openssl": verdict.trim(), "name": name}))
     }
 
     /// The list that the certificate itself names has to name the certificate, and openssl has to heed it.
     pub(super) async fn crl(&self, teller: &mut Teller) -> Outcome {
-        let look = ["x509", "-in", CERTIFICATE, "-noout", "-ext", "crlDistributionPoints"];
-        let seen = self.run(teller, &Call::of(Program::Openssl, &look)).await?.stdout;
-        let url = seen.split_whitespace().find_map(|word| word.strip_prefix("URI:"));
-        let url = url.ok_or_else(|| Broken::unexpected("the certificate names no revocation list"))?;
-        teller.output(url);
-        teller.command(&format!("curl -o shard.crl {url}"));
-        let list = ["crl", "-inform", "DER", "-in", "shard.crl", "-text", "-out", "crl.pem"];
-        let list = Call::of(Program::Openssl, &list);
+        let url = self.list_named_in_certificate(teller).await?;
         // A change may take a second to be signed.
         until("the revoked certificate's appearance in the list", async || {
-            let (_, body) = fetch(url).await?;
-            let path = self.stage.path("shard.crl");
-            std::fs::write(&path, &body).map_err(Broken::system("write", &path))?;
-            list.judge(self.stage.run(&list).await?)?;
-            let text = std::fs::read_to_string(self.stage.path("crl.pem")).unwrap_or_default();
-            Ok(text.to_lowercase().contains(&self.certificate_serial.to_lowercase()).then_some(()))
+            let list = self.fetch_list(&url).await?.to_lowercase();
+            Ok(list.contains(&self.certificate_serial.to_lowercase()).then_some(()))
         })
         .await?;
-        teller.command(&list.shown());
-        let check = ["verify", "-crl_check", "-CRLfile", "crl.pem"];
-        let call = Call::of(Program::Openssl, &[check.as_slice(), CHAIN, &[CERTIFICATE]].concat()).ending(2);
-        let verdict = self.run(teller, &call).await?.stderr;
-        teller.output(&verdict);
+        let verdict = self.check_list(teller, &url, 2).await?;
         if !verdict.contains("certificate revoked") {
             return Err(Broken::unexpected("openssl gives another reason than the revocation"));
         }
         Ok(json!({"url": url, "openssl": "certificate revoked"}))
+    }
+
+    async fn list_named_in_certificate(&self, teller: &mut Teller) -> Result<String, Broken> {
+        let look = ["x509", "-in", CERTIFICATE, "-noout", "-ext", "crlDistributionPoints"];
+        let seen = self.run(teller, &Call::of(Program::Openssl, &look)).await?.stdout;
+        let url = seen.split_whitespace().find_map(|word| word.strip_prefix("URI:"));
+        url.map(str::to_owned).ok_or_else(|| Broken::unexpected("the certificate names no revocation list"))
+    }
+
+    /// Fetches the list, has openssl read it, and answers it in words.
+    async fn fetch_list(&self, url: &str) -> Result<String, Broken> {
+        let (_, body) = fetch(url).await?;
+        let path = self.stage.path("shard.crl");
+        std::fs::write(&path, &body).map_err(Broken::system("write", &path))?;
+        let read = Call::of(Program::Openssl, READ_LIST);
+        read.judge(self.stage.run(&read).await?)?;
+        let text = self.stage.path("crl.pem");
+        std::fs::read_to_string(&text).map_err(Broken::system("read", &text))
+    }
+
+    /// Has openssl judge the certificate with the list fetched last; it has to end with `exit`.
+    async fn check_list(&self, teller: &mut Teller, url: &str, exit: i32) -> Result<String, Broken> {
+        teller.command(&format!("curl -o shard.crl {url}"));
+        teller.command(&Call::of(Program::Openssl, READ_LIST).shown());
+        let check = ["verify", "-crl_check", "-CRLfile", "crl.pem"];
+        let call =
+            Call::of(Program::Openssl, &[check.as_slice(), CHAIN, &[CERTIFICATE]].concat()).ending(exit);
+        let ran = self.run(teller, &call).await?;
+        let verdict = ran.stdout + &ran.stderr;
+        teller.output(&verdict);
+        Ok(verdict)
     }
 
     /// The log leaves the server and is checked where no server is.
@@ -99,6 +118,9 @@ impl Story {
         )
     }
 }
+
+/// How openssl reads a list.
+const READ_LIST: &[&str] = &["crl", "-inform", "DER", "-in", "shard.crl", "-text", "-out", "crl.pem"];
 
 /// What openssl is told of the way to the root.
 const CHAIN: &[&str] = &["-CAfile", "root.pem", "-untrusted", "issuing.pem"];

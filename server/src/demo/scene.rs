@@ -67,11 +67,13 @@ impl Scene {
             Self::Enroll => [
                 "enroll",
                 "The device trades it for a certificate",
-                "enrolled; the key never left the device",
+                "enrolled, with a key that was made on the device",
             ],
-            Self::Judge => {
-                ["openssl_verify", "openssl judges the certificate", "good, by somebody else's code"]
-            }
+            Self::Judge => [
+                "openssl_verify",
+                "openssl judges the certificate",
+                "good, and on no revocation list, by somebody else's code",
+            ],
             Self::SecondUse => {
                 ["token_spent", "Somebody else tries the same token", "refused, and written down"]
             }

@@ -1,6 +1,6 @@
 //! What happens in the demo, step by step, and what each step has to show. What others judge is in [`super::proof`].
 
-use super::call::{Call, is, last_json, said, shortened, text};
+use super::call::{Call, is, last_json, problem, said, shortened, text};
 use super::scene::Scene;
 use super::stage::{Broken, Program, Ran, Stage, until};
 use super::teller::Teller;
@@ -189,7 +189,7 @@ impl Story {
         teller.output(&words.join("  "));
         Ok(json!({
             "exit": 3,
-            "code": last_json(&ran.stderr).get("code"),
+            "code": problem(&ran).get("code"),
             "audit_entry": refused.get("seq"),
             "reason": refused.get("reason"),
         }))
@@ -232,7 +232,7 @@ impl Story {
         let explained = self.muster(teller, &["device", "explain", SERIAL]).await?;
         let words = ["/code", "/rule", "/remedy"].map(|pointer| value_at(&explained, pointer));
         teller.output(&words.join("  "));
-        Ok(json!({"exit": 3, "code": last_json(&ran.stderr).get("code"), "explain": explained}))
+        Ok(json!({"exit": 3, "code": problem(&ran).get("code"), "explain": explained}))
     }
 
     async fn stop(&mut self, teller: &mut Teller) -> Outcome {
@@ -264,6 +264,14 @@ impl Story {
         Ok(json!({"exit": status.code()}))
     }
 
+    /// The last lines of the server's log, for whoever has to find out why a step does not hold.
+    pub(super) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(self.stage.path("serve.log")).unwrap_or_default();
+        let mut lines: Vec<&str> = text.lines().rev().take(5).collect();
+        lines.reverse();
+        lines.join("\n")
+    }
+
     async fn status(&self, teller: &mut Teller) -> Outcome {
         let call = Call::of(Program::Agent, &["status", "--state-dir", "device", "--json"]);
         Ok(last_json(&self.run(teller, &call).await?.stdout))
@@ -271,7 +279,7 @@ impl Story {
 
     /// Runs an operator's command that has to succeed; answers its JSON.
     pub(super) async fn muster(&self, teller: &mut Teller, words: &[&str]) -> Outcome {
-        let call = Call::of(Program::Muster, &[&["--data-dir", SERVER, "--json"], words].concat());
+        let call = Call::of(Program::Muster, &[words, &["--data-dir", SERVER, "--json"]].concat());
         let value = last_json(&self.run(teller, &call).await?.stdout);
         if value.is_null() {
             return Err(Broken::unexpected(format!("`{}` printed no JSON", call.shown())));

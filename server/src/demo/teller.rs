@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Longest line of a command's output that is shown, in characters.
+/// Longest line of a command's output, in characters; what is longer is broken.
 const WIDTH: usize = 118;
 
 /// Tells the story and remembers what held.
@@ -48,14 +48,12 @@ impl Teller {
         self.say(&format!("    {} {}", self.style("36", "$"), plain(line)));
     }
 
-    /// Something that came back.
+    /// Something that came back, long lines broken.
     pub(super) fn output(&mut self, text: &str) {
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            let mut shown: String = plain(line).chars().take(WIDTH).collect();
-            if line.chars().count() > WIDTH {
-                shown.push('…');
+            for part in broken(&plain(line)) {
+                self.say(&format!("      {}", self.style("2", &part)));
             }
-            self.say(&format!("      {}", self.style("2", &shown)));
         }
     }
 
@@ -74,6 +72,14 @@ impl Teller {
             print(&step.to_string());
         }
         self.steps.push(step);
+    }
+
+    /// Something that helps to understand a failure.
+    pub(super) fn aside(&mut self, what: &str, text: &str) {
+        if !text.is_empty() {
+            self.say(&format!("    {what}:"));
+            self.output(text);
+        }
     }
 
     /// Something is wrong before or beside the story.
@@ -129,8 +135,37 @@ fn after_keeping(directory: &Path) -> String {
     )
 }
 
+/// `line` in parts of at most [`WIDTH`] characters, broken between words where there are any.
+fn broken(line: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    for word in line.split_inclusive(' ') {
+        if !part.is_empty() && part.chars().count() + word.trim_end().chars().count() > WIDTH {
+            parts.push(std::mem::take(&mut part).trim_end().to_owned());
+        }
+        part.push_str(word);
+    }
+    parts.push(part);
+    parts
+}
+
 /// Prints a line; a reader that went away does not stop the story, whose children have to be ended in order.
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words_and_lose_nothing() {
+        let line = "word ".repeat(60).trim_end().to_owned();
+        let parts = broken(&line);
+        assert!(parts.len() > 1 && parts.iter().all(|part| part.chars().count() <= WIDTH));
+        assert_eq!(parts.join(" "), line);
+        assert_eq!(broken("  indented"), ["  indented"]);
+        assert_eq!(broken(&"x".repeat(300)), ["x".repeat(300)]);
+    }
 }
