@@ -52,7 +52,7 @@ pub struct VerifyArgs {
     /// An exported directory; the server's log when left out
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// The audit key to insist on, as verifier key or PEM; the one the export carries when left out
+    /// The audit key to insist on (audit.vkey); the one the export carries when left out
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 }
