@@ -102,8 +102,6 @@ pub struct Limits {
     pub handshake: Duration,
     /// Deadline of a request's body.
     pub body: Duration,
-    /// Idle time after which a kept connection is closed.
-    pub idle: Duration,
     /// Connections open at once on each listener.
     pub connections: u32,
     /// Time that open requests get at a stop.
@@ -164,7 +162,6 @@ impl Default for Settings {
                 wrong_tokens_per_minute: 30,
                 handshake: Duration::from_secs(10),
                 body: Duration::from_secs(30),
-                idle: Duration::from_secs(60),
                 connections: 20_000,
                 shutdown: Duration::from_secs(10),
             },

@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "limits.handshake_s",
         default: "10",
-        help: "seconds that a TLS handshake, and then a request's head, may take",
+        help: "seconds that a TLS handshake may take, and then each request's head: so it also ends a kept connection on which nothing comes",
         apply: |s, v| seconds(v, 1, 300).map(|d| s.limits.handshake = d),
     },
     Key {
@@ -109,12 +109,6 @@ pub const KEYS: &[Key] = &[
         default: "30",
         help: "seconds that a request's body may take",
         apply: |s, v| seconds(v, 1, 3600).map(|d| s.limits.body = d),
-    },
-    Key {
-        name: "limits.idle_s",
-        default: "60",
-        help: "seconds after which an idle kept connection is closed",
-        apply: |s, v| seconds(v, 1, 3600).map(|d| s.limits.idle = d),
     },
     Key {
         name: "limits.connections",
