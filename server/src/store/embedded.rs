@@ -11,33 +11,27 @@
 //! | leaves above 128 KiB go to files that are never synced | [`super::RECORD_CAP_BYTES`]; [`Health::stray_values`] |
 //! | garbage is collected by its flusher thread only | `flush_every_ms` is always set |
 //! | its flusher thread only logs an error and ends | its sticky error is asked for after each flush |
+//! | leaves out what it cannot read when it recovers | the sum of all records ([`super::checksum`]) is checked at open |
+//! | wipes what follows a page that it cannot read | put back when the store is refused ([`super::undo`]) |
 //!
-//! A key's value is kept as eight bytes of version, big-endian, and the bytes themselves.
+//! [`super::opening`] has those of the open. A key's value is kept as eight bytes of version, big-endian, and the bytes themselves.
 
-use super::guards::{self, Data, Mark};
-use super::key::{IDENTITY, LAST_VERSION};
+use super::guards::{self, Mark};
+use super::key::LAST_VERSION;
+use super::opening;
 use super::{Change, Engine, EngineError, Health, OpenError, Versioned};
 use std::any::Any;
 use std::cell::Cell;
 use std::fs::File;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// How often sled's own thread writes and collects garbage, in milliseconds.
-const FLUSH_EVERY_MS: u64 = 500;
-
 /// How often the mark is set, at most: after this many commits or this long.
 const MARK_EVERY: (u64, Duration) = (512, Duration::from_secs(1));
-
-/// How long a store closed in this very process may need to let go of its files.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How often that is tried again.
-const RELEASE_STEP: Duration = Duration::from_millis(5);
 
 /// Bytes of a version in front of a value.
 const VERSION_BYTES: usize = 8;
@@ -75,12 +69,14 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Bytes of the file that can be deleted to get going again on a full disk; 0 for none.
     pub ballast_bytes: u64,
+    /// Bytes of data up to which all records are read and checked at open; a larger store opens unchecked.
+    pub verify_bytes: u64,
     /// How commits become durable.
     pub sync: SyncMode,
 }
 
 impl Options {
-    /// Defaults: 64 MiB of cache, 64 MiB of ballast.
+    /// Defaults: 64 MiB of cache, 64 MiB of ballast, all records checked in stores up to 128 MiB.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, founding: Founding) -> Self {
         Self {
@@ -88,13 +84,14 @@ impl Options {
             founding,
             cache_bytes: 64 << 20,
             ballast_bytes: 64 << 20,
+            verify_bytes: 128 << 20,
             sync: SyncMode::Guarded,
         }
     }
 }
 
 /// sled and what stands around it. Fields are dropped in this order: the lock goes last.
-struct Embedded {
+pub(super) struct Embedded {
     db: RwLock<Option<sled::Db>>,
     file: File,
     mark: Mark,
@@ -120,119 +117,16 @@ pub fn open(options: &Options) -> Result<Box<dyn Engine>, OpenError> {
     let dir = options.dir.clone();
     let opening = std::thread::Builder::new()
         .name("store-open".to_owned())
-        .spawn(move || muffled(|| open_guarded(&options)))
+        .spawn(move || opening::open(&options))
         .map_err(|source| guards::io_error("opening", &dir, source))?;
     match opening.join() {
-        Ok(Ok(opened)) => Ok(Box::new(opened?)),
-        Ok(Err(panic)) | Err(panic) => Err(OpenError::Corrupt { dir, detail: panic_text(panic.as_ref()) }),
+        Ok(opened) => Ok(Box::new(opened?)),
+        Err(panic) => Err(OpenError::Corrupt { dir, detail: panic_text(panic.as_ref()) }),
     }
-}
-
-/// All guards, in the order in which they protect each other.
-fn open_guarded(options: &Options) -> Result<Embedded, OpenError> {
-    let dir = &options.dir;
-    if !dir.is_dir() {
-        match options.founding {
-            Founding::Existing => return Err(OpenError::Missing { dir: dir.clone() }),
-            Founding::OrCreate => guards::make_dir(dir)?,
-        }
-    }
-    let lock = guards::lock(dir)?;
-    let sentinel = guards::read_sentinel(dir)?;
-    guards::end_founding(dir, sentinel.is_some())?;
-    match (guards::data(dir)?, &sentinel, options.founding) {
-        (Data::Absent, Some(_), _) => return Err(OpenError::Empty { dir: dir.clone() }),
-        (Data::Absent, None, Founding::Existing) => return Err(OpenError::Missing { dir: dir.clone() }),
-        (Data::Absent, None, Founding::OrCreate) => guards::begin_founding(dir)?,
-        (Data::Present, _, _) => guards::sync(&dir.join("db"))?,
-    }
-    let (mark, marked) = Mark::open(dir)?;
-    guards::remove_half_snapshots(dir)?;
-    let db = open_sled(options)?;
-    let file = File::open(dir.join("db")).map_err(|source| guards::io_error("opening", dir, source))?;
-    flush(&db, &file, SyncMode::Guarded)?;
-    guards::sync_all(dir)?;
-    let found = stored(&db, LAST_VERSION)?.map_or(0, |last| last.version);
-    check_identity(&db, &file, sentinel, options)?;
-    if found < marked {
-        return Err(OpenError::WentBack { dir: dir.clone(), marked, found });
-    }
-    guards::keep_ballast(dir, options.ballast_bytes);
-    let marked = Marked { opened: Instant::now(), at_ms: AtomicU64::new(0), version: AtomicU64::new(found) };
-    let db = RwLock::new(Some(db));
-    Ok(Embedded {
-        db,
-        file,
-        mark,
-        marked,
-        dir: dir.clone(),
-        sync: options.sync,
-        lock: Mutex::new(Some(lock)),
-    })
-}
-
-/// Opens sled itself. Whoever closed the store in this process a moment ago may still hold sled's own lock for
-/// a moment; another process cannot, since it does not hold ours.
-fn open_sled(options: &Options) -> Result<sled::Db, OpenError> {
-    let deadline = Instant::now() + RELEASE_DEADLINE;
-    loop {
-        let config = sled::Config::new()
-            .path(&options.dir)
-            .cache_capacity(options.cache_bytes)
-            .flush_every_ms(Some(FLUSH_EVERY_MS));
-        match config.open() {
-            Ok(db) => return Ok(db),
-            Err(sled::Error::Io(held)) if held.to_string().contains("could not acquire lock") => {
-                if Instant::now() > deadline {
-                    return Err(OpenError::InUse { dir: options.dir.clone() });
-                }
-                std::thread::park_timeout(RELEASE_STEP);
-            }
-            Err(sled::Error::Io(source)) => return Err(guards::io_error("opening", &options.dir, source)),
-            Err(other) => {
-                return Err(OpenError::Corrupt { dir: options.dir.clone(), detail: other.to_string() });
-            }
-        }
-    }
-}
-
-/// The data must be those that the sentinel speaks of; a store without a sentinel gets one.
-fn check_identity(
-    db: &sled::Db,
-    file: &File,
-    sentinel: Option<Vec<u8>>,
-    options: &Options,
-) -> Result<(), OpenError> {
-    let dir = &options.dir;
-    let stored = stored(db, IDENTITY)?.map(|identity| identity.value);
-    match (sentinel, stored) {
-        (Some(sentinel), Some(stored)) if sentinel == stored => Ok(()),
-        (Some(_), Some(_)) => Err(OpenError::Mismatched { dir: dir.clone() }),
-        (Some(_), None) => Err(OpenError::Empty { dir: dir.clone() }),
-        (None, Some(stored)) => guards::write_sentinel(dir, &stored),
-        (None, None) if options.founding == Founding::Existing => {
-            Err(OpenError::Missing { dir: dir.clone() })
-        }
-        (None, None) => found(db, file, dir),
-    }
-}
-
-/// Founds the store: its identity first, and the sentinel once that is durable.
-fn found(db: &sled::Db, file: &File, dir: &Path) -> Result<(), OpenError> {
-    let mut identity = [0; guards::IDENTITY_BYTES];
-    getrandom::fill(&mut identity).map_err(|error| EngineError::Io {
-        operation: "draw an identity",
-        source: std::io::Error::other(error.to_string()),
-    })?;
-    let value = encode(&Versioned { version: 0, value: identity.to_vec() }, &mut Vec::new());
-    db.insert(IDENTITY, value).map_err(|error| engine_error("found", error))?;
-    flush(db, file, SyncMode::Guarded)?;
-    guards::write_sentinel(dir, &identity)?;
-    guards::end_founding(dir, true)
 }
 
 /// Everything written so far to the disk; says with how many fsyncs.
-fn flush(db: &sled::Db, file: &File, mode: SyncMode) -> Result<u32, EngineError> {
+pub(super) fn flush(db: &sled::Db, file: &File, mode: SyncMode) -> Result<u32, EngineError> {
     db.flush().map_err(|error| engine_error("flush", error))?;
     db.context.global_error().map_err(|error| engine_error("flush", error))?;
     match mode {
@@ -245,11 +139,26 @@ fn flush(db: &sled::Db, file: &File, mode: SyncMode) -> Result<u32, EngineError>
     }
 }
 
-fn stored(db: &sled::Db, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+pub(super) fn stored(db: &sled::Db, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
     db.get(key).map_err(|error| engine_error("read", error))?.map(|bytes| decode("read", &bytes)).transpose()
 }
 
 impl Embedded {
+    /// Takes over an opened sled whose last commit is `version`.
+    pub(super) fn new(
+        db: sled::Db,
+        file: File,
+        mark: Mark,
+        lock: File,
+        version: u64,
+        options: &Options,
+    ) -> Self {
+        let marked =
+            Marked { opened: Instant::now(), at_ms: AtomicU64::new(0), version: AtomicU64::new(version) };
+        let (dir, sync) = (options.dir.clone(), options.sync);
+        Self { db: RwLock::new(Some(db)), file, mark, marked, dir, sync, lock: Mutex::new(Some(lock)) }
+    }
+
     /// Runs `use_db`, turning a panic of sled into an error.
     fn with<T>(
         &self,
@@ -350,14 +259,14 @@ impl Engine for Embedded {
 }
 
 /// A value as sled keeps it. `buffer` is only there to be used again.
-fn encode(record: &Versioned, buffer: &mut Vec<u8>) -> sled::IVec {
+pub(super) fn encode(record: &Versioned, buffer: &mut Vec<u8>) -> sled::IVec {
     buffer.clear();
     buffer.extend_from_slice(&record.version.to_be_bytes());
     buffer.extend_from_slice(&record.value);
     sled::IVec::from(buffer.as_slice())
 }
 
-fn decode(operation: &'static str, bytes: &[u8]) -> Result<Versioned, EngineError> {
+pub(super) fn decode(operation: &'static str, bytes: &[u8]) -> Result<Versioned, EngineError> {
     match bytes.split_first_chunk::<VERSION_BYTES>() {
         Some((version, value)) => {
             Ok(Versioned { version: u64::from_be_bytes(*version), value: value.to_vec() })
@@ -366,7 +275,7 @@ fn decode(operation: &'static str, bytes: &[u8]) -> Result<Versioned, EngineErro
     }
 }
 
-fn engine_error(operation: &'static str, error: sled::Error) -> EngineError {
+pub(super) fn engine_error(operation: &'static str, error: sled::Error) -> EngineError {
     match error {
         sled::Error::Io(source) => EngineError::Io { operation, source },
         other => EngineError::Corrupt { operation, detail: other.to_string() },
@@ -379,7 +288,7 @@ thread_local! {
 }
 
 /// Runs `work` and catches its panic without a word on standard error.
-fn muffled<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+pub(super) fn muffled<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = std::panic::take_hook();
@@ -396,7 +305,7 @@ fn muffled<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
 }
 
 /// The first line of what a panic said.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     text.lines().next().unwrap_or("no reason given").to_owned()

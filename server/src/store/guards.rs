@@ -97,17 +97,27 @@ pub(super) fn data(dir: &Path) -> Result<Data, OpenError> {
     }
 }
 
+/// Names of sled's snapshots, half-written ones included.
+pub(super) fn snapshots(dir: &Path) -> Result<Vec<String>, OpenError> {
+    named(dir, "snap.")
+}
+
+/// Names in `dir` that begin with `start`.
+pub(super) fn named(dir: &Path, start: &str) -> Result<Vec<String>, OpenError> {
+    let entries = fs::read_dir(dir).map_err(|source| io_error("listing", dir, source))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|source| io_error("listing", dir, source))?.file_name();
+        names.extend(name.into_string().ok().filter(|name| name.starts_with(start)));
+    }
+    Ok(names)
+}
+
 /// Removes snapshots that a kill left half written: sled would refuse to open over them.
 pub(super) fn remove_half_snapshots(dir: &Path) -> Result<(), OpenError> {
-    let entries = fs::read_dir(dir).map_err(|source| io_error("listing", dir, source))?;
-    for entry in entries {
-        let entry = entry.map_err(|source| io_error("listing", dir, source))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(|source| io_error("removing", &path, source))?;
-        }
+    for name in snapshots(dir)?.iter().filter(|name| name.ends_with(".generating")) {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(|source| io_error("removing", &path, source))?;
     }
     Ok(())
 }

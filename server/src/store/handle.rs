@@ -1,6 +1,7 @@
 //! The store as everyone but its writer sees it: reads of what is durable, and commits.
 
 use super::announce::Announcements;
+use super::checksum::Checksum;
 use super::key::{LAST_VERSION, RESERVED, push_escaped, split_index_entry};
 use super::metrics::Counters;
 use super::overlay::Overlay;
@@ -48,7 +49,7 @@ impl Store {
         limits: Limits,
     ) -> Result<Self, OpenError> {
         check_collections(collections)?;
-        let version = engine.get(LAST_VERSION)?.map_or(0, |last| last.version);
+        let (version, checksum) = last_commit(engine.as_ref())?;
         let shared = Arc::new(Shared {
             engine,
             overlay: Overlay::default(),
@@ -67,6 +68,7 @@ impl Store {
             observer,
             limits,
             version,
+            checksum,
             looked: None,
         };
         std::thread::Builder::new()
@@ -216,6 +218,15 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("version", &self.metrics().version).finish_non_exhaustive()
     }
+}
+
+/// Version and checksum of the last commit; zero when there is none.
+pub(super) fn last_commit(engine: &dyn Engine) -> Result<(u64, Checksum), EngineError> {
+    let Some(last) = engine.get(LAST_VERSION)? else { return Ok((0, Checksum::default())) };
+    let detail = || "its checksum is unreadable".to_owned();
+    let checksum = Checksum::from_bytes(&last.value);
+    let checksum = checksum.ok_or_else(|| EngineError::Corrupt { operation: "open", detail: detail() })?;
+    Ok((last.version, checksum))
 }
 
 /// The entry whose bytes after the base of its index are `tail`.

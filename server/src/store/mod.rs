@@ -13,6 +13,7 @@
 //! and its guards) and [`memory`] (with faults on demand). This follows `store.md` of the design.
 
 pub mod announce;
+mod checksum;
 pub mod collections;
 pub mod document;
 pub mod embedded;
@@ -21,8 +22,10 @@ mod handle;
 pub mod key;
 pub mod memory;
 pub mod metrics;
+mod opening;
 mod overlay;
 mod round;
+mod undo;
 pub mod writer;
 
 pub use announce::Announced;

@@ -3,6 +3,7 @@
 //! A batch is judged against the store plus the batches accepted before it in the same round. A refused batch
 //! leaves no trace, not in the records and not in the ledger.
 
+use super::checksum::Checksum;
 use super::key::{LAST_VERSION, RESERVED};
 use super::{
     Batch, Change, Collection, CommitError, Committed, DRAFT_CAP_BYTES, Engine, EngineError, Expect,
@@ -100,15 +101,20 @@ impl<'w> Round<'w> {
         self.version
     }
 
-    /// What changes, sorted by key.
-    pub(super) fn finish(self) -> Vec<Change> {
-        let last = Versioned { version: self.version, value: Vec::new() };
-        let mut changes = vec![Change { key: LAST_VERSION.to_vec(), old: None, new: Some(last) }];
-        changes.extend(self.slots.into_iter().filter_map(|(key, Slot { old, fate })| match fate {
+    /// What changes, sorted by key; `checksum` follows it and is stored with it.
+    pub(super) fn finish(self, checksum: &mut Checksum) -> Vec<Change> {
+        let slots = self.slots.into_iter();
+        let mut changes: Vec<Change> = Vec::with_capacity(slots.len() + 1);
+        changes.extend(slots.filter_map(|(key, Slot { old, fate })| match fate {
             Fate::Becomes(new) => Some(Change { key, old, new: Some(new) }),
             Fate::Goes if old.is_some() => Some(Change { key, old, new: None }),
             Fate::Goes | Fate::Stays => None,
         }));
+        for change in &changes {
+            checksum.follow(change);
+        }
+        let last = Versioned { version: self.version, value: checksum.to_bytes() };
+        changes.push(Change { key: LAST_VERSION.to_vec(), old: None, new: Some(last) });
         changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         changes
     }

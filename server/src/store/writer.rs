@@ -11,6 +11,7 @@
 //! but `Unknown` is given any more, and no sync is tried again.
 
 use super::announce::Announcements;
+use super::checksum::Checksum;
 use super::key::RESERVED;
 use super::metrics::Counters;
 use super::overlay::Overlay;
@@ -102,6 +103,7 @@ pub(super) struct Writer {
     pub(super) observer: Observer,
     pub(super) limits: Limits,
     pub(super) version: u64,
+    pub(super) checksum: Checksum,
     pub(super) looked: Option<Instant>,
 }
 
@@ -195,7 +197,8 @@ impl Writer {
         let accepted = round.accepted();
         if accepted > 0 {
             self.version = round.version();
-            self.persist(&round.finish().into(), accepted)?;
+            let changes = round.finish(&mut self.checksum);
+            self.persist(&changes.into(), accepted)?;
         }
         Ok(answers)
     }

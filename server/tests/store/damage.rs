@@ -3,6 +3,7 @@
 use crate::harness::{Directory, Medium, run, store};
 use muster_server::store::embedded::{self, Founding};
 use muster_server::store::{Batch, Engine, OpenError};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -123,4 +124,97 @@ fn an_unreadable_directory_entry_is_named_in_the_error() {
     fs::create_dir(directory.file("mark")).unwrap();
     let refused = directory.refusal();
     assert!(matches!(&refused, OpenError::Io { path, .. } if path.ends_with("mark")), "{refused}");
+}
+
+impl Directory {
+    /// Everything in the store's directory that holds data, by name.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.file("")).unwrap().map(|entry| entry.unwrap());
+        let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
+    }
+
+    fn restore(&self, files: &BTreeMap<String, Vec<u8>>) {
+        for name in self.files().keys() {
+            fs::remove_file(self.file(name)).unwrap();
+        }
+        for (name, bytes) in files {
+            fs::write(self.file(name), bytes).unwrap();
+        }
+    }
+}
+
+/// A byte is flipped at 60 places of the data, one at a time. Either nobody notices, since the place held
+/// nothing that counts, and then every record is there; or the store is refused and its files are left alone,
+/// so that mending that byte brings everything back.
+#[test]
+fn a_flipped_byte_is_harmless_or_refused_and_never_costs_a_record() {
+    let directory = filled(400);
+    let sound = directory.files();
+    let mut refusals = 0;
+    for place in 0..60 {
+        let mut damaged = sound.clone();
+        let data = damaged.get_mut("db").unwrap();
+        let position = data.len() * place / 60 + place * 7;
+        data[position] ^= 0x55;
+        directory.restore(&damaged);
+        match directory.reopen() {
+            Ok(engine) => {
+                assert_eq!(
+                    engine.scan(b"p/", None, usize::MAX).unwrap().len(),
+                    400,
+                    "byte {position} cost records"
+                );
+                engine.close().unwrap();
+            }
+            Err(refused) => {
+                refusals += 1;
+                let known = matches!(refused, OpenError::Corrupt { .. } | OpenError::WentBack { .. });
+                assert!(known, "byte {position}: {refused}");
+                assert!(directory.files() == damaged, "byte {position}: refusing changed the files");
+            }
+        }
+    }
+    assert!(refusals > 20, "only {refusals} of 60 flips were noticed");
+    directory.restore(&sound);
+    directory.reopen().unwrap();
+}
+
+#[test]
+fn a_file_cut_short_is_refused_and_left_alone() {
+    let directory = filled(400);
+    let sound = directory.files();
+    for part in 1..20 {
+        let mut damaged = sound.clone();
+        let data = damaged.get_mut("db").unwrap();
+        data.truncate(data.len() * part / 20);
+        directory.restore(&damaged);
+        let refused = directory.refusal();
+        let known = matches!(
+            refused,
+            OpenError::Corrupt { .. } | OpenError::WentBack { .. } | OpenError::Empty { .. }
+        );
+        assert!(known, "cut at {part}/20: {refused}");
+        assert!(directory.files() == damaged, "cut at {part}/20: refusing changed the files");
+    }
+}
+
+#[test]
+fn a_snapshot_or_configuration_with_a_flipped_byte_is_harmless_or_refused() {
+    let directory = filled(50);
+    drop(directory.reopen().unwrap());
+    let sound = directory.files();
+    for name in sound.keys().filter(|name| name.starts_with("snap.") || *name == "conf") {
+        for place in 0..20 {
+            let mut damaged = sound.clone();
+            let bytes = damaged.get_mut(name).unwrap();
+            let position = (bytes.len() - 1) * place / 19;
+            bytes[position] ^= 0x55;
+            directory.restore(&damaged);
+            if let Ok(engine) = directory.reopen() {
+                assert_eq!(engine.scan(b"p/", None, usize::MAX).unwrap().len(), 50, "{name} at {position}");
+                engine.close().unwrap();
+            }
+        }
+    }
 }
