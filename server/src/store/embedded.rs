@@ -276,10 +276,10 @@ pub(super) fn decode(operation: &'static str, bytes: &[u8]) -> Result<Versioned,
 }
 
 pub(super) fn engine_error(operation: &'static str, error: sled::Error) -> EngineError {
-    match error {
-        sled::Error::Io(source) => EngineError::Io { operation, source },
-        other => EngineError::Corrupt { operation, detail: other.to_string() },
+    if let sled::Error::Io(source) = error {
+        return EngineError::Io { operation, source };
     }
+    EngineError::Corrupt { operation, detail: error.to_string() }
 }
 
 thread_local! {

@@ -32,11 +32,14 @@ const MASK: i64 = i64::MAX;
 /// What snapshots that are kept aside end in; sled looks for names that begin with `snap.`.
 const KEPT: &str = "kept-";
 
+/// Where bytes were, and the bytes.
+type Kept = (u64, Vec<u8>);
+
 /// What was there before the open.
 pub(super) struct Undo {
     dir: PathBuf,
     length: u64,
-    segments: Vec<(u64, Vec<u8>)>,
+    segments: Vec<Kept>,
     snapshots: Vec<String>,
 }
 
@@ -44,7 +47,7 @@ impl Undo {
     /// Keeps what an open of the sled in `dir` may overwrite.
     pub(super) fn prepare(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("db");
-        let keep = || -> io::Result<(u64, Vec<(u64, Vec<u8>)>)> {
+        let keep = || -> io::Result<(u64, Vec<Kept>)> {
             let file = File::open(&path)?;
             let length = file.metadata()?.len();
             let offsets = if length <= WHOLE_BYTES {
@@ -129,7 +132,7 @@ fn positions(header: &[u8; HEADER_BYTES]) -> Option<(i64, i64)> {
     plausible.then_some((position, stable))
 }
 
-fn read(file: &File, offset: u64, length: u64) -> io::Result<(u64, Vec<u8>)> {
+fn read(file: &File, offset: u64, length: u64) -> io::Result<Kept> {
     let wanted = usize::try_from(SEGMENT_BYTES.min(length - offset)).map_err(io::Error::other)?;
     let mut bytes = vec![0; wanted];
     file.read_exact_at(&mut bytes, offset)?;

@@ -255,8 +255,11 @@ fn a_refused_batch_takes_no_sequence_number(medium: &dyn Medium) {
     close(&store);
 }
 
+/// What each record became, as an observer heard it.
+type Heard = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 fn the_observer_hears_of_every_commit_before_its_caller(medium: &dyn Medium) {
-    let heard: Arc<Mutex<BTreeMap<Vec<u8>, Option<Vec<u8>>>>> = Arc::default();
+    let heard: Arc<Mutex<Heard>> = Arc::default();
     let ears = Arc::clone(&heard);
     let observer = move |written: &[muster_server::store::Written<'_>]| {
         for record in written {

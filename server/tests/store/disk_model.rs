@@ -81,7 +81,7 @@ impl Inode {
         for number in length.div_ceil(PAGE)..self.length.div_ceil(PAGE) {
             self.page(number).fill(0);
         }
-        if length % PAGE != 0 && length < self.length {
+        if !length.is_multiple_of(PAGE) && length < self.length {
             self.page(length / PAGE)[length % PAGE..].fill(0);
         }
         self.length = length;
@@ -99,7 +99,7 @@ impl Inode {
         };
         let mut bytes = vec![0; length.div_ceil(PAGE) * PAGE];
         for (number, content) in bytes.chunks_mut(PAGE).enumerate() {
-            let keeps_change = matches!(cut, Cut::SomePages(seed) if mix(seed, number) % 2 == 0);
+            let keeps_change = matches!(cut, Cut::SomePages(seed) if mix(seed, number).is_multiple_of(2));
             let page = match self.changed.get(&number) {
                 Some(before) if !keeps_change => before.as_ref(),
                 _ => self.pages.get(&number),

@@ -1,4 +1,10 @@
 //! The store's contract, kept by every engine: conformance, fault table, damage, kill -9 and power cuts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "these are tests; a panic is how they fail"
+)]
 
 mod conformance;
 mod damage;
