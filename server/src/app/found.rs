@@ -7,29 +7,28 @@
 //! founding that was interrupted is repaired by doing it again from the start, and whatever lies there of the
 //! first try is removed by the second.
 
+mod ceremony;
+mod error;
+
+pub(crate) use self::ceremony::bracketed;
+pub use self::error::FoundError;
+
+use self::error::io_error;
 use super::audit::EngineSource;
 use crate::audit::{self, AuditKey};
-use crate::ca::keystore::{Keystore, KeystoreError, sync_dir, write_durably};
-use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, fresh_serial, issuer_id, random};
+use crate::ca::keystore::{Keystore, sync_dir, write_durably};
+use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, random};
 use crate::clock::Clock;
-use crate::config::{Advertised, Settings};
+use crate::config::Settings;
 use crate::domain::operator::{Operator, Secret};
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::store::collections::{ALL, INSTALLATION};
 use crate::store::embedded::{self, Founding as Open};
-use crate::store::{Batch, CommitError, Limits, OpenError, Store};
-use muster_pki::hierarchy::{self, Authority as CaAuthority};
-use muster_pki::issuer::{CaCertificate, CaKey, CaSigner, IssueError};
-use muster_pki::key::Algorithm;
-use muster_pki::name::{NameError, Subject};
-use muster_pki::profile::IssuerUrls;
-use muster_wire::approver::ApproverName;
-use muster_wire::authority::{Approver, Authority, RecoveryKey, Required};
+use crate::store::{Batch, Limits, Store};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{MultiSigned, payload_digest};
 use muster_wire::id::{OperatorId, TrustDomain};
 use muster_wire::key::{Ed25519Key, KeyError};
-use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -87,84 +86,6 @@ pub struct Founded {
     pub credential_path: PathBuf,
 }
 
-/// Why nothing was founded, or what was founded cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FoundError {
-    /// There is an installation already.
-    #[error("{} is founded already; to found another, name another --data-dir", dir.display())]
-    AlreadyFounded {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// There is something else.
-    #[error("{} holds files that are not Muster's ({found}); name an empty or new --data-dir", dir.display())]
-    NotEmpty {
-        /// Where.
-        dir: PathBuf,
-        /// One of them.
-        found: String,
-    },
-    /// Nothing was founded here.
-    #[error("{} is not founded; run `muster init --data-dir {} --public-name NAME --solo` (or with --approver keys) first", dir.display(), dir.display())]
-    NotFounded {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// A founding was interrupted.
-    #[error("the founding of {} was interrupted and nothing of it has been used; run the same `muster init` again", dir.display())]
-    Interrupted {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// A name or key is not usable.
-    #[error("{what} {expected}")]
-    Invalid {
-        /// What.
-        what: String,
-        /// What it must be, as the end of a sentence.
-        expected: &'static str,
-    },
-    /// The file system said no.
-    #[error("cannot {doing} {}; check that the disk is not full and that this user may write there", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A key file could not be written or read.
-    #[error(transparent)]
-    Keystore(#[from] KeystoreError),
-    /// A key or certificate could not be made or read.
-    #[error(transparent)]
-    Ca(#[from] CaError),
-    /// The store could not be opened.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The first commit failed.
-    #[error("the first commit failed")]
-    Commit(#[from] CommitError),
-    /// The audit log refuses to be appended to.
-    #[error(transparent)]
-    Audit(#[from] audit::OpenError),
-    /// What was founded cannot be read.
-    #[error("{} holds an installation that cannot be read; restore it from a backup", dir.display())]
-    Unreadable {
-        /// Where.
-        dir: PathBuf,
-    },
-}
-
-impl From<IssueError> for FoundError {
-    fn from(error: IssueError) -> Self {
-        Self::Ca(error.into())
-    }
-}
-
 /// What a founding settled for good, as the store keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Facts {
@@ -204,7 +125,7 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
     let now_s = clock.now_s();
     let keys = Keystore::of(dir);
     keys.create()?;
-    let root_pin = found_hierarchy(&keys, options, &trust_domain, now_s)?;
+    let root_pin = ceremony::hierarchy(&keys, options, &trust_domain, now_s)?;
     let command = fresh_ed25519();
     keys.write(file::COMMAND_KEY, ed25519_pem(&command, file::COMMAND_KEY)?.as_bytes())?;
     let audit_key = fresh_ed25519();
@@ -215,7 +136,7 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
         Ed25519Key::from_bytes(&audit_key.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
     let command_public =
         Ed25519Key::from_bytes(&command.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
-    let authority = authority(options, &trust_domain, (command_public, audit_public), now_s)?;
+    let authority = ceremony::authority(options, &trust_domain, (command_public, audit_public), now_s)?;
     let mut signed = MultiSigned::unsigned(&authority);
     signed.add_signature(&command).map_err(|_| CaError::Key { file: file::COMMAND_KEY })?;
 
@@ -285,11 +206,6 @@ fn is_host(name: &str) -> bool {
     address || (name.len() <= 253 && name.bytes().all(plain) && name.split('.').all(label))
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FoundError {
-    let path = path.to_path_buf();
-    move |source| FoundError::Io { doing, path, source }
-}
-
 /// Sets the marker in an empty directory, or removes what an interrupted founding left.
 fn begin(dir: &Path) -> Result<(), FoundError> {
     use std::os::unix::fs::DirBuilderExt;
@@ -328,112 +244,6 @@ fn remove(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> Result<(), F
 fn end(dir: &Path) -> Result<(), FoundError> {
     let marker = dir.join(MARKER);
     fs::remove_file(&marker).and_then(|()| sync_dir(dir)).map_err(io_error("remove", &marker))
-}
-
-/// Root, its CRL, issuing CA, server-names CA; answers the root's pin.
-fn found_hierarchy(
-    keys: &Keystore,
-    options: &FoundOptions,
-    trust_domain: &TrustDomain,
-    now_s: i64,
-) -> Result<Sha256Digest, FoundError> {
-    let domain = trust_domain.as_str();
-    let root_key = CaKey::generate(Algorithm::P384).map_err(|_| CaError::Key { file: file::ROOT_KEY })?;
-    let root = hierarchy::found_root(&root_key, &subject("Root CA", domain)?, fresh_serial(), now_s)?;
-    let base = status_base(options);
-    let root_urls = IssuerUrls::new(&base, &hex::encode(issuer_id(&root))).map_err(CaError::from)?;
-    let authority = CaAuthority { certificate: &root, key: &root_key, urls: &root_urls };
-
-    let issuing_key =
-        CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::ISSUING_KEY })?;
-    let issuing_subject = subject("Issuing CA", domain)?;
-    let spki = issuing_key.spki_der();
-    let issuing = hierarchy::found_issuing(&authority, spki, &issuing_subject, fresh_serial(), now_s)?;
-    let names_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::NAMES_KEY })?;
-    let names_subject = subject("Server Names CA", domain)?;
-    let spki = names_key.spki_der();
-    let names = hierarchy::found_server_names(&authority, spki, &names_subject, fresh_serial(), now_s)?;
-    let crl = muster_pki::crl::sign_list(&authority, muster_pki::crl::Scope::Authorities, &[], 1, now_s)?;
-
-    let pairs: [(&str, &CaKey, &str, &CaCertificate); 3] = [
-        (file::ROOT_KEY, &root_key, file::ROOT, &root),
-        (file::ISSUING_KEY, &issuing_key, file::ISSUING, &issuing),
-        (file::NAMES_KEY, &names_key, file::NAMES, &names),
-    ];
-    for (key_file, key, certificate_file, certificate) in pairs {
-        keys.write(key_file, key.to_pem().as_bytes())?;
-        keys.write(certificate_file, certificate.der())?;
-    }
-    keys.write(file::ROOT_CRL, &crl)?;
-    Ok(Sha256Digest(root.spki_sha256()))
-}
-
-fn subject(name: &str, trust_domain: &str) -> Result<Subject, FoundError> {
-    let bad = |_: NameError| FoundError::Invalid {
-        what: "the trust domain".to_owned(),
-        expected: "must be at most 64 characters",
-    };
-    Subject::new(&format!("Muster {name}")).map_err(bad)?.with_organization(trust_domain).map_err(bad)
-}
-
-/// Where the CA certificates say that the root's status is published.
-fn status_base(options: &FoundOptions) -> String {
-    let bound = match options.settings.listen.status.port() {
-        0 => Settings::default().listen.status.port(),
-        port => port,
-    };
-    let (host, port) =
-        Advertised::or(options.settings.advertise.status.as_ref(), &options.public_name, bound);
-    format!("http://{}:{port}", bracketed(&host))
-}
-
-/// A host as it stands in a URL.
-pub(crate) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-fn authority(
-    options: &FoundOptions,
-    trust_domain: &TrustDomain,
-    (command, audit): (Ed25519Key, Ed25519Key),
-    now_s: i64,
-) -> Result<Authority, FoundError> {
-    let name = |name: &str| {
-        name.parse::<ApproverName>().map_err(|_| FoundError::Invalid {
-            what: format!("the approver's name {name:?}"),
-            expected: "must be lower-case letters, digits, dots and dashes: rename the file of the key",
-        })
-    };
-    let key = |owner: &str, key: &[u8; 32]| {
-        Ed25519Key::from_bytes(key).map_err(|_| FoundError::Invalid {
-            what: format!("the key of {owner}"),
-            expected: "must be an Ed25519 public key",
-        })
-    };
-    let mut approvers = Vec::new();
-    for (who, bytes) in &options.approvers {
-        approvers.push(Approver { name: name(who)?, key: key(who, bytes)?, valid_from: Timestamp(now_s) });
-    }
-    let mut recovery = Vec::new();
-    for (who, bytes) in &options.recovery {
-        recovery.push(RecoveryKey { name: name(who)?, key: key(who, bytes)? });
-    }
-    let required = if options.solo { Required::solo() } else { Required::founding(approvers.len()).0 };
-    let document = Authority {
-        version: 1,
-        trust_domain: trust_domain.clone(),
-        command_keys: vec![command],
-        audit_keys: vec![audit],
-        approvers,
-        recovery,
-        required,
-        previous: None,
-    };
-    document.check().map_err(|_| FoundError::Invalid {
-        what: "the approvers".to_owned(),
-        expected: "must have different names and different keys",
-    })?;
-    Ok(document)
 }
 
 /// What the first commit holds.
