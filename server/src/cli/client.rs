@@ -248,6 +248,7 @@ impl Client {
             }
             Lost::NotSent(source) | Lost::NoReply(source) => match innermost(source.as_ref()) {
                 Cause::Certificate(cause) => Error::WrongServer { server, source: Box::new(cause) },
+                Cause::Time(cause) => Error::WrongTime { server, source: Box::new(cause) },
                 Cause::Other(text) => Error::Unreachable { server, source: text.into() },
             },
         }
@@ -372,13 +373,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_certificate_is_told_from_an_unreachable_server() {
-        let client = client();
-        let bad = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let inner = std::io::Error::new(std::io::ErrorKind::InvalidData, bad);
-        let wrapped = std::io::Error::other(inner);
-        assert_eq!(client.explain(Lost::NotSent(Box::new(wrapped))).exit() as u8, 3);
-        assert_eq!(client.explain(Lost::NotSent(lost())).exit() as u8, 5);
+    fn a_wrong_certificate_is_told_from_a_wrong_clock_and_from_an_unreachable_server() {
+        let explained = |flaw| {
+            let bad = rustls::Error::InvalidCertificate(flaw);
+            let inner = std::io::Error::new(std::io::ErrorKind::InvalidData, bad);
+            client().explain(Lost::NotSent(Box::new(std::io::Error::other(inner))))
+        };
+        let wrong = explained(rustls::CertificateError::UnknownIssuer);
+        assert!(matches!(wrong, Error::WrongServer { .. }), "{wrong}");
+        let early = explained(rustls::CertificateError::NotValidYet);
+        assert!(matches!(early, Error::WrongTime { .. }), "{early}");
+        let unreachable = client().explain(Lost::NotSent(lost()));
+        assert!(matches!(unreachable, Error::Unreachable { .. }), "{unreachable}");
     }
 
     #[test]

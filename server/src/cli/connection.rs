@@ -33,7 +33,7 @@ pub async fn get_plain(url: &Url) -> Result<(u16, Bytes), Error> {
     let whole = async {
         let response = http.get(uri).await.map_err(|cause| match innermost(&cause) {
             Cause::Other(text) => Box::<dyn StdError + Send + Sync>::from(text),
-            Cause::Certificate(cause) => cause.into(),
+            Cause::Certificate(cause) | Cause::Time(cause) => cause.into(),
         })?;
         let status = response.status().as_u16();
         Ok((status, Limited::new(response.into_body(), MAX_REPLY).collect().await?.to_bytes()))
@@ -69,6 +69,8 @@ pub(super) fn tls_config(root: Sha256Digest) -> Result<rustls::ClientConfig, Err
 pub(super) enum Cause {
     /// The certificate was judged and refused.
     Certificate(rustls::Error),
+    /// The certificate was refused for the time alone.
+    Time(rustls::Error),
     /// Anything else, in words.
     Other(String),
 }
@@ -79,13 +81,24 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> Cause {
     let mut next = Some(error);
     while let Some(layer) = next {
         if let Some(tls) = tls_error(layer) {
-            let judged = matches!(tls, rustls::Error::InvalidCertificate(_) | rustls::Error::General(_));
-            return if judged { Cause::Certificate(tls.clone()) } else { Cause::Other(tls.to_string()) };
+            return of_tls(tls);
         }
         text = layer.to_string();
         next = layer.source();
     }
     Cause::Other(text)
+}
+
+fn of_tls(error: &rustls::Error) -> Cause {
+    use rustls::CertificateError as Flaw;
+    let timely = |flaw: &Flaw| {
+        let early = matches!(flaw, Flaw::NotValidYet | Flaw::NotValidYetContext { .. });
+        !early && !matches!(flaw, Flaw::Expired | Flaw::ExpiredContext { .. })
+    };
+    if let rustls::Error::InvalidCertificate(flaw) = error {
+        return if timely(flaw) { Cause::Certificate(error.clone()) } else { Cause::Time(error.clone()) };
+    }
+    Cause::Other(error.to_string())
 }
 
 /// The TLS error in this layer. An I/O error hides what it wraps from `source`, and may wrap another one.

@@ -71,6 +71,15 @@ pub enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The server's certificate is good, but not at the time that this machine has.
+    #[error("The certificate of the server at {server} is not valid now, by this machine's clock")]
+    WrongTime {
+        /// The address that was tried.
+        server: String,
+        /// What the handshake said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The server refused and said why.
     #[error("{}", sentence(.problem))]
     Problem {
@@ -148,7 +157,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage { .. } => Exit::Usage,
-            Self::Refused { .. } | Self::WrongServer { .. } => Exit::Refused,
+            Self::Refused { .. } | Self::WrongServer { .. } | Self::WrongTime { .. } => Exit::Refused,
             Self::NotFound { .. } => Exit::NotFound,
             Self::Failed { .. } | Self::Output(_) => Exit::Failed,
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
@@ -177,6 +186,9 @@ impl Error {
             }
             Self::WrongServer { .. } => {
                 "Do not go on: check --server and --credential, and whether somebody sits in between.".into()
+            }
+            Self::WrongTime { .. } => {
+                "Compare the clocks of both machines with the true time, set the wrong one, then run it again.".into()
             }
             Self::Problem { problem, retry_after_s: Some(seconds) } => {
                 format!("{} (Retry-After: {seconds} s)", problem.remedy)
@@ -332,6 +344,7 @@ mod tests {
             (Error::usage("a", "b"), 2),
             (Error::refused("a", "b"), 3),
             (Error::WrongServer { server: "s".into(), source: Box::new(io()) }, 3),
+            (Error::WrongTime { server: "s".into(), source: Box::new(io()) }, 3),
             (Error::not_found("a", "b"), 4),
             (Error::file("read", Path::new("/x"))(io::ErrorKind::NotFound.into()), 4),
             (Error::file("read", Path::new("/x"))(io::ErrorKind::PermissionDenied.into()), 1),

@@ -25,6 +25,7 @@ pub mod token;
 pub mod verify;
 
 use crate::clock::Clock;
+use crate::config::KEYS;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use client::Client;
 use error::Error;
@@ -92,10 +93,23 @@ pub enum Command {
     /// Show the whole life of a device on this machine, every step against running processes
     Demo(DemoArgs),
     /// Serve devices and operators until told to stop
+    #[command(after_long_help = settings_help())]
     Serve(ServeArgs),
     /// A command for an operator.
     #[command(flatten)]
     Operate(Operation),
+}
+
+/// Every setting with its default, for `muster serve --help`.
+fn settings_help() -> String {
+    let mut text = String::from(
+        "Settings, in the file or as a variable (listen.device is MUSTER_LISTEN_DEVICE); variables win:\n",
+    );
+    for key in KEYS {
+        let default = if key.default.is_empty() { "unset" } else { key.default };
+        text.push_str(&format!("\n  {} [default: {default}]\n      {}\n", key.name, key.help));
+    }
+    text
 }
 
 /// What `muster demo` takes.
@@ -334,6 +348,15 @@ mod tests {
             "muster device list --filter colour=red",
         ] {
             assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_on_serving_lists_every_setting() {
+        let mut serve = definition().find_subcommand("serve").unwrap().clone();
+        let help = serve.render_long_help().to_string();
+        for key in KEYS {
+            assert!(help.contains(key.name), "{}", key.name);
         }
     }
 

@@ -15,7 +15,7 @@ mod teller;
 use crate::cli::DemoArgs;
 use muster_wire::problem::Exit;
 use scene::Scene;
-use stage::Stage;
+use stage::{Broken, Stage};
 use std::time::Instant;
 use story::Story;
 use teller::Teller;
@@ -43,20 +43,31 @@ async fn play(args: &DemoArgs, teller: &mut Teller) -> Exit {
         }
     };
     let mut story = Story::on(stage);
-    let ok = match stop_signals() {
+    let ending = match stop_signals() {
         Ok((mut interrupt, mut terminate)) => tokio::select! {
-            ok = tell(&mut story, teller) => ok,
-            _ = interrupt.recv() => false,
-            _ = terminate.recv() => false,
+            ending = tell(&mut story, teller) => ending,
+            _ = interrupt.recv() => Ending::Interrupted,
+            _ = terminate.recv() => Ending::Interrupted,
         },
         Err(cause) => {
             teller.trouble(&format!("Signals cannot be watched: {cause}"));
-            false
+            Ending::Broken
         }
     };
     let kept = story.end(args.keep).await;
-    teller.farewell(ok, kept.as_deref());
-    if ok { Exit::Done } else { Exit::Failed }
+    teller.farewell(ending, kept.as_deref());
+    if ending == Ending::Held { Exit::Done } else { Exit::Failed }
+}
+
+/// How the story ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Every step held.
+    Held,
+    /// A step did not hold.
+    Broken,
+    /// Somebody wanted no more of it.
+    Interrupted,
 }
 
 fn stop_signals() -> std::io::Result<(Signal, Signal)> {
@@ -64,18 +75,23 @@ fn stop_signals() -> std::io::Result<(Signal, Signal)> {
 }
 
 /// Plays every scene until one does not hold.
-async fn tell(story: &mut Story, teller: &mut Teller) -> bool {
+async fn tell(story: &mut Story, teller: &mut Teller) -> Ending {
     teller.opening(story.directory());
     for scene in Scene::ALL {
         let started = Instant::now();
         teller.scene(*scene);
         let outcome = story.play(*scene, teller).await;
-        let held = outcome.is_ok();
+        let log = match &outcome {
+            Ok(_) => None,
+            // The server has nothing to say about that.
+            Err(Broken::Missing { .. }) => Some(String::new()),
+            Err(_) => Some(story.last_words()),
+        };
         teller.verdict(*scene, outcome, started.elapsed());
-        if !held {
-            teller.aside("the server's last words", &story.last_words());
-            return false;
+        if let Some(log) = log {
+            teller.aside("the server's last words", &log);
+            return Ending::Broken;
         }
     }
-    true
+    Ending::Held
 }

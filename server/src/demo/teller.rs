@@ -1,5 +1,6 @@
 //! How the demo is told: to a person step by step, to a program a line of JSON for each step and one at the end.
 
+use super::Ending;
 use super::scene::Scene;
 use super::stage::Broken;
 use crate::cli::table::plain;
@@ -88,7 +89,8 @@ impl Teller {
     }
 
     /// After the last step.
-    pub(super) fn farewell(&mut self, ok: bool, kept: Option<&Path>) {
+    pub(super) fn farewell(&mut self, ending: Ending, kept: Option<&Path>) {
+        let ok = ending == Ending::Held;
         let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if self.json {
             print(&json!({"ok": ok, "elapsed_ms": elapsed_ms, "steps": self.steps}).to_string());
@@ -96,8 +98,11 @@ impl Teller {
         }
         let held = self.steps.iter().filter(|step| step.get("ok") == Some(&Value::Bool(true))).count();
         let all = Scene::ALL.len();
-        let verdict =
-            if ok { self.style("32", "Everything held") } else { self.style("31", "It did not hold") };
+        let verdict = match ending {
+            Ending::Held => self.style("32", "Everything held"),
+            Ending::Broken => self.style("31", "It did not hold"),
+            Ending::Interrupted => self.style("33", "Interrupted"),
+        };
         self.say(&format!(
             "{verdict}: {held} of {all} steps in {:.1} s.",
             self.started.elapsed().as_secs_f64()
