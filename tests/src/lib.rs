@@ -18,6 +18,7 @@
 mod agent;
 pub mod est;
 pub mod faults;
+mod inspect;
 pub mod judge;
 pub mod memory;
 mod programs;

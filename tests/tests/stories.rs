@@ -9,4 +9,5 @@
 
 mod stories {
     mod est_curl;
+    mod factory_line;
 }
