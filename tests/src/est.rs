@@ -174,7 +174,11 @@ pub fn leaf(answer: &Answer) -> Vec<u8> {
 /// When it does not.
 pub fn assert_certifies(leaf_der: &[u8], pledge: &Pledge) {
     let (_, certificate) = X509Certificate::from_der(leaf_der).expect("a certificate");
-    assert_eq!(certificate.public_key().raw, pledge.key.subject_public_key_info(), "another key was certified");
+    assert_eq!(
+        certificate.public_key().raw,
+        pledge.key.subject_public_key_info(),
+        "another key was certified"
+    );
 }
 
 /// Every certificate in a certs-only answer, DER.

@@ -22,6 +22,7 @@ mod inspect;
 pub mod judge;
 pub mod memory;
 mod programs;
+mod proxy;
 mod run;
 mod server;
 mod site;
@@ -30,8 +31,9 @@ mod wait;
 
 pub use agent::Agent;
 pub use programs::{agent_program, pkilint_program, python_program, repository, server_program};
+pub use proxy::Proxy;
 pub use run::{Launch, Run, run};
 pub use server::{Endpoints, Minted, Server};
 pub use site::Site;
 pub use tls::{Answer, Connection, Identity, Tls, TlsFailure, Versions};
-pub use wait::{PATIENCE, until};
+pub use wait::{PATIENCE, eventually, until};

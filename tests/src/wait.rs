@@ -10,6 +10,23 @@ pub async fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, condition).await
 }
 
+/// Asks `condition`, which takes its time, until it answers something; panics with `what` after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let asked = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            if let Some(answer) = condition().await {
+                return answer;
+            }
+            tick.tick().await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
+    }
+}
+
 async fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let asked = async {
         let mut tick = tokio::time::interval(Duration::from_millis(5));

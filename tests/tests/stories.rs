@@ -10,4 +10,8 @@
 mod stories {
     mod est_curl;
     mod factory_line;
+    mod lost_reply;
+    mod openapi;
+    mod pkilint;
+    mod superseding;
 }

@@ -53,10 +53,8 @@ async fn a_thousand_units_enrolled_by_sixty_four_stations_are_in_the_inventory_o
     let listed = server.devices().await;
     assert_eq!(listed.len(), UNITS, "no device but those that were told");
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-    let kept: BTreeMap<_, _> = listed
-        .iter()
-        .map(|device| (text(&device["id"]), text(&device["certificate"]["sha256"])))
-        .collect();
+    let kept: BTreeMap<_, _> =
+        listed.iter().map(|device| (text(&device["id"]), text(&device["certificate"]["sha256"]))).collect();
     assert_eq!(kept, told, "the inventory says what the units were told");
 
     let expected: BTreeMap<_, _> = shift.into_iter().map(|unit| (unit.token, unit.device)).collect();
