@@ -43,8 +43,5 @@ impl Server {
 }
 
 fn array(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(items) => items,
-        other => panic!("no array: {other}"),
-    }
+    value.as_array().unwrap_or_else(|| panic!("no array: {value}")).clone()
 }

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
-    target: OnceLock<SocketAddr>,
+    target: Mutex<Option<SocketAddr>>,
     /// Replies that still pass before one is lost; 0 when none is to be lost.
     until_cut: AtomicU64,
 }
@@ -41,14 +41,15 @@ impl Proxy {
         self.address.port()
     }
 
-    /// From now on connections lead to `url`, of which only the port is read; it is on this machine.
+    /// From now on new connections lead to `url`, of which only the port is read; it is on this machine.
     ///
     /// # Panics
-    /// When told twice, or `url` names no port.
+    /// When `url` names no port.
     pub fn forward_to(&self, url: &str) {
         let uri: http::Uri = url.parse().expect("a URL");
         let port = uri.port_u16().expect("a URL with a port");
-        self.shared.target.set((Ipv4Addr::LOCALHOST, port).into()).expect("a proxy has one target");
+        *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Ipv4Addr::LOCALHOST, port).into());
     }
 
     /// Loses the `n`-th reply from now on, counted from 1, and no other.
@@ -82,7 +83,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((device, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            let Some(target) = shared.target.get() else { return };
+            let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(target) = target else { return };
             let Ok(server) = TcpStream::connect(target).await else { return };
             let ((from_device, to_device), (from_server, to_server)) =
                 (device.into_split(), server.into_split());

@@ -127,12 +127,18 @@ impl Server {
     ///
     /// # Panics
     /// When it does not end with 0.
-    pub async fn stop(mut self) -> Site {
+    pub async fn stop(self) -> Site {
+        let (site, status) = self.asked_to_stop().await;
+        assert!(status.success(), "muster serve stopped with {status}:\n{}", site.log());
+        site
+    }
+
+    /// Asks the server to stop, and says how it ended.
+    pub async fn asked_to_stop(mut self) -> (Site, ExitStatus) {
         signal(&self.process.0, Signal::TERM);
         let status =
             until("muster serve stops when asked", || self.process.0.try_wait().ok().flatten()).await;
-        assert!(status.success(), "muster serve stopped with {status}:\n{}", self.site.log());
-        self.site
+        (self.site, status)
     }
 
     /// Ends the server as a power cut would, without its knowing.

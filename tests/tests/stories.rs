@@ -13,5 +13,6 @@ mod stories {
     mod lost_reply;
     mod openapi;
     mod pkilint;
+    mod power_loss;
     mod superseding;
 }
