@@ -7,7 +7,7 @@ use crate::Server;
 impl Server {
     /// Every device, oldest first.
     pub async fn devices(&self) -> Vec<Value> {
-        array(self.cli(&["device", "list"]).await)
+        array(&self.cli(&["device", "list"]).await)
     }
 
     /// The device `id`.
@@ -17,12 +17,12 @@ impl Server {
 
     /// Every token, oldest first, without its secret.
     pub async fn tokens(&self) -> Vec<Value> {
-        array(self.cli(&["token", "list"]).await)
+        array(&self.cli(&["token", "list"]).await)
     }
 
     /// Every audit entry with `action` and `outcome` (`done`, `refused`), oldest first.
     pub async fn audited(&self, action: &str, outcome: &str) -> Vec<Value> {
-        let entries = array(self.cli(&["audit", "tail", "--lines", "1000000"]).await);
+        let entries = array(&self.cli(&["audit", "tail", "--lines", "1000000"]).await);
         entries.into_iter().filter(|entry| entry["action"] == action && entry["outcome"] == outcome).collect()
     }
 
@@ -42,6 +42,6 @@ impl Server {
     }
 }
 
-fn array(value: Value) -> Vec<Value> {
+fn array(value: &Value) -> Vec<Value> {
     value.as_array().unwrap_or_else(|| panic!("no array: {value}")).clone()
 }
