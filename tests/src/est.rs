@@ -1,4 +1,4 @@
-//! A stranger's EST client (RFC 7030): keys and requests by rcgen, transport by [`Tls`](crate::Tls).
+//! A stranger's EST client (RFC 7030): keys and requests by rcgen, transport by [`crate::Tls`].
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;

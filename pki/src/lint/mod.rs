@@ -1,7 +1,7 @@
 //! A second opinion on every byte before it is signed.
 //!
 //! rcgen writes, x509-cert reads. The lint compares what stands in the to-be-signed bytes with what was ordered, one
-//! [`Rule`] for each line of the profile in pki.md, and only here can a [`Linted`] come into being, which is the only
+//! [`Rule`] for each line of the profile in pki.md, and only here can a `Linted` come into being, which is the only
 //! thing that a key will sign. It trusts neither the writer nor the caller's idea of a sensible profile.
 
 mod authority;

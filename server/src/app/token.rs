@@ -38,9 +38,9 @@ const PER_COMMIT: usize = 250;
 pub struct NewTokens {
     /// What each is bound to.
     pub binding: Binding,
-    /// Life in seconds, 1 to [`TTL_MAX_S`].
+    /// Life in seconds, 1 second to 90 days.
     pub ttl_s: i64,
-    /// How many, 1 to [`COUNT_MAX`]; a token bound to a serial number comes alone.
+    /// How many, 1 to 10,000; a token bound to a serial number comes alone.
     pub count: u32,
 }
 

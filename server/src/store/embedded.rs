@@ -7,14 +7,14 @@
 //! | a kill during open leaves `snap.*.generating`, over which it never opens again | removed under a lock of our own |
 //! | damaged files make it panic | opened and used inside `catch_unwind` |
 //! | never syncs `conf` and directories | synced before the open answers |
-//! | an emptied directory opens as a new store | sentinel, identity and mark ([`super::guards`]) |
+//! | an emptied directory opens as a new store | sentinel, identity and mark (`guards.rs`) |
 //! | leaves above 128 KiB go to files that are never synced | [`super::RECORD_CAP_BYTES`]; [`Health::stray_values`] |
 //! | garbage is collected by its flusher thread only | `flush_every_ms` is always set |
 //! | its flusher thread only logs an error and ends | its sticky error is asked for after each flush |
-//! | leaves out what it cannot read when it recovers | the sum of all records ([`super::checksum`]) is checked at open |
-//! | wipes what follows a page that it cannot read | put back when the store is refused ([`super::undo`]) |
+//! | leaves out what it cannot read when it recovers | the sum of all records (`checksum.rs`) is checked at open |
+//! | wipes what follows a page that it cannot read | put back when the store is refused (`undo.rs`) |
 //!
-//! [`super::opening`] has those of the open. A key's value is kept as eight bytes of version, big-endian, and the bytes themselves.
+//! `opening.rs` has those of the open. A key's value is kept as eight bytes of version, big-endian, and the bytes themselves.
 
 use super::guards::{self, Mark};
 use super::key::LAST_VERSION;
