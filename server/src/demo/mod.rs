@@ -2,8 +2,9 @@
 //!
 //! `muster demo` lives through the life of one device on this machine. Every step is a command a person could type,
 //! run as a child process in a directory of its own; what is shown is what came back. The judge is not ours: where a
-//! certificate or a revocation list is judged, `openssl` does it, and without it the step fails. Children never
-//! outlive the demo, however it ends, and the directory goes with them unless it is to be kept.
+//! certificate or a revocation list is judged, `openssl` does it, and without it the step fails. Children
+//! end with the demo, also when it is interrupted or a step panics (not when it is killed with SIGKILL), and the
+//! directory goes with them unless it is to be kept.
 
 mod call;
 mod proof;
@@ -44,10 +45,11 @@ async fn play(args: &DemoArgs, teller: &mut Teller) -> Exit {
     };
     let mut story = Story::on(stage);
     let ending = match stop_signals() {
-        Ok((mut interrupt, mut terminate)) => tokio::select! {
+        Ok([mut interrupt, mut terminate, mut hangup]) => tokio::select! {
             ending = tell(&mut story, teller) => ending,
             _ = interrupt.recv() => Ending::Interrupted,
             _ = terminate.recv() => Ending::Interrupted,
+            _ = hangup.recv() => Ending::Interrupted,
         },
         Err(cause) => {
             teller.trouble(&format!("Signals cannot be watched: {cause}"));
@@ -70,8 +72,8 @@ enum Ending {
     Interrupted,
 }
 
-fn stop_signals() -> std::io::Result<(Signal, Signal)> {
-    Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+fn stop_signals() -> std::io::Result<[Signal; 3]> {
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?])
 }
 
 /// Plays every scene until one does not hold.
