@@ -8,6 +8,7 @@
 )]
 
 mod stories {
+    mod demo;
     mod est_curl;
     mod factory_line;
     mod lost_reply;

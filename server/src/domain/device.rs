@@ -220,7 +220,12 @@ pub enum CertificateState {
     Issued,
     /// Proven by its device.
     Current,
-    /// Dead: superseded by the next or revoked.
+    /// Dead: the next certificate of the same device took over.
+    Superseded {
+        /// When, unix seconds.
+        at: i64,
+    },
+    /// Dead: the life it belonged to was ended.
     Revoked {
         /// When, unix seconds.
         at: i64,
@@ -230,12 +235,12 @@ pub enum CertificateState {
 }
 
 impl CertificateState {
-    /// The name that operators see; a certificate revoked because the next took over is `superseded`.
+    /// The name that operators see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
             Self::Current => "current",
-            Self::Revoked { reason: Reason::Superseded, .. } => "superseded",
+            Self::Superseded { .. } => "superseded",
             Self::Revoked { .. } => "revoked",
         }
     }
