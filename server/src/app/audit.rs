@@ -174,6 +174,11 @@ impl App {
             .ok_or(Error::NotFound { kind: "file of an export" })
     }
 
+    /// How often signing checkpoints made the disk write since the start.
+    pub fn checkpoint_fsyncs(&self) -> u64 {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).syncs()
+    }
+
     /// Entries that no checkpoint covers yet.
     ///
     /// # Errors

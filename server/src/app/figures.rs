@@ -51,6 +51,11 @@ impl App {
             help: "Entries that no checkpoint covers yet.",
             value: unpublished,
         });
+        figures.push(Figure {
+            name: "muster_audit_fsyncs_total",
+            help: "Syncs for tiles and checkpoints, beside those of the store.",
+            value: Value::Counter(self.checkpoint_fsyncs()),
+        });
         figures.extend(resident_bytes().map(|bytes| Figure {
             name: "process_resident_memory_bytes",
             help: "Resident memory.",

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Round<'a> {
     root: &'a Path,
     touched: BTreeSet<PathBuf>,
+    syncs: u64,
 }
 
 impl<'a> Round<'a> {
     pub(crate) fn under(root: &'a Path) -> Self {
-        Self { root, touched: BTreeSet::new() }
+        Self { root, touched: BTreeSet::new(), syncs: 0 }
     }
 
     /// Writes `bytes` to `path`, relative to the root: written, synced, renamed into place.
@@ -30,6 +31,7 @@ impl<'a> Round<'a> {
         file.write_all(bytes)?;
         step()?;
         file.sync_data()?;
+        self.syncs += 1;
         step()?;
         fs::rename(&temporary, &target)?;
         self.touched.insert(parent);
@@ -41,8 +43,14 @@ impl<'a> Round<'a> {
         for dir in std::mem::take(&mut self.touched) {
             step()?;
             File::open(dir)?.sync_all()?;
+            self.syncs += 1;
         }
         Ok(())
+    }
+
+    /// How often it made the disk write so far.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     fn make_dir(&mut self, dir: &Path) -> io::Result<()> {

@@ -139,7 +139,8 @@ pub fn found(dir: &Path, key: &AuditKey) -> Result<(), OpenError> {
         operation: "write the first checkpoint to",
         path: dir.to_path_buf(),
         source,
-    })
+    })?;
+    Ok(())
 }
 
 /// Opens the log in `source` with its promises in `dir`, `<data-dir>/audit`.

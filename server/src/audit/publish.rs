@@ -116,6 +116,7 @@ pub struct Publisher {
     progress: Progress,
     /// Partial tiles of the last checkpoint, and those of the one before: a reader may still be after them.
     partials: [BTreeSet<String>; 2],
+    syncs: u64,
 }
 
 /// How far the log has been followed.
@@ -139,12 +140,17 @@ impl Publisher {
         repair(source, dir, last.size)?;
         let progress = Progress { edge, bundle };
         let partials = [partials_of(&progress), BTreeSet::new()];
-        Ok(Self { dir: dir.to_path_buf(), key, last, tried: None, progress, partials })
+        Ok(Self { dir: dir.to_path_buf(), key, last, tried: None, progress, partials, syncs: 0 })
     }
 
     /// The last checkpoint.
     pub fn last(&self) -> &Checkpoint {
         &self.last
+    }
+
+    /// How often publishing made the disk write, since this publisher was made.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// The key that signs.
@@ -175,6 +181,7 @@ impl Publisher {
         }
         let partials = self.write_partials(&progress, &mut round).map_err(|source| self.io(source))?;
         round.sync_names().map_err(|source| self.io(source))?;
+        self.syncs += round.syncs();
         let checkpoint = Checkpoint::sign(&self.key, frontier.size(), frontier.root())?;
         self.replace_checkpoint(&checkpoint)?;
         self.tried = None;
@@ -227,7 +234,8 @@ impl Publisher {
             return Err(PublishError::Overtaken { path });
         }
         self.tried = Some(checkpoint.note.clone());
-        write_checkpoint(&self.dir, checkpoint).map_err(|source| self.io(source))
+        self.syncs += write_checkpoint(&self.dir, checkpoint).map_err(|source| self.io(source))?;
+        Ok(())
     }
 
     /// Removes partial tiles that neither the new checkpoint nor the one before refers to. A file that stays
@@ -301,10 +309,12 @@ pub(super) fn read_checkpoint(dir: &Path, key: &PinnedKey) -> Result<Checkpoint,
     }
 }
 
-pub(super) fn write_checkpoint(dir: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+/// Puts `checkpoint` in the place of the one in `dir`; answers how many syncs that took.
+pub(super) fn write_checkpoint(dir: &Path, checkpoint: &Checkpoint) -> io::Result<u64> {
     let mut round = Round::under(dir);
     round.put(CHECKPOINT, &checkpoint.note)?;
-    round.sync_names()
+    round.sync_names()?;
+    Ok(round.syncs())
 }
 
 #[cfg(test)]
