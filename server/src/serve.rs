@@ -14,6 +14,7 @@ use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
 use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
 use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
+use crate::doors::arrival::Arrivals;
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
 use crate::doors::stop::{Stop, channel};
 use crate::doors::tls::{ServerIdentity, TlsError, TlsSource, Versions, provider};
@@ -319,10 +320,13 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     };
     let doors = app.doors();
     let secured = |config| Secured { config, doors: doors.clone() };
+    let store = app.store().clone();
+    let arrivals = Arrivals::new(move || Box::new(store.announce()));
 
     let door = https(app, settings, http::est::routes(Routes::new(Arc::clone(app), Entrance::Device)));
     let handler = move |connection| door.clone().serve(connection);
-    running.spawn(serve_tls(sockets.device, secured(device_tls), limits, stop.clone(), handler));
+    let device = Secured { config: device_tls, doors: doors.clone().on_arrival(arrivals) };
+    running.spawn(serve_tls(sockets.device, device, limits, stop.clone(), handler));
     let door = https(app, settings, http::admin(Routes::new(Arc::clone(app), Entrance::Admin)));
     let handler = move |connection| door.clone().serve(connection);
     running.spawn(serve_tls(sockets.admin, secured(admin_tls), limits, stop.clone(), handler));

@@ -9,6 +9,7 @@
 //! not ended by the deadline is kicked.
 
 use super::Doors;
+use super::arrival::Arrival;
 use super::peer::{Peer, PeerCertificate};
 use super::registry::{Connected, Kicked};
 use super::stop::Stop;
@@ -61,6 +62,8 @@ pub struct Connection<S> {
     pub peer: Peer,
     /// Its place in the registry; the connection counts as open until this is dropped.
     pub place: Connected,
+    /// Its first request, announced when it was accepted.
+    pub arrival: Arrival,
     /// Asked when the handler should end what is under way.
     pub stop: Stop,
 }
@@ -81,8 +84,8 @@ where
 {
     let shared = Arc::new(Listener { doors, limits, stop, handler });
     accept_loop(listener, &shared, |socket, addr| {
-        let shared = Arc::clone(&shared);
-        async move { shared.enter(socket, Peer { addr, certificate: None }).await }
+        let (shared, arrival) = (Arc::clone(&shared), shared.doors.arrivals.announce());
+        async move { shared.enter(socket, Peer { addr, certificate: None }, arrival).await }
     })
     .await;
 }
@@ -107,11 +110,12 @@ where
     let permits = Arc::new(Semaphore::new(permits(limits.handshakes)));
     accept_loop(listener, &shared, |socket, addr| {
         let (shared, permits, config) = (Arc::clone(&shared), Arc::clone(&permits), Arc::clone(&tls.config));
+        let arrival = shared.doors.arrivals.announce();
         async move {
             // Boxed, so that a connection does not carry the room of its handshake through its life.
             let Some(stream) = Box::pin(shared.handshake(socket, &permits, config)).await else { return };
             let Ok(certificate) = shared.certificate(&stream) else { return };
-            shared.enter(stream, Peer { addr, certificate }).await;
+            shared.enter(stream, Peer { addr, certificate }, arrival).await;
         }
     })
     .await;
@@ -152,7 +156,7 @@ impl<H> Listener<H> {
     }
 
     /// Enters the registry, is judged once more and handled until it ends or is kicked.
-    async fn enter<S, F>(&self, stream: S, peer: Peer)
+    async fn enter<S, F>(&self, stream: S, peer: Peer, arrival: Arrival)
     where
         H: Fn(Connection<S>) -> F,
         F: Future<Output = ()>,
@@ -165,7 +169,7 @@ impl<H> Listener<H> {
             return;
         }
         let handle = place.handle();
-        let handled = (self.handler)(Connection { stream, peer, place, stop: self.stop.clone() });
+        let handled = (self.handler)(Connection { stream, peer, place, arrival, stop: self.stop.clone() });
         tokio::select! {
             biased;
             why = handle.kicked() => {
@@ -318,11 +322,12 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let peer = || Peer { addr, certificate: Some(Arc::new(peer_certificate(1))) };
         world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
-        listener.enter((), peer()).await;
+        let arrival = || world.doors.arrivals.announce();
+        listener.enter((), peer(), arrival()).await;
         assert!(!handled.load(Ordering::Relaxed));
         assert!(world.doors.registry.is_empty());
         world.doors.index.set(&serial(1), &active(0));
-        listener.enter((), peer()).await;
+        listener.enter((), peer(), arrival()).await;
         assert!(handled.load(Ordering::Relaxed));
     }
 

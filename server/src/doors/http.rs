@@ -11,6 +11,7 @@
 //! Otherwise the kernel's reset could overtake the answer (RFC 9112 §9.6).
 
 use super::accept::Connection;
+use super::arrival::Arrival;
 use super::body::{LARGEST_BYTES, LimitedBody};
 use super::peer::Peer;
 use super::registry::Handle;
@@ -28,7 +29,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -103,10 +104,11 @@ impl HttpDoor {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Connection { stream, peer, place, stop } = connection;
+        let Connection { stream, peer, place, arrival, stop } = connection;
         let limits = self.limits;
         let io = TokioIo::new(Unstalled::new(stream, limits.write_deadline));
-        let visit = Visit { door: self, peer, handle: place.handle() };
+        let visit =
+            Visit { door: self, peer, handle: place.handle(), arrival: Arc::new(Mutex::new(arrival)) };
         let mut serving = http1::Builder::new()
             .timer(TokioTimer::new())
             // A client may close its direction after its request and still wants the answer.
@@ -177,6 +179,7 @@ struct Visit {
     door: HttpDoor,
     peer: Peer,
     handle: Handle,
+    arrival: Arc<Mutex<Arrival>>,
 }
 
 impl Service<Request<Incoming>> for Visit {
@@ -192,7 +195,12 @@ impl Service<Request<Incoming>> for Visit {
             Verdict::Refuse(response) => answer(closing(*response)),
             Verdict::Admit(admission) => {
                 let request = self.prepare(request, admission);
-                Box::pin(self.door.router.clone().oneshot(request))
+                let (router, arrival) = (self.door.router.clone(), Arc::clone(&self.arrival));
+                Box::pin(async move {
+                    let response = router.oneshot(request).await;
+                    arrival.lock().unwrap_or_else(PoisonError::into_inner).again();
+                    response
+                })
             }
         }
     }

@@ -13,6 +13,7 @@
 //! of contract.md. It never reads the store; the store's commits feed the [`status_index`].
 
 pub mod accept;
+pub mod arrival;
 pub mod body;
 pub mod descriptors;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub mod verifier;
 
 use crate::clock::Clock;
 use crate::domain::admission::{Admission, Door, Refusal};
+use arrival::Arrivals;
 use muster_wire::id::TrustDomain;
 use peer::PeerCertificate;
 use registry::Registry;
@@ -50,6 +52,7 @@ pub struct Doors {
     pub trust_domain: TrustDomain,
     /// The present.
     pub clock: Clock,
+    arrivals: Arrivals,
     refusals: Refusals,
 }
 
@@ -62,6 +65,7 @@ impl Doors {
             counters: Arc::new(Counters::default()),
             trust_domain,
             clock,
+            arrivals: Arrivals::default(),
             refusals: Refusals(Arc::new(|_, _, _| {})),
         }
     }
@@ -74,6 +78,12 @@ impl Doors {
     #[must_use]
     pub fn on_refusal(self, told: impl Fn(&PeerCertificate, Door, Refusal) + Send + Sync + 'static) -> Self {
         Self { refusals: Refusals(Arc::new(told)), ..self }
+    }
+
+    /// The same doors, telling of each request on its way.
+    #[must_use]
+    pub fn on_arrival(self, arrivals: Arrivals) -> Self {
+        Self { arrivals, ..self }
     }
 
     /// What `certificate` may do at `door` now.

@@ -23,14 +23,15 @@ use crate::domain::ledger::Ledger;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// Announced commits from which on the writer waits for more.
 const CROWD: usize = 8;
 
-/// How long one wait for the next announced commit lasts before the announcements are counted again.
+/// How long one wait for announced commits lasts. Nothing that arrives ends it early: to be woken for each commit
+/// would cost two context switches each.
 const LINGER_STEP: Duration = Duration::from_millis(1);
 
 /// How old the known state of the disk may be.
@@ -50,9 +51,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 4,096 waiting, 512 in a sync, 10 ms for announced commits, 128 MiB kept free.
+    /// 4,096 waiting, 512 in a sync, 20 ms for announced commits, 128 MiB kept free.
     fn default() -> Self {
-        Self { queue: 4096, group: 512, linger: Duration::from_millis(10), floor_bytes: 128 << 20 }
+        Self { queue: 4096, group: 512, linger: Duration::from_millis(20), floor_bytes: 128 << 20 }
     }
 }
 
@@ -136,20 +137,23 @@ impl Writer {
     /// Everything that waits, and what is about to come while many commits are announced.
     fn gather(&self, first: Submission) -> Vec<Submission> {
         let mut group = vec![first];
-        group.extend(self.queue.try_iter().take(self.limits.group.saturating_sub(1)));
+        self.take_waiting(&mut group);
         let deadline = Instant::now() + self.limits.linger;
         while group.len() < self.limits.group && self.crowd_is_coming(group.len()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            match self.queue.recv_timeout(left.min(LINGER_STEP)) {
-                Ok(next) => group.push(next),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+            std::thread::park_timeout(left.min(LINGER_STEP));
+            self.take_waiting(&mut group);
         }
         group
+    }
+
+    /// Moves what waits into `group`, as far as it fits.
+    fn take_waiting(&self, group: &mut Vec<Submission>) {
+        let room = self.limits.group.saturating_sub(group.len());
+        group.extend(self.queue.try_iter().take(room));
     }
 
     /// Whether enough commits are announced beyond those that are here.
