@@ -14,7 +14,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ pub enum TlsError {
 }
 
 /// The provider of every listener: aws-lc-rs, its sound suites, and X25519MLKEM768 for who offers it.
+///
+/// AES-128-GCM with SHA-256 comes first, and the listeners choose by this order: the key schedule of a handshake is
+/// some hundred compressions, for which processors have instructions in SHA-256 and seldom in SHA-384.
 pub fn provider() -> Arc<CryptoProvider> {
     let kx_groups = vec![
         aws_lc_rs::kx_group::X25519MLKEM768,
@@ -38,7 +41,9 @@ pub fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::kx_group::SECP256R1,
         aws_lc_rs::kx_group::SECP384R1,
     ];
-    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    let mut provider = CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// The server's own chain and key. It can be exchanged while listeners use it: the next handshake shows the
@@ -161,6 +166,7 @@ impl TlsSource {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(self.identity.clone()));
+        config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
