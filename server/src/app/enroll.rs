@@ -97,20 +97,25 @@ impl App {
             Ok(csr) => csr,
             Err(refusal) => return Err(self.refuse(&permit, About::Token(digest), refusal).await),
         };
-        self.redeem(&permit, &request, digest, &csr).await
+        self.redeem(&permit, &request, (digest, held), &csr).await
     }
 
-    /// Decides and commits, again from the start while someone else is faster.
+    /// Decides and commits, from a new look at the token while someone else is faster.
     async fn redeem(
         &self,
         permit: &Permit<act::SimpleEnroll>,
         request: &Enroll<'_>,
-        digest: Sha256Digest,
+        (digest, held): (Sha256Digest, Held<TokenRecord>),
         csr: &VerifiedCsr,
     ) -> Result<Answer, Error> {
         let spki = Sha256Digest(*csr.spki_sha256());
+        let mut seen = Some(held);
         for _ in 0..super::ATTEMPTS {
-            let Some(token) = self.store.load::<TokenRecord>(digest.as_bytes())? else {
+            let found = match seen.take() {
+                Some(held) => Some(held),
+                None => self.store.load::<TokenRecord>(digest.as_bytes())?,
+            };
+            let Some(token) = found else {
                 return Err(self.refuse_stranger(permit, request.from, refused("token.unknown")).await);
             };
             let now = self.clock.now_s();
