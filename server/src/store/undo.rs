@@ -65,7 +65,9 @@ impl Undo {
         }
         for name in &snapshots {
             let kept = dir.join(format!("{KEPT}{name}"));
-            fs::hard_link(dir.join(name), &kept).map_err(|source| io_error("linking", &kept, source))?;
+            let linked = fs::hard_link(dir.join(name), &kept);
+            let copied = linked.or_else(|_| fs::copy(dir.join(name), &kept).map(|_| ()));
+            copied.map_err(|source| io_error("keeping", &kept, source))?;
         }
         Ok(Self { dir: dir.to_owned(), length, segments, snapshots })
     }
