@@ -229,7 +229,10 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
     let (tell, refusals) = refusals_at_doors();
-    let doors = Doors::new(founding.trust_domain.clone(), clock.clone()).on_refusal(tell);
+    let strangers = tell.clone();
+    let doors = Doors::new(founding.trust_domain.clone(), clock.clone())
+        .on_refusal(move |certificate, door, why| tell.certificate(certificate, door, why))
+        .on_stranger(move |reason| strangers.stranger(reason));
     let revocation_changes = Arc::new(RevocationChanges::default());
     let observer =
         feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));

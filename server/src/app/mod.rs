@@ -39,7 +39,7 @@ pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
 pub use self::profiles::Profiles;
-pub use self::refusals::{RefusedAtDoor, Repetitions, refusals_at_doors};
+pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
 pub use self::renew::Renew;
 pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate};
 pub use self::status_feed::{RevocationChanges, feed, fill};

@@ -2,7 +2,8 @@
 //!
 //! A door must not wait for the disk, and a stranger who copied a certificate can show it for ever. So refusals
 //! pass through a bounded queue, and of one certificate for one reason only the first in a minute is written; what
-//! is dropped is counted in `muster_certificates_refused_total` all the same.
+//! is dropped is counted in `muster_certificates_refused_total` all the same. Of strangers, whose handshake failed by
+//! their own fault, the log hears of each reason once a minute; `muster_handshakes_failed_total` counts them all.
 
 use super::{App, Error};
 use crate::domain::admission::{Door, Refusal};
@@ -23,27 +24,43 @@ const REMEMBERED: usize = 16_384;
 /// A refusal at a door.
 #[derive(Debug)]
 pub struct RefusedAtDoor {
-    certificate: PeerCertificate,
-    door: Door,
-    why: Refusal,
+    /// The certificate that was shown, and the door; nothing of a stranger.
+    pub(super) shown: Option<(PeerCertificate, Door)>,
+    /// Why, as a stable code.
+    pub(super) reason: &'static str,
 }
 
-/// What a door tells, and what a task hears.
-pub fn refusals_at_doors()
--> (impl Fn(&PeerCertificate, Door, Refusal) + Send + Sync + 'static, mpsc::Receiver<RefusedAtDoor>) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    let tell = move |certificate: &PeerCertificate, door, why| {
-        let refused = RefusedAtDoor { certificate: certificate.clone(), door, why };
-        if sender.try_send(refused).is_err() {
-            tracing::warn!(serial = %certificate.serial, "too many refusals to write each down");
+/// The doors' end of the queue.
+#[derive(Clone, Debug)]
+pub struct Teller(mpsc::Sender<RefusedAtDoor>);
+
+impl Teller {
+    /// A door refused a certificate of ours.
+    pub fn certificate(&self, certificate: &PeerCertificate, door: Door, why: Refusal) {
+        self.tell(RefusedAtDoor { shown: Some((certificate.clone(), door)), reason: why.as_str() });
+    }
+
+    /// A handshake failed by the fault of a client of whom nothing is known.
+    pub fn stranger(&self, reason: &'static str) {
+        self.tell(RefusedAtDoor { shown: None, reason });
+    }
+
+    fn tell(&self, refused: RefusedAtDoor) {
+        if self.0.try_send(refused).is_err() {
+            tracing::warn!("too many refusals at the doors to write each down");
         }
-    };
-    (tell, receiver)
+    }
+}
+
+/// What the doors tell, and what a task hears.
+pub fn refusals_at_doors() -> (Teller, mpsc::Receiver<RefusedAtDoor>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Teller(sender), receiver)
 }
 
 /// What was written lately.
 #[derive(Debug, Default)]
-pub struct Repetitions(HashMap<(Serial, &'static str), i64>);
+pub struct Repetitions(HashMap<(Option<Serial>, &'static str), i64>);
 
 impl Repetitions {
     /// Whether this is the first of its kind in a minute, at `now` (unix seconds).
@@ -51,7 +68,8 @@ impl Repetitions {
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        let last = self.0.entry((refused.certificate.serial, refused.why.as_str())).or_insert(i64::MIN);
+        let serial = refused.shown.as_ref().map(|(certificate, _)| certificate.serial);
+        let last = self.0.entry((serial, refused.reason)).or_insert(i64::MIN);
         let news = !(0..REPEAT_S).contains(&now.saturating_sub(*last));
         if news {
             *last = now;
@@ -73,6 +91,6 @@ impl App {
         if !lately.is_news(refused, self.clock.now_s()) {
             return Ok(());
         }
-        self.record_refusal_at_door(&refused.certificate, refused.door, refused.why).await
+        self.record_refusal_at_door(refused).await
     }
 }

@@ -1,12 +1,11 @@
 //! Refusals: each is in the audit log before it is answered.
 
+use super::refusals::RefusedAtDoor;
 use super::{App, Error};
-use crate::domain::admission::{self, Door};
 use crate::domain::device::Device;
 use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
-use crate::doors::peer::PeerCertificate;
 use crate::store::{Batch, Urgency};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
@@ -84,8 +83,8 @@ impl App {
         }
     }
 
-    /// Refuses a caller whom the authorisation table does not let do `action`.
-    pub async fn refuse_by_policy(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
+    /// Refuses a request for `action` at the edge: by the authorisation table, or for the size of its body.
+    pub async fn refuse_at_edge(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
         let entry = caller.refused(action, self.clock.now_ms(), "door".to_owned(), &refusal);
         if caller.principal == Principal::Anonymous && !self.anonymous_refusals.take(self.clock.now_ms()) {
             return refusal.into();
@@ -93,24 +92,26 @@ impl App {
         self.settle(self.commit(essential(entry)).await, refusal)
     }
 
-    /// Writes down that a door refused a certificate of ours.
+    /// Writes down that a door refused a certificate of ours, or the handshake of a stranger.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`].
-    pub async fn record_refusal_at_door(
-        &self,
-        certificate: &PeerCertificate,
-        door: Door,
-        why: admission::Refusal,
-    ) -> Result<(), Error> {
-        let caller = Caller { principal: Principal::Device(certificate.device), request_id: String::new() };
-        let refusal = Refusal::by(why.as_str(), Code::CertificateRefused);
-        let entry = caller
-            .refused("door.enter", self.clock.now_ms(), format!("device/{}", certificate.device), &refusal)
-            .facts([
-                ("certificate_serial", certificate.serial.to_string()),
-                ("door", format!("{door:?}").to_ascii_lowercase()),
-            ]);
+    pub(super) async fn record_refusal_at_door(&self, refused: &RefusedAtDoor) -> Result<(), Error> {
+        let (refusal, now_ms) = (Refusal::by(refused.reason, Code::CertificateRefused), self.clock.now_ms());
+        let entry = |principal, object| {
+            let caller = Caller { principal, request_id: String::new() };
+            caller.refused("door.enter", now_ms, object, &refusal)
+        };
+        let entry = match &refused.shown {
+            None => entry(Principal::Anonymous, "door".to_owned()),
+            Some((certificate, door)) => {
+                let device = certificate.device;
+                entry(Principal::Device(device), format!("device/{device}")).facts([
+                    ("certificate_serial", certificate.serial.to_string()),
+                    ("door", format!("{door:?}").to_ascii_lowercase()),
+                ])
+            }
+        };
         self.commit(essential(entry)).await
     }
 

@@ -140,7 +140,12 @@ impl<H> Listener<H> {
                 counters.handshakes.fetch_add(1, Ordering::Relaxed);
                 return Some(stream);
             }
-            Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "handshake failed");
+                if let Some(reason) = blame(&error) {
+                    self.doors.stranger(reason);
+                }
+            }
             Err(_late) => tracing::debug!("handshake came too late"),
         }
         counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
@@ -191,6 +196,35 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     let stream = hello.into_stream(config).await?;
     drop(permit);
     Ok(stream)
+}
+
+/// What a failed handshake says about its client, as a stable code for the audit log.
+///
+/// Nothing where the connection merely broke off, where the client refused us, and where the table refused a
+/// certificate of ours, which has been told already.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else there is or will be is not the client's fault"
+)]
+fn blame(error: &io::Error) -> Option<&'static str> {
+    use rustls::CertificateError as Bad;
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(
+            Bad::Expired | Bad::Revoked | Bad::ApplicationVerificationFailure,
+        ) => None,
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+            Some("handshake.certificate_not_ours")
+        }
+        rustls::Error::InvalidCertificate(_) => Some("handshake.certificate_invalid"),
+        rustls::Error::NoCertificatesPresented => Some("handshake.no_certificate"),
+        rustls::Error::PeerIncompatible(_) => Some("handshake.incompatible"),
+        rustls::Error::PeerMisbehaved(_)
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::DecryptError => Some("handshake.malformed"),
+        _ => None,
+    }
 }
 
 async fn accept_loop<H, F>(

@@ -54,6 +54,7 @@ pub struct Doors {
     pub clock: Clock,
     arrivals: Arrivals,
     refusals: Refusals,
+    strangers: Strangers,
 }
 
 impl Doors {
@@ -67,6 +68,7 @@ impl Doors {
             clock,
             arrivals: Arrivals::default(),
             refusals: Refusals(Arc::new(|_, _, _| {})),
+            strangers: Strangers(Arc::new(|_| {})),
         }
     }
 
@@ -84,6 +86,18 @@ impl Doors {
     #[must_use]
     pub fn on_arrival(self, arrivals: Arrivals) -> Self {
         Self { arrivals, ..self }
+    }
+
+    /// Tells `told` why a handshake failed by the fault of a client of whom nothing is known. As for refusals, it
+    /// must not block, and repetitions are for it to count.
+    #[must_use]
+    pub fn on_stranger(self, told: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        Self { strangers: Strangers(Arc::new(told)), ..self }
+    }
+
+    /// A handshake failed for `reason`.
+    fn stranger(&self, reason: &'static str) {
+        (self.strangers.0)(reason);
     }
 
     /// What `certificate` may do at `door` now.
@@ -132,5 +146,14 @@ struct Refusals(Arc<Told>);
 impl std::fmt::Debug for Refusals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Refusals")
+    }
+}
+
+#[derive(Clone)]
+struct Strangers(Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl std::fmt::Debug for Strangers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Strangers")
     }
 }

@@ -117,10 +117,11 @@ impl ClientCertVerifier for LiveClientVerifier {
     }
 }
 
+/// Not the answer to a refusal by the table ([`refused`]): whoever showed it is a stranger.
 fn unreadable(error: PeerError) -> rustls::Error {
     let error = match error {
         PeerError::Malformed => CertificateError::BadEncoding,
-        PeerError::Serial | PeerError::Name => CertificateError::ApplicationVerificationFailure,
+        PeerError::Serial | PeerError::Name => CertificateError::NotValidForName,
     };
     rustls::Error::InvalidCertificate(error)
 }

@@ -10,7 +10,8 @@ use super::problem::{self, HttpError};
 use crate::app::App;
 use crate::domain::admission::Admission;
 use crate::domain::policy::{self, Act, Caller, Permit};
-use crate::doors::body::collect;
+use crate::domain::refusal::Refusal;
+use crate::doors::body::{BodyError, collect};
 use crate::doors::peer::Peer;
 use axum::Router;
 use axum::body::Body;
@@ -291,9 +292,19 @@ where
     let caller = Caller { principal: who.principal, request_id: request_id.to_owned() };
     let permit = match policy::decide::<A>(caller.clone()) {
         Ok(permit) => permit,
-        Err(refusal) => return Err(app.refuse_by_policy(&caller, A::ROW.action, refusal).await.into()),
+        Err(refusal) => return Err(app.refuse_at_edge(&caller, A::ROW.action, refusal).await.into()),
     };
-    let body = collect(body, doc.body_bytes).await?;
+    let body = match collect(body, doc.body_bytes).await {
+        Ok(body) => body,
+        Err(error) => {
+            if matches!(error, BodyError::TooLarge { .. }) {
+                let refusal = Refusal::by("body.too_large", Code::TooLarge);
+                // The answer names the limit; that the entry could not be written changes nothing about it.
+                drop(app.refuse_at_edge(&caller, A::ROW.action, refusal).await);
+            }
+            return Err(error.into());
+        }
+    };
     handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await
 }
 
