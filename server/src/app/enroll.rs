@@ -95,7 +95,14 @@ impl App {
         }
         let csr = match self.parse_request(&held.record.binding.profile, request.body) {
             Ok(csr) => csr,
-            Err(refusal) => return Err(self.refuse(&permit, About::Token(digest), refusal).await),
+            Err(refusal) => {
+                return Err(match held.record.without_key(refusal) {
+                    hidden if hidden.code == Code::TokenRefused => {
+                        self.refuse_bearer(&permit, request.from, &digest, hidden).await
+                    }
+                    refusal => self.refuse(&permit, About::Token(digest), refusal).await,
+                });
+            }
         };
         self.redeem(&permit, &request, (digest, held), &csr).await
     }

@@ -155,6 +155,19 @@ impl TokenRecord {
         }
     }
 
+    /// What the bearer of this token hears whose request proves no key and was refused by `refusal`.
+    ///
+    /// A token that is no longer open answers as it would any key but its own: else a bad request would tell a spent
+    /// token from an unknown one.
+    pub fn without_key(&self, refusal: Refusal) -> Refusal {
+        match self.state {
+            TokenState::Open => refusal,
+            TokenState::Claimed { .. } => refused("token.claimed"),
+            TokenState::Spent { .. } => refused("token.spent"),
+            TokenState::Revoked { .. } => refused("token.revoked"),
+        }
+    }
+
     /// The state as an operator should read it: an open token past its life is `expired`.
     pub fn shown_state(&self, now: i64) -> &'static str {
         match self.state {
@@ -204,6 +217,14 @@ mod tests {
         let token = record(TokenState::Spent { device: device(), spki: key(1), at: 150 });
         assert_eq!(token.redeem(None, &key(1), 999), Ok(Redeemable::Replay(device())));
         assert_eq!(token.redeem(None, &key(2), 160).unwrap_err().rule, "token.spent");
+    }
+
+    #[test]
+    fn a_bad_request_does_not_tell_a_spent_token_from_an_unknown_one() {
+        let bad = Refusal::by("csr.form", Code::CsrMalformed);
+        let spent = record(TokenState::Spent { device: device(), spki: key(1), at: 150 });
+        assert_eq!(spent.without_key(bad).code, Code::TokenRefused);
+        assert_eq!(record(TokenState::Open).without_key(bad), bad);
     }
 
     #[test]
