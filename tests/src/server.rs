@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::run::{Launch, Run};
 use crate::site::{Site, read_json};
@@ -40,6 +41,7 @@ pub struct Minted {
 #[derive(Debug)]
 pub struct Server {
     endpoints: Endpoints,
+    ahead: Duration,
     // Declared before the site, so that the process is gone before its files are.
     process: Process,
     site: Site,
@@ -81,7 +83,9 @@ impl Server {
             _ => identity_of(&published).filter(|found| Some(*found) != stale).map(Ok),
         });
         match started.await {
-            Ok(_) => Ok(Self { endpoints: Endpoints::read(&published), process, site }),
+            Ok(_) => {
+                Ok(Self { endpoints: Endpoints::read(&published), ahead: Duration::ZERO, process, site })
+            }
             Err(status) => Err((site, status)),
         }
     }
@@ -89,6 +93,17 @@ impl Server {
     /// The addresses it listens on.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// The same server, whose clients now live so much later than the machine: for a server whose clock was set.
+    #[must_use]
+    pub fn ahead_by(self, ahead: Duration) -> Self {
+        Self { ahead, ..self }
+    }
+
+    /// How much later its clients live.
+    pub fn ahead(&self) -> Duration {
+        self.ahead
     }
 
     /// The directory it serves.

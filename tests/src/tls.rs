@@ -12,11 +12,13 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -111,20 +113,26 @@ impl Clone for Identity {
 impl Tls {
     /// A client of `server` that shows no certificate.
     pub fn anonymous(server: &Server) -> Self {
-        Self::build(server.site(), None, Versions::Tls13)
+        Self::build_ahead(server.site(), None, Versions::Tls13, server.ahead())
     }
 
     /// A client of `server` that shows `identity`.
     pub fn with(server: &Server, identity: &Identity) -> Self {
-        Self::build(server.site(), Some(identity), Versions::Tls13)
+        Self::build_ahead(server.site(), Some(identity), Versions::Tls13, server.ahead())
     }
 
     /// Any client: of the server founded in `site`, with or without a certificate, of these versions.
     pub fn build(site: &Site, identity: Option<&Identity>, versions: Versions) -> Self {
+        Self::build_ahead(site, identity, versions, Duration::ZERO)
+    }
+
+    /// The same for a client that lives `ahead` of this machine's clock.
+    fn build_ahead(site: &Site, identity: Option<&Identity>, versions: Versions, ahead: Duration) -> Self {
         let pin =
             site.credential()["root_spki_sha256"].as_str().expect("the credential pins a root").to_owned();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Pinned { pin: pin_bytes(&pin), provider: provider.clone() });
+        let verifier = Arc::new(Pinned { pin: pin_bytes(&pin), ahead, provider: provider.clone() });
+        let keys = provider.key_provider;
         let versions = match versions {
             Versions::Tls13 => &rustls::version::TLS13,
             Versions::Tls12 => &rustls::version::TLS12,
@@ -137,7 +145,10 @@ impl Tls {
         let config = match identity.cloned() {
             None => builder.with_no_client_auth(),
             Some(identity) => {
-                builder.with_client_auth_cert(identity.chain, identity.key).expect("a usable key")
+                // Not held against each other: a thief may show a certificate without having its key.
+                let key = keys.load_private_key(identity.key).expect("a usable key");
+                let shown = CertifiedKey::new(identity.chain, key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
             }
         };
         Self { config }
@@ -239,6 +250,7 @@ impl Answer {
 #[derive(Debug)]
 struct Pinned {
     pin: [u8; 32],
+    ahead: Duration,
     provider: Arc<rustls::crypto::CryptoProvider>,
 }
 
@@ -262,6 +274,7 @@ impl ServerCertVerifier for Pinned {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|cause| Error::General(cause.to_string()))?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + self.ahead);
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
