@@ -112,7 +112,7 @@ impl App {
         let before = life.record.standing();
         let live: Vec<CertificateRef> = life.record.live_certificates().cloned().collect();
         for certificate in &live {
-            batch = self.end_certificate(batch, certificate, Some(ending.reason))?;
+            batch = self.end_certificate(batch, certificate, ending.reason)?;
         }
         life.record.retire(ending.how, now_ms.div_euclid(1000));
         let serials: Vec<String> = live.iter().map(|certificate| certificate.serial.to_string()).collect();
@@ -124,24 +124,19 @@ impl App {
         Ok(batch.update(life.record.id.as_bytes(), life.version, &life.record).audit(entry))
     }
 
-    /// Adds to `batch` the end of one certificate: its record and its CRL entry. It is superseded by the next one of
-    /// its device unless it is `revoked` for a reason.
+    /// Adds to `batch` the end of one certificate: its record and its CRL entry.
     pub(super) fn end_certificate(
         &self,
         batch: Batch,
         certificate: &CertificateRef,
-        revoked: Option<Reason>,
+        reason: Reason,
     ) -> Result<Batch, Error> {
         let id = ordinal(certificate.ordinal);
         let Some(mut held) = self.store.load::<CertificateRecord>(&id)? else {
             return Err(Error::NotFound { kind: "certificate" });
         };
         let at = self.clock.now_s();
-        held.record.state = match revoked {
-            Some(reason) => CertificateState::Revoked { at, reason },
-            None => CertificateState::Superseded { at },
-        };
-        let reason = revoked.unwrap_or(Reason::Superseded);
+        held.record.state = CertificateState::Revoked { at, reason };
         let entry = Entry { at, reason, not_after: certificate.not_after };
         Ok(batch
             .update(&id, held.version, &held.record)

@@ -41,7 +41,9 @@ pub enum Error {
         retry_after_s: u32,
     },
     /// The disk has no room for this.
-    #[error("the disk has no room")]
+    #[error(
+        "the disk has less room than the store keeps free; free some, or delete store/ballast in the data directory"
+    )]
     NoSpace,
     /// The store failed or is closed: the process is about to end.
     #[error("the store answers nothing until the next start")]

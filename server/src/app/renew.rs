@@ -11,6 +11,7 @@ use crate::domain::enrollment::{self, Renewal};
 use crate::domain::issuance::Grant;
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::domain::refusal::Refusal;
+use crate::domain::revocation::Reason;
 use crate::store::collections::{Held, PUBLIC_KEYS};
 use crate::store::{Batch, Expect, Urgency};
 use muster_pki::certificate::Certificate;
@@ -106,7 +107,7 @@ impl App {
             .because(if request.in_grace { "grace" } else { "" })
             .facts(super::certificates::facts(&issued));
         if let Some(replaced) = replaced {
-            batch = self.end_certificate(batch, &replaced, None)?;
+            batch = self.end_certificate(batch, &replaced, Reason::Superseded)?;
             entry = entry.facts([("revoked_serials", replaced.serial.to_string())]);
         }
         if holder.is_none() {
@@ -156,7 +157,7 @@ impl App {
             .facts([("certificate_serial", issued.serial.to_string())]);
         let mut batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
         if let Some(former) = device.current.replace(issued) {
-            batch = self.end_certificate(batch, &former, None)?;
+            batch = self.end_certificate(batch, &former, Reason::Superseded)?;
             entry = entry.facts([("revoked_serials", former.serial.to_string())]);
         }
         let batch = batch

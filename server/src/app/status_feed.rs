@@ -3,6 +3,7 @@
 use crate::ca::IssuerId;
 use crate::domain::admission::{CertificateStatus, DeviceStanding};
 use crate::domain::device::{CertificateRecord, CertificateState};
+use crate::domain::revocation::Reason;
 use crate::doors::registry::{Kicked, Registry};
 use crate::doors::status_index::{Standing, StatusIndex};
 use crate::store::collections::{CERTIFICATES, LoadError, REVOCATIONS, decode};
@@ -85,7 +86,7 @@ fn standing(record: u64, certificate: &CertificateRecord) -> Standing {
     let status = match certificate.state {
         CertificateState::Issued => CertificateStatus::Issued,
         CertificateState::Current => CertificateStatus::Current,
-        CertificateState::Superseded { .. } => CertificateStatus::Superseded,
+        CertificateState::Revoked { reason: Reason::Superseded, .. } => CertificateStatus::Superseded,
         CertificateState::Revoked { .. } => CertificateStatus::Revoked,
     };
     Standing { record, certificate: status, device: DeviceStanding::Active { grace_s: certificate.grace_s } }

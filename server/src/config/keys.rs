@@ -146,7 +146,7 @@ pub const KEYS: &[Key] = &[
         name: "store.free_space_floor_mib",
         default: "256",
         help: "free disk space in MiB below which new enrolments are refused",
-        apply: |s, v| number(v, 0, 1_048_576).map(|n| s.store.free_space_floor_bytes = u64::from(n) << 20),
+        apply: |s, v| number(v, 0, 1 << 30).map(|n| s.store.free_space_floor_bytes = u64::from(n) << 20),
     },
     Key {
         name: "store.queue",

@@ -220,12 +220,7 @@ pub enum CertificateState {
     Issued,
     /// Proven by its device.
     Current,
-    /// Dead: the next certificate of the same device took over.
-    Superseded {
-        /// When, unix seconds.
-        at: i64,
-    },
-    /// Dead: the life it belonged to was ended.
+    /// Dead: superseded by the next or revoked.
     Revoked {
         /// When, unix seconds.
         at: i64,
@@ -235,12 +230,12 @@ pub enum CertificateState {
 }
 
 impl CertificateState {
-    /// The name that operators see.
+    /// The name that operators see; a certificate revoked because the next took over is `superseded`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
             Self::Current => "current",
-            Self::Superseded { .. } => "superseded",
+            Self::Revoked { reason: Reason::Superseded, .. } => "superseded",
             Self::Revoked { .. } => "revoked",
         }
     }
