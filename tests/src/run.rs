@@ -97,6 +97,22 @@ impl Run {
         })
     }
 
+    /// The problem on standard error as a program reads it: title, remedy and code are there.
+    ///
+    /// # Panics
+    /// When there is none, or the program panicked.
+    pub fn problem(&self) -> Value {
+        assert!(!self.stderr.contains("panicked"), "{}: {}", self.command, self.stderr);
+        let mut said = self.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let said = said
+            .find(|line| line["type"].as_str().is_some_and(|urn| urn.starts_with("urn:muster:problem:")))
+            .unwrap_or_else(|| panic!("{}: no problem document: {}", self.command, self.stderr));
+        for part in ["title", "remedy", "code"] {
+            assert!(said[part].as_str().is_some_and(|text| !text.is_empty()), "no {part}: {said}");
+        }
+        said
+    }
+
     /// Standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()

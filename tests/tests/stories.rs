@@ -8,10 +8,11 @@
 )]
 
 mod stories {
-    mod demo;
     mod est_curl;
     mod factory_line;
+    mod faults;
     mod lost_reply;
+    mod mistakes;
     mod openapi;
     mod pkilint;
     mod power_loss;

@@ -1,0 +1,144 @@
+//! A person or a clock is wrong: one clear sentence, the documented exit code, and no token is spent on it.
+
+use muster_tests::faults::at_time;
+use muster_tests::{Agent, Launch, Minted, Server, Site};
+use std::net::TcpListener;
+
+/// The token is still good, and makes one device.
+async fn is_unspent(server: &Server, minted: &Minted) {
+    assert_eq!(server.cli(&["token", "show", &minted.id]).await["state"], "open");
+    let before = server.devices().await.len();
+    let agent = Agent::new();
+    let _ = agent.enroll(&minted.enrollment).await.ok();
+    assert_eq!(server.devices().await.len(), before + 1);
+}
+
+/// The enrolment string with the value of `name` replaced by one of the same form.
+fn with_another(enrollment: &str, name: &str) -> String {
+    let (head, tail) = enrollment.split_once(&format!("{name}=")).expect("the string has it");
+    let end = tail.find('&').unwrap_or(tail.len());
+    let (value, rest) = tail.split_at(end);
+    let other = if value.starts_with('A') { "B" } else { "A" };
+    format!("{head}{name}={other}{}{rest}", &value[1..])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_is_refused_before_the_token_is_shown_to_anybody() {
+    let server = Server::start().await;
+    let minted = server.mint("laptop-linux").await;
+    for name in ["ca", "auth"] {
+        let run = Agent::new().enroll(&with_another(&minted.enrollment, name)).await.exits(3);
+        let _ = run.problem();
+    }
+    is_unspent(&server, &minted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_a_revoked_and_an_expired_token_are_one_refusal() {
+    let site = Site::empty();
+    let _ = site.init(&at_time("-2d"), &["--solo"]).await.ok();
+    let server = Server::on(site, at_time("-25h")).await;
+    let expired = server.mint_with(&["--profile", "laptop-linux", "--ttl", "1h"]).await.remove(0);
+    let server = server.stop().await.serve().await;
+
+    let (used, revoked) = (server.mint("laptop-linux").await, server.mint("laptop-linux").await);
+    let _ = Agent::new().enroll(&used.enrollment).await.ok();
+    let _ = server.try_cli(&["token", "revoke", &revoked.id, "--yes"]).await.ok();
+    let port = |enrollment: &str| {
+        let (_, rest) = enrollment.split_once("localhost:").expect("a host and a port");
+        rest.split_once('/').expect("a token follows").0.to_owned()
+    };
+    let moved = expired.enrollment.replace(&port(&expired.enrollment), &port(&used.enrollment));
+    let mut said = Vec::new();
+    for enrollment in [&used.enrollment, &revoked.enrollment, &moved] {
+        let run = Agent::new().enroll(enrollment).await.exits(3);
+        let problem = run.problem();
+        assert_eq!(problem["code"], "token_refused", "{problem}");
+        said.push((problem["title"].clone(), problem["detail"].clone(), problem["remedy"].clone()));
+    }
+    assert!(said.iter().all(|one| *one == said[0]), "nobody learns which: {said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_a_day_late_is_said_to_be_and_costs_no_token() {
+    let server = Server::start().await;
+    let minted = server.mint("laptop-linux").await;
+    let late = Agent::under(at_time("-1d"));
+    let run = late.enroll_with(&minted.enrollment, &["--wait", "0"]).await;
+    assert_ne!(run.code, Some(0), "{run:?}");
+    assert!(run.problem().to_string().contains("clock"), "{}", run.stderr);
+    is_unspent(&server, &minted).await;
+
+    let minted = server.mint("laptop-linux").await;
+    let mut early = Agent::under(at_time("+1d"));
+    let _ = early.enroll(&minted.enrollment).await.ok();
+    early.relaunch(Launch::plain());
+    let _ = early.renew().await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_clock_is_a_day_early_is_noticed_by_the_device_and_costs_no_token() {
+    let server = Server::start().await;
+    let minted = server.mint_with(&["--profile", "laptop-linux", "--ttl", "7d"]).await.remove(0);
+    let server = Server::on(server.stop().await, at_time("+1d")).await;
+    let port = server.endpoints().device.rsplit_once(':').expect("a port").1.trim_end_matches('/').to_owned();
+    let (head, rest) = minted.enrollment.split_once("localhost:").expect("a host and a port");
+    let (_, token) = rest.split_once('/').expect("a token follows");
+    let moved = format!("{head}localhost:{port}/{token}");
+    let run = Agent::new().enroll_with(&moved, &["--wait", "0"]).await;
+    assert_ne!(run.code, Some(0), "{run:?}");
+    assert!(run.problem().to_string().contains("clock"), "{}", run.stderr);
+
+    let server = server.stop().await.serve().await;
+    assert_eq!(server.cli(&["token", "show", &minted.id]).await["state"], "open");
+    server.verify_audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let server = Server::start().await;
+    let minted = server.mint("laptop-linux").await;
+    let site = server.stop().await;
+    let run = Agent::new().enroll_with(&minted.enrollment, &["--wait", "0"]).await.exits(5);
+    let _ = run.problem();
+    let run = site.muster(&Launch::plain(), &["device", "list"]).await.exits(5);
+    let _ = run.problem();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_at_the_wrong_server_is_refused_by_its_pin() {
+    let (ours, theirs) = (Server::start().await, Server::start().await);
+    let credential = ours.site().data_dir().join("admin.credential").display().to_string();
+    let address = theirs.endpoints().admin.clone();
+    let run = ours.try_cli(&["device", "list", "--server", &address, "--credential", &credential]).await;
+    let _ = run.exits(3).problem();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_exist_is_a_wrong_word_or_not_found() {
+    let server = Server::start().await;
+    let run = server.try_cli(&["token", "create", "--profile", "toaster"]).await.exits(2);
+    assert_eq!(run.problem()["code"], "profile_unknown");
+    let nobody = "01890000-0000-7000-8000-000000000000";
+    let run = server.try_cli(&["device", "show", nobody]).await.exits(4);
+    assert_eq!(run.problem()["code"], "not_found");
+    let run = server.try_cli(&["device", "revoke", nobody, "--reason", "boredom", "--yes"]).await;
+    assert_eq!(run.code, Some(2), "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_speaks_something_else_is_not_a_server() {
+    let server = Server::start().await;
+    let minted = server.mint("laptop-linux").await;
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    let closing = std::thread::spawn(move || drop(mute.accept()));
+    let (head, rest) = minted.enrollment.split_once("localhost:").expect("a host and a port");
+    let (_, token) = rest.split_once('/').expect("a token follows");
+    let moved = format!("{head}localhost:{port}/{token}");
+    let run = Agent::new().enroll_with(&moved, &["--wait", "0"]).await;
+    assert!(matches!(run.code, Some(1 | 5)), "{run:?}");
+    let _ = run.problem();
+    closing.join().unwrap();
+    is_unspent(&server, &minted).await;
+}
