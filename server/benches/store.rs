@@ -1,4 +1,4 @@
-//! What a commit costs: batches a second, CPU microseconds and fsyncs per batch, for one committer and for 64.
+//! What a commit costs: batches a second, CPU microseconds and fsyncs per batch, for 1, 8 and 64 committers.
 //!
 //! `cargo bench -p muster-server --bench store [-- DIR]`. A batch is like an enrolment's: fourteen keys, some of
 //! them indexed, one audit entry. CPU is that of the whole process, the committers' own little work included.
@@ -90,7 +90,7 @@ fn main() -> Result<(), Failure> {
     let held = tempfile::tempdir()?;
     let dir = chosen.map_or_else(|| held.path().to_owned(), Into::into);
     println!("committers  batches/s  cpu µs/batch  fsyncs/batch  mean group  p99 ms (bucket)  bytes/batch");
-    for (run, committers) in [64].into_iter().enumerate() {
+    for (run, committers) in [1, 8, 64].into_iter().enumerate() {
         measure(&dir.join(format!("bench-{run}")), committers)?;
     }
     Ok(())
