@@ -159,12 +159,8 @@ fn server_identity(
     Ok(ServerIdentity::new(chain, PrivateKeyDer::try_from(key.serialize_der())?, provider())?)
 }
 
-fn current(record: u64) -> Standing {
-    Standing {
-        record,
-        certificate: CertificateStatus::Current,
-        device: DeviceStanding::Active { grace_s: 0 },
-    }
+fn current(print: u64) -> Standing {
+    Standing { print, certificate: CertificateStatus::Current, device: DeviceStanding::Active { grace_s: 0 } }
 }
 
 /// Memory per certificate as the kernel counts it, and the time of one question.

@@ -76,6 +76,7 @@ impl App {
         let record = CertificateRecord {
             v: 1,
             serial: issued.serial,
+            sha256: issued.sha256,
             device: device.id,
             not_after: issued.not_after,
             grace_s: self.profiles.grace_s(&device.profile)?,

@@ -5,7 +5,7 @@ use crate::domain::admission::{CertificateStatus, DeviceStanding};
 use crate::domain::device::{CertificateRecord, CertificateState};
 use crate::domain::revocation::Reason;
 use crate::doors::registry::{Kicked, Registry};
-use crate::doors::status_index::{Standing, StatusIndex};
+use crate::doors::status_index::{Standing, StatusIndex, print_of};
 use crate::store::collections::{CERTIFICATES, LoadError, REVOCATIONS, decode};
 use crate::store::{Observer, Store, Written};
 use muster_pki::serial::Serial;
@@ -38,8 +38,8 @@ pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<Revoc
         for change in written {
             if let Some(id) = REVOCATIONS.id(change.key) {
                 changes.note(id);
-            } else if let Some(id) = CERTIFICATES.id(change.key) {
-                let Some((serial, standing)) = change.value.and_then(|value| read(id, value)) else {
+            } else if CERTIFICATES.id(change.key).is_some() {
+                let Some((serial, standing)) = change.value.and_then(read) else {
                     continue;
                 };
                 index.set(&serial, &standing);
@@ -60,11 +60,9 @@ pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = store.scan(CERTIFICATES.prefix, after.as_deref(), 4_096)?;
-        for (key, found) in &page {
+        for (_, found) in &page {
             let record: CertificateRecord = decode(&found.value)?;
-            if let Some(number) = CERTIFICATES.id(key).and_then(ordinal) {
-                index.set(&record.serial, &standing(number, &record));
-            }
+            index.set(&record.serial, &standing(&record));
         }
         match page.last() {
             Some((key, _)) => after = Some(key.clone()),
@@ -73,21 +71,21 @@ pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
     }
 }
 
-fn read(id: &[u8], value: &[u8]) -> Option<(Serial, Standing)> {
+fn read(value: &[u8]) -> Option<(Serial, Standing)> {
     let record: CertificateRecord = decode(value).ok()?;
-    Some((record.serial, standing(ordinal(id)?, &record)))
+    Some((record.serial, standing(&record)))
 }
 
-fn ordinal(id: &[u8]) -> Option<u64> {
-    id.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn standing(record: u64, certificate: &CertificateRecord) -> Standing {
+fn standing(certificate: &CertificateRecord) -> Standing {
     let status = match certificate.state {
         CertificateState::Issued => CertificateStatus::Issued,
         CertificateState::Current => CertificateStatus::Current,
         CertificateState::Revoked { reason: Reason::Superseded, .. } => CertificateStatus::Superseded,
         CertificateState::Revoked { .. } => CertificateStatus::Revoked,
     };
-    Standing { record, certificate: status, device: DeviceStanding::Active { grace_s: certificate.grace_s } }
+    Standing {
+        print: print_of(certificate.sha256.as_bytes()),
+        certificate: status,
+        device: DeviceStanding::Active { grace_s: certificate.grace_s },
+    }
 }

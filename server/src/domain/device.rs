@@ -249,6 +249,8 @@ pub struct CertificateRecord {
     /// Its serial number.
     #[serde(with = "serial_hex")]
     pub serial: Serial,
+    /// SHA-256 of its DER.
+    pub sha256: Sha256Digest,
     /// Whose it is.
     pub device: DeviceId,
     /// Last second of its validity, unix seconds.

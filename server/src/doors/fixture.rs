@@ -4,7 +4,7 @@ use super::Doors;
 use super::accept::{Limits, Secured, serve_tls};
 use super::http::{HttpDoor, HttpLimits, Judge, Verdict};
 use super::peer::{DeviceId, PeerCertificate, Serial};
-use super::status_index::Standing;
+use super::status_index::{Standing, print_of};
 use super::stop::{self, Stopper};
 use super::tls::{ServerIdentity, TlsSource, Versions, provider};
 use super::verifier::{ClientAuth, LiveClientVerifier};
@@ -110,7 +110,8 @@ pub(crate) fn trust_domain() -> TrustDomain {
 
 pub(crate) fn active(grace_s: u32) -> Standing {
     Standing {
-        record: 1,
+        // That of `peer_certificate(1)`.
+        print: print_of(&[1; 32]),
         certificate: CertificateStatus::Current,
         device: DeviceStanding::Active { grace_s },
     }
@@ -160,8 +161,10 @@ impl World {
 
     /// A certificate of device `n` that the index lets in.
     pub(crate) fn enrolled(&self, n: u8) -> Credential {
-        self.doors.index.set(&serial(n), &active(0));
-        self.issuing.device(n, |_| {})
+        let issued = self.issuing.device(n, |_| {});
+        let print = print_of(muster_wire::digest::Sha256Digest::of(&issued.chain[0]).as_bytes());
+        self.doors.index.set(&serial(n), &Standing { print, ..active(0) });
+        issued
     }
 
     pub(crate) fn verifier(&self, auth: ClientAuth) -> Arc<LiveClientVerifier> {

@@ -105,7 +105,7 @@ impl Doors {
     /// # Errors
     /// The row of the table that refuses it; whoever asked to be told of refusals has been told.
     pub fn judge(&self, certificate: &PeerCertificate, door: Door) -> Result<Admission, Refusal> {
-        let verdict = self.index.admit(&certificate.serial, certificate.not_after, door, self.clock.now_s());
+        let verdict = self.index.admit_shown(certificate, door, self.clock.now_s());
         if let Err(refusal) = verdict {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::info!(

@@ -9,7 +9,7 @@
 //! of serial number, and the map is cut into shards that are locked one at a time. Readers share the lock and
 //! hold it for one look-up.
 
-use super::peer::Serial;
+use super::peer::{PeerCertificate, Serial};
 use crate::domain::admission::{
     Admission, CertificateStatus, DeviceStanding, Door, Facts, Order, Refusal, admit,
 };
@@ -22,18 +22,27 @@ const SHARDS: usize = 64;
 /// What the index knows about one serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Which record of the store this certificate is: its ordinal there.
-    pub record: u64,
+    /// The start of the certificate's SHA-256, [`print_of`]: a certificate that somebody else signed with our key
+    /// under the same serial number is not this one.
+    pub print: u64,
     /// The certificate.
     pub certificate: CertificateStatus,
     /// Its device.
     pub device: DeviceStanding,
 }
 
+/// The part of a certificate's SHA-256 that the index keeps: its first eight bytes.
+///
+/// Finding another certificate with the same ones takes some 2^63 signatures.
+pub fn print_of(sha256: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *sha256;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// A [`Standing`] in 16 bytes.
 #[derive(Clone, Copy)]
 struct Packed {
-    record: u64,
+    print: u64,
     /// Grace in seconds, or an instant in seconds since 1970 (good until 2106), as the device's tag says.
     span: u32,
     certificate: CertificateStatus,
@@ -64,7 +73,7 @@ impl Packed {
             DeviceStanding::Proven { until } => (Tag::Proven, instant(until)),
             DeviceStanding::Retired => (Tag::Retired, 0),
         };
-        Self { record: standing.record, span, certificate: standing.certificate, device }
+        Self { print: standing.print, span, certificate: standing.certificate, device }
     }
 
     fn unpack(self) -> Standing {
@@ -79,7 +88,7 @@ impl Packed {
             Tag::Proven => DeviceStanding::Proven { until: at },
             Tag::Retired => DeviceStanding::Retired,
         };
-        Standing { record: self.record, certificate: self.certificate, device }
+        Standing { print: self.print, certificate: self.certificate, device }
     }
 }
 
@@ -150,7 +159,24 @@ impl StatusIndex {
         shard.get(&key(serial)).map(|packed| packed.unpack())
     }
 
-    /// What a certificate with this serial number and `notAfter` may do at `door` at second `now`.
+    /// What the certificate shown, with this serial number, `notAfter` and [`print_of`] its SHA-256, may do at
+    /// `door` at second `now`.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] where the serial number belongs to another certificate, else the row of the table that
+    /// refuses it.
+    pub fn admit_shown(&self, shown: &PeerCertificate, door: Door, now: i64) -> Result<Admission, Refusal> {
+        let genuine = |standing: &Standing| standing.print == print_of(shown.sha256.as_bytes());
+        let facts = self.lookup(&shown.serial).filter(genuine).map(|standing| Facts {
+            certificate: standing.certificate,
+            device: standing.device,
+            not_after: shown.not_after,
+        });
+        admit(facts.as_ref(), door, now)
+    }
+
+    /// What a certificate with this serial number and `notAfter` may do at `door` at second `now`, where it has been
+    /// compared with the index before.
     ///
     /// # Errors
     /// The row of the table that refuses it.
@@ -220,9 +246,9 @@ mod tests {
         Serial::from_random(bytes)
     }
 
-    fn current(record: u64) -> Standing {
+    fn current(print: u64) -> Standing {
         Standing {
-            record,
+            print,
             certificate: CertificateStatus::Current,
             device: DeviceStanding::Active { grace_s: 60 },
         }
@@ -250,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn another_certificate_under_a_known_serial_number_is_unknown() {
+        let index = StatusIndex::new();
+        let shown = crate::doors::fixture::peer_certificate(1);
+        index.set(&shown.serial, &current(print_of(shown.sha256.as_bytes())));
+        assert!(index.admit_shown(&shown, Door::Https, 50).is_ok());
+        let forged = PeerCertificate { sha256: muster_wire::digest::Sha256Digest([2; 32]), ..shown };
+        assert_eq!(index.admit_shown(&forged, Door::Https, 50), Err(Refusal::Unknown));
+    }
+
+    #[test]
     fn every_standing_survives_the_packing() {
         let devices = [
             DeviceStanding::Active { grace_s: u32::MAX },
@@ -267,7 +303,7 @@ mod tests {
                 CertificateStatus::Superseded,
                 CertificateStatus::Revoked,
             ] {
-                let standing = Standing { record: u64::MAX, certificate, device };
+                let standing = Standing { print: u64::MAX, certificate, device };
                 index.set(&serial(3), &standing);
                 assert_eq!(index.lookup(&serial(3)), Some(standing));
             }

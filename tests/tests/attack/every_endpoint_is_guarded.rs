@@ -293,6 +293,10 @@ async fn certificates_that_are_foreign_forged_early_or_revoked_open_no_route() {
         ("an observer's name", thief.forge(&Says::of("spiffe://localhost/observer/all"))),
         ("a life that has not begun", thief.forge(&say(&|says| says.validity = (3_600, 86_400)))),
         (
+            "the victim's number and name with another key",
+            thief.forge(&say(&|says| says.serial = victims.clone())),
+        ),
+        (
             "the victim's number before its time",
             thief.forge(&say(&|says| {
                 (says.serial, says.validity) = (victims.clone(), (3_600, 86_400));
