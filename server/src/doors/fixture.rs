@@ -162,9 +162,14 @@ impl World {
     /// A certificate of device `n` that the index lets in.
     pub(crate) fn enrolled(&self, n: u8) -> Credential {
         let issued = self.issuing.device(n, |_| {});
-        let print = print_of(muster_wire::digest::Sha256Digest::of(&issued.chain[0]).as_bytes());
-        self.doors.index.set(&serial(n), &Standing { print, ..active(0) });
+        self.stands(n, &issued, active(0));
         issued
+    }
+
+    /// Lets the index know `credential`, which carries the serial number of device `n`, as `standing`.
+    pub(crate) fn stands(&self, n: u8, credential: &Credential, standing: Standing) {
+        let print = print_of(muster_wire::digest::Sha256Digest::of(&credential.chain[0]).as_bytes());
+        self.doors.index.set(&serial(n), &Standing { print, ..standing });
     }
 
     pub(crate) fn verifier(&self, auth: ClientAuth) -> Arc<LiveClientVerifier> {

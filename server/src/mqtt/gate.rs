@@ -152,9 +152,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 mod tests {
     use super::*;
     use crate::domain::admission::CertificateStatus;
-    use crate::doors::fixture::{
-        Credential, SOON, Server, World, client, closed, device, serial, with_status,
-    };
+    use crate::doors::fixture::{Credential, SOON, Server, World, client, closed, device, with_status};
     use crate::doors::verifier::ClientAuth;
     use rumqttc::mqttbytes::QoS;
     use rumqttc::mqttbytes::v4::LastWill;
@@ -228,7 +226,7 @@ mod tests {
             }
         };
         timeout(SOON, entered).await.unwrap();
-        world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+        world.stands(1, &enrolled, with_status(CertificateStatus::Revoked));
         stream.write_all(&packet[4..]).await.unwrap();
         assert_eq!(answer(&mut stream).await, [0x20, 2, 0, 5]);
     }

@@ -59,11 +59,11 @@ async fn the_index_refuses_in_the_handshake_whom_the_table_refuses() {
     let unknown = refusal(&server, &credential).await;
     assert!(unknown.contains("AccessDenied"), "{unknown}");
     for status in [CertificateStatus::Revoked, CertificateStatus::Superseded] {
-        world.doors.index.set(&serial(1), &with_status(status));
+        world.stands(1, &credential, with_status(status));
         let told = refusal(&server, &credential).await;
         assert!(told.contains("CertificateRevoked"), "{told}");
     }
-    world.doors.index.set(&serial(1), &active(0));
+    world.stands(1, &credential, active(0));
     assert!(server.get(&client(Some(&credential)), "/who").await.is_ok());
 }
 
@@ -84,7 +84,6 @@ type Change = (&'static str, fn(&mut CertificateParams));
 #[tokio::test]
 async fn what_is_no_device_certificate_is_refused_although_our_ca_signed_it() {
     let world = World::new();
-    drop(world.enrolled(1));
     let server = world.serve(who()).await;
     let changes: [Change; 6] = [
         ("server's EKU", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
@@ -101,9 +100,10 @@ async fn what_is_no_device_certificate_is_refused_although_our_ca_signed_it() {
     ];
     for (name, change) in changes {
         let credential = world.issuing.device(1, change);
+        world.stands(1, &credential, active(0));
         assert!(server.get(&client(Some(&credential)), "/who").await.is_err(), "{name}");
     }
-    assert!(server.get(&client(Some(&world.issuing.device(1, |_| {}))), "/who").await.is_ok());
+    assert!(server.get(&client(Some(&world.enrolled(1))), "/who").await.is_ok());
 }
 
 #[tokio::test]
@@ -116,13 +116,13 @@ async fn an_expired_certificate_enters_only_with_grace_or_an_open_order() {
     assert!(told.contains("CertificateExpired"), "{told}");
     let doomed =
         |order| Standing { device: DeviceStanding::Deprovisioning { doomed_from: 0, order }, ..active(0) };
-    world.doors.index.set(&serial(1), &doomed(Order::Closed));
+    world.stands(1, &credential, doomed(Order::Closed));
     assert!(server.get(&client(Some(&credential)), "/who").await.is_err());
     for standing in [active(60), doomed(Order::Open)] {
-        world.doors.index.set(&serial(1), &standing);
+        world.stands(1, &credential, standing);
         assert!(server.get(&client(Some(&credential)), "/who").await.is_ok(), "{standing:?}");
     }
-    world.doors.index.set(&serial(1), &active(60));
+    world.stands(1, &credential, active(60));
     world.clock.advance_ms(60_000);
     assert!(server.get(&client(Some(&credential)), "/who").await.is_err(), "grace is over");
 }
@@ -130,11 +130,13 @@ async fn an_expired_certificate_enters_only_with_grace_or_an_open_order() {
 #[tokio::test]
 async fn a_forged_certificate_gains_nothing_from_the_grace_of_its_model() {
     let world = World::new();
-    world.doors.index.set(&serial(1), &active(60));
+    let model = world.issuing.device(1, |_| {});
+    world.stands(1, &model, active(60));
     let server = world.serve(who()).await;
     world.clock.advance_ms(1_001_000);
     assert!(server.get(&client(Some(&Ca::new("issuing").device(1, |_| {}))), "/who").await.is_err());
-    assert!(server.get(&client(Some(&world.issuing.device(1, |_| {}))), "/who").await.is_ok());
+    assert!(server.get(&client(Some(&world.issuing.device(1, |_| {}))), "/who").await.is_err());
+    assert!(server.get(&client(Some(&model)), "/who").await.is_ok());
 }
 
 #[tokio::test]
@@ -145,9 +147,10 @@ async fn every_refusal_of_a_certificate_of_ours_is_told() {
     world.doors = world.doors.on_refusal(move |certificate, door, refusal| {
         notes.lock().unwrap().push((certificate.device, door, refusal));
     });
-    world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+    let revoked = world.issuing.device(1, |_| {});
+    world.stands(1, &revoked, with_status(CertificateStatus::Revoked));
     let server = world.serve(who()).await;
-    drop(refusal(&server, &world.issuing.device(1, |_| {})).await);
+    drop(refusal(&server, &revoked).await);
     drop(refusal(&server, &Ca::new("elsewhere").device(1, |_| {})).await);
     assert_eq!(*told.lock().unwrap(), [(device(1), Door::Handshake, Refusal::Revoked)]);
 }
@@ -201,7 +204,7 @@ async fn tls_1_2_is_refused_unless_it_is_switched_on() {
     let server = world.serve_versions(who(), Versions::Tls12And13).await;
     let answer = server.get(&old, "/who").await.unwrap();
     assert!(answer.ends_with(&device(1).to_string()), "{answer}");
-    world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+    world.stands(1, &enrolled, with_status(CertificateStatus::Revoked));
     assert!(server.get(&old, "/who").await.is_err());
 }
 
@@ -249,7 +252,7 @@ async fn a_revocation_cuts_a_connection_that_is_open_and_idle() {
     let mut stream = server.connect(&client(Some(&enrolled))).await.unwrap();
     say(&mut stream, "GET /who HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     drop(hear(&mut stream).await);
-    world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+    world.stands(1, &enrolled, with_status(CertificateStatus::Revoked));
     assert_eq!(world.doors.registry.kick_serial(&serial(1), Kicked::Status), 1);
     closed(&mut stream).await;
     assert!(server.get(&client(Some(&enrolled)), "/who").await.is_err());

@@ -47,11 +47,11 @@ async fn each_request_on_a_kept_connection_is_judged_again() {
     say(&mut stream, GET).await.unwrap();
     assert!(hear(&mut stream).await.ends_with(&format!("{:?}", Renew::Yes)));
     let held = Standing { device: DeviceStanding::Held { grace_s: 0 }, ..active(0) };
-    world.doors.index.set(&serial(1), &held);
+    world.stands(1, &enrolled, held);
     say(&mut stream, GET).await.unwrap();
     assert!(hear(&mut stream).await.ends_with(&format!("{:?}", Renew::Held)));
     // No kick: even if that signal were lost, the next request is refused and the connection ends.
-    world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
+    world.stands(1, &enrolled, with_status(CertificateStatus::Revoked));
     say(&mut stream, GET).await.unwrap();
     let answer = hear(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("connection: close"), "{answer}");
