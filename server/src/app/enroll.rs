@@ -138,6 +138,9 @@ impl App {
             };
             match outcome {
                 Err(Error::Contended) => {}
+                // The token was read before the rest. If it was spent meanwhile, by the same request sent twice, the
+                // key looks like somebody else's: only a refusal by facts that still belong together counts.
+                Err(Error::Refused(_)) if self.has_changed(&claim)? => {}
                 Err(Error::Refused(refusal)) => {
                     return Err(self.refuse(permit, About::Token(digest), refusal).await);
                 }
@@ -145,6 +148,12 @@ impl App {
             }
         }
         Err(Error::Contended)
+    }
+
+    /// Whether the token is another than the one that was decided by.
+    fn has_changed(&self, claim: &Claim<'_>) -> Result<bool, Error> {
+        let now = self.store.load::<TokenRecord>(claim.digest.as_bytes())?;
+        Ok(now.is_none_or(|held| held.version != claim.token.version))
     }
 
     async fn fresh(&self, claim: &Claim<'_>) -> Result<Answer, Error> {
