@@ -99,7 +99,7 @@ struct Facts {
 }
 
 /// What a founding settled for good.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Founding {
     /// The trust domain.
     pub trust_domain: TrustDomain,
@@ -330,6 +330,12 @@ pub fn founded(dir: &Path) -> Result<(), FoundError> {
         return Err(FoundError::NotFounded { dir: dir.to_path_buf() });
     }
     Ok(())
+}
+
+impl std::fmt::Debug for Founding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Founding({})", self.trust_domain.as_str())
+    }
 }
 
 impl Founding {

@@ -40,7 +40,7 @@ pub(super) struct AddOperator {
 }
 
 /// A credential that has just been made; its secret is in this answer only.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Credential {
     #[schema(value_type = String)]
     id: OperatorId,

@@ -34,7 +34,7 @@ pub(super) struct CreateTokens {
 }
 
 /// A token that has just been made. Its text is never shown again.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct MintedToken {
     /// Its public name.
     #[schema(value_type = String)]
