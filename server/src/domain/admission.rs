@@ -10,6 +10,8 @@
 //! All times are UTC in whole seconds since 1970. A certificate is good through the last second of its
 //! `notAfter` (RFC 5280 §4.1.2.5).
 
+use muster_wire::topic::Channel;
+
 /// How long the same request is answered with the same bytes: 24 h, in seconds.
 pub const SAME_BYTES_FOR_S: i64 = 24 * 60 * 60;
 
@@ -191,6 +193,39 @@ impl Topics {
     pub const GRACE: Self = Self(Self::RENEW.0 | Self::CREDENTIAL.0);
     /// What a device needs to be wiped and to have it acknowledged.
     pub const FAREWELL: Self = Self(Self::ORDER.0 | Self::ACK.0 | Self::RECEIPT.0);
+
+    /// The set of one channel.
+    pub const fn of(channel: Channel) -> Self {
+        match channel {
+            Channel::Order => Self::ORDER,
+            Channel::Ack => Self::ACK,
+            Channel::Desired => Self::DESIRED,
+            Channel::Credential => Self::CREDENTIAL,
+            Channel::ReportState => Self::REPORT_STATE,
+            Channel::ReportPosture => Self::REPORT_POSTURE,
+            Channel::ReportEvent => Self::REPORT_EVENT,
+            Channel::Renew => Self::RENEW,
+            Channel::Receipt => Self::RECEIPT,
+        }
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// This set without the topics of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 
     /// Are all topics of `other` in this set?
     pub const fn contains(self, other: Self) -> bool {

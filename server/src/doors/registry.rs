@@ -14,13 +14,16 @@
 //! [`PER_DEVICE`] of them, the oldest making room for the newest.
 //!
 //! A device has at most one MQTT session. A new one ends the older one first and gets a higher generation;
-//! what is said about a session (presence, for instance) carries the generation, so that news of the older
+//! what is said about a session ([`Presence`], for instance) carries the generation, so that news of the older
 //! session can never undo that of the newer.
+//!
+//! Nothing is handed to a session through here. Whoever knows that there may be something for a device nudges it:
+//! "look again". A nudge that comes while the session is busy is kept, and many are one.
 
 use super::peer::{DeviceId, PeerCertificate, Serial};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 /// How many connections one device may hold at the same time.
@@ -81,19 +84,50 @@ struct Table {
     /// From serial number to the same.
     serials: BTreeMap<(Serial, u64), DeviceId>,
     /// Each device's MQTT session.
-    sessions: HashMap<DeviceId, Session>,
+    sessions: HashMap<DeviceId, Held>,
+    /// Whether sessions may no longer begin, since the server stops.
+    closed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Session {
+#[derive(Debug)]
+struct Held {
     connection: u64,
-    generation: u64,
+    session: Session,
 }
+
+/// A device's MQTT session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Higher than that of any earlier session.
+    pub generation: u64,
+    /// Rings when there may be something to send.
+    pub nudge: Arc<Notify>,
+}
+
+/// A device came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Which.
+    pub device: DeviceId,
+    /// Its session. News of a lower generation than one heard before is out of date.
+    pub generation: u64,
+    /// Whether it came.
+    pub online: bool,
+}
+
+type Told = Box<dyn Fn(Presence) + Send + Sync>;
 
 /// All connections of the process.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Registry {
     table: Mutex<Table>,
+    told: OnceLock<Told>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("connections", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Registry {
@@ -102,9 +136,21 @@ impl Registry {
         Self::default()
     }
 
+    /// Tells `told` of every device that comes and goes. It runs inside the sessions' tasks and must not block.
+    /// Only the first who asks is told.
+    pub fn on_presence(&self, told: impl Fn(Presence) + Send + Sync + 'static) {
+        drop(self.told.set(Box::new(told)));
+    }
+
+    fn tell(&self, presence: Presence) {
+        if let Some(told) = self.told.get() {
+            told(presence);
+        }
+    }
+
     /// Enters a connection; it stays until the answer is dropped.
     ///
-    /// A device that holds [`PER_DEVICE`] connections loses its oldest.
+    /// A device that holds [`PER_DEVICE`] connections loses the oldest that is not its MQTT session.
     pub fn enter(self: &Arc<Self>, certificate: Option<&PeerCertificate>) -> Connected {
         let cord = Arc::new(Cord::default());
         let mut table = self.lock();
@@ -159,7 +205,32 @@ impl Registry {
 
     /// The generation of the device's MQTT session, if it has one.
     pub fn session_of(&self, device: &DeviceId) -> Option<u64> {
-        self.lock().sessions.get(device).map(|session| session.generation)
+        self.lock().sessions.get(device).map(|held| held.session.generation)
+    }
+
+    /// Lets the device's MQTT session look again at what there is to send; answers whether there is a session.
+    pub fn nudge(&self, device: &DeviceId) -> bool {
+        let table = self.lock();
+        table.sessions.get(device).map(|held| held.session.nudge.notify_one()).is_some()
+    }
+
+    /// Lets every MQTT session look again; answers how many there are.
+    pub fn nudge_all(&self) -> usize {
+        let table = self.lock();
+        table.sessions.values().map(|held| held.session.nudge.notify_one()).count()
+    }
+
+    /// How many MQTT sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
+    /// Ends every MQTT session and lets none begin any more; answers how many there were.
+    pub fn close_sessions(&self) -> usize {
+        let mut table = self.lock();
+        table.closed = true;
+        let cord = |(device, held): (&DeviceId, &Held)| table.identified.get(&(*device, held.connection));
+        table.sessions.iter().filter_map(cord).map(|found| found.cord.pull(Kicked::Stop)).count()
     }
 
     /// How many connections there are.
@@ -192,29 +263,30 @@ impl Table {
     }
 
     /// Pulls the cords of a device's oldest connections until one more fits. They leave the table when their
-    /// tasks end, so those that were pulled already do not count.
+    /// tasks end, so those that were pulled already do not count. Its MQTT session stays: only another session may
+    /// take its place, so that a copy of the device's certificate cannot push it out by connecting alone.
     fn make_room(&mut self, device: DeviceId) {
-        let alive = |table: &Self| {
-            table.of_device(&device).filter(|(_, connection)| connection.cord.was_pulled().is_none()).count()
-        };
-        let surplus = (alive(self) + 1).saturating_sub(PER_DEVICE);
-        self.of_device(&device)
-            .filter(|(_, connection)| connection.cord.was_pulled().is_none())
+        let session = self.sessions.get(&device).map(|held| held.connection);
+        let alive = || self.of_device(&device).filter(|(_, found)| found.cord.was_pulled().is_none());
+        let surplus = (alive().count() + 1).saturating_sub(PER_DEVICE);
+        alive()
+            .filter(|(id, _)| Some(*id) != session)
             .take(surplus)
             .for_each(|(_, connection)| connection.cord.pull(Kicked::Replaced));
     }
 
-    fn leave(&mut self, id: u64, identity: Option<(DeviceId, Serial)>) {
+    /// Forgets a connection; answers the session that went with it.
+    fn leave(&mut self, id: u64, identity: Option<(DeviceId, Serial)>) -> Option<Presence> {
         let Some((device, serial)) = identity else {
             self.anonymous.remove(&id);
-            return;
+            return None;
         };
         self.identified.remove(&(device, id));
         self.serials.remove(&(serial, id));
         // Only the session that is still the device's may take its presence along.
-        if self.sessions.get(&device).is_some_and(|session| session.connection == id) {
-            self.sessions.remove(&device);
-        }
+        let generation = self.sessions.get(&device).filter(|held| held.connection == id)?.session.generation;
+        self.sessions.remove(&device);
+        Some(Presence { device, generation, online: false })
     }
 }
 
@@ -238,24 +310,34 @@ impl Connected {
         Handle { id: self.id, cord: Arc::clone(&self.cord) }
     }
 
-    /// Makes this connection its device's MQTT session, ending the older one first. Answers its generation,
-    /// which is higher than that of any earlier session; `None` for a connection without a certificate.
-    pub fn begin_session(&self) -> Option<u64> {
+    /// Makes this connection its device's MQTT session, ending the older one first. `None` for a connection without
+    /// a certificate, and once sessions may no longer begin.
+    pub fn begin_session(&self) -> Option<Session> {
         let (device, _) = self.identity?;
-        let mut table = self.registry.lock();
-        let generation = table.next();
-        let older = table.sessions.insert(device, Session { connection: self.id, generation });
-        let older = older.filter(|older| older.connection != self.id);
-        if let Some(older) = older.and_then(|older| table.identified.get(&(device, older.connection))) {
-            older.cord.pull(Kicked::Replaced);
-        }
-        Some(generation)
+        let session = {
+            let mut table = self.registry.lock();
+            if table.closed {
+                return None;
+            }
+            let session = Session { generation: table.next(), nudge: Arc::new(Notify::new()) };
+            let held = Held { connection: self.id, session: session.clone() };
+            let older = table.sessions.insert(device, held).filter(|older| older.connection != self.id);
+            if let Some(older) = older.and_then(|older| table.identified.get(&(device, older.connection))) {
+                older.cord.pull(Kicked::Replaced);
+            }
+            session
+        };
+        self.registry.tell(Presence { device, generation: session.generation, online: true });
+        Some(session)
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.registry.lock().leave(self.id, self.identity);
+        let gone = self.registry.lock().leave(self.id, self.identity);
+        if let Some(presence) = gone {
+            self.registry.tell(presence);
+        }
     }
 }
 
@@ -389,8 +471,8 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let (first, second) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
-        let older = second.begin_session().unwrap();
-        let newer = first.begin_session().unwrap();
+        let older = second.begin_session().unwrap().generation;
+        let newer = first.begin_session().unwrap().generation;
         assert!(newer > older);
         assert_eq!(second.handle().was_kicked(), Some(Kicked::Replaced));
         assert_eq!(first.handle().was_kicked(), None);
@@ -403,7 +485,7 @@ mod tests {
         let (first, second) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
         first.begin_session();
-        let newer = second.begin_session();
+        let newer = second.begin_session().map(|session| session.generation);
         drop(first);
         assert_eq!(registry.session_of(&device(1)), newer);
         drop(second);
@@ -413,6 +495,63 @@ mod tests {
     #[test]
     fn who_showed_no_certificate_begins_no_session() {
         let registry = Arc::new(Registry::new());
-        assert_eq!(registry.enter(None).begin_session(), None);
+        assert!(registry.enter(None).begin_session().is_none());
+    }
+
+    #[test]
+    fn connections_alone_do_not_push_a_session_out() {
+        let registry = Arc::new(Registry::new());
+        let session = registry.enter(Some(&peer_certificate(1)));
+        session.begin_session().unwrap();
+        let others: Vec<_> =
+            (0..2 * PER_DEVICE).map(|_| registry.enter(Some(&peer_certificate(1)))).collect();
+        assert_eq!(session.handle().was_kicked(), None);
+        let alive = others.iter().filter(|place| place.handle().was_kicked().is_none()).count();
+        assert_eq!(alive, PER_DEVICE - 1);
+    }
+
+    #[tokio::test]
+    async fn a_nudge_that_comes_early_is_kept_and_reaches_its_device_only() {
+        let registry = Arc::new(Registry::new());
+        let places = [registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(2)))];
+        let sessions = places.each_ref().map(|place| place.begin_session().unwrap());
+        assert!(registry.nudge(&device(1)) && registry.nudge(&device(1)));
+        sessions[0].nudge.notified().await;
+        for quiet in &sessions {
+            let mut rung = std::pin::pin!(quiet.nudge.notified());
+            assert!(
+                std::future::poll_fn(|cx| std::task::Poll::Ready(rung.as_mut().poll(cx).is_pending())).await
+            );
+        }
+        assert_eq!(registry.nudge_all(), 2);
+        sessions[1].nudge.notified().await;
+        assert!(!registry.nudge(&device(3)), "who has no session cannot be nudged");
+    }
+
+    #[test]
+    fn presence_is_told_with_the_generation_and_a_replaced_session_never_says_goodbye() {
+        let registry = Arc::new(Registry::new());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        registry
+            .on_presence(move |presence| ear.lock().unwrap().push((presence.generation, presence.online)));
+        let (first, second) =
+            (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
+        let older = first.begin_session().unwrap().generation;
+        let newer = second.begin_session().unwrap().generation;
+        drop((first, second));
+        assert_eq!(*heard.lock().unwrap(), [(older, true), (newer, true), (newer, false)]);
+    }
+
+    #[test]
+    fn when_sessions_are_closed_they_end_and_none_begins_while_other_connections_stay() {
+        let registry = Arc::new(Registry::new());
+        let (session, plain) =
+            (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(2))));
+        session.begin_session().unwrap();
+        assert_eq!(registry.close_sessions(), 1);
+        assert_eq!(session.handle().was_kicked(), Some(Kicked::Stop));
+        assert_eq!(plain.handle().was_kicked(), None);
+        assert!(plain.begin_session().is_none());
     }
 }
