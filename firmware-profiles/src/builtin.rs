@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 /// File name and text of every built-in profile.
 pub const SOURCES: &[(&str, &str)] = &[
+    ("gateway-android.toml", include_str!("../profiles/gateway-android.toml")),
+    ("gateway-linux.toml", include_str!("../profiles/gateway-linux.toml")),
     ("laptop-linux.toml", include_str!("../profiles/laptop-linux.toml")),
     ("sensor-linux.toml", include_str!("../profiles/sensor-linux.toml")),
 ];
@@ -26,6 +28,11 @@ pub fn builtins() -> &'static [Profile] {
     })
 }
 
+/// The text of the built-in profile of this name.
+pub fn source(name: &str) -> Option<&'static str> {
+    SOURCES.iter().find(|(file, _)| file.strip_suffix(".toml") == Some(name)).map(|(_, text)| *text)
+}
+
 /// The built-in profile of this name.
 pub fn builtin(name: &str) -> Option<&'static Profile> {
     builtins().iter().find(|profile| profile.name == name)
@@ -34,7 +41,7 @@ pub fn builtin(name: &str) -> Option<&'static Profile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Approval, SerialRule};
+    use crate::profile::{Action, Approval, SerialRule};
 
     #[test]
     fn built_in_profiles_ask_for_no_approval_and_no_serial() {
@@ -57,6 +64,36 @@ mod tests {
     #[test]
     fn built_in_profiles_are_sorted_by_name() {
         assert!(builtins().is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn gateways_live_ninety_days_and_only_those_of_linux_have_kernel_settings() {
+        for name in ["gateway-android", "gateway-linux"] {
+            assert_eq!(builtin(name).unwrap().certificate.validity_s(), 90 * 86_400, "{name}");
+        }
+        assert!(builtin("gateway-android").unwrap().baseline.sysctl.is_empty());
+        assert!(!builtin("gateway-linux").unwrap().baseline.sysctl.is_empty());
+    }
+
+    #[test]
+    fn a_gateway_is_judged_by_what_it_is_exposed_with() {
+        let facts = |name: &str| -> Vec<_> {
+            builtin(name).unwrap().posture.rules.iter().map(|rule| rule.fact.as_str()).collect()
+        };
+        for fact in ["firewall", "ssh_root_login", "ssh_password", "security_updates", "agent_integrity"] {
+            assert!(facts("gateway-linux").contains(&fact), "{fact}");
+        }
+        assert!(facts("gateway-android").contains(&"disk_encryption"));
+    }
+
+    #[test]
+    fn no_built_in_rule_quarantines_at_once_for_what_needs_a_person_to_repair() {
+        for profile in builtins() {
+            for rule in profile.posture.rules.iter().filter(|rule| rule.action == Action::Quarantine) {
+                let is_tampering = rule.fact == "agent_integrity";
+                assert!(is_tampering || rule.grace_hours >= 24, "{} {}", profile.name, rule.fact);
+            }
+        }
     }
 
     #[test]

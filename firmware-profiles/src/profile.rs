@@ -225,10 +225,37 @@ pub struct PostureRule {
     pub grace_hours: u16,
     /// What then happens.
     pub action: Action,
+    /// What it means when the agent cannot tell.
+    #[serde(default, skip_serializing_if = "WhenUnknown::is_counted")]
+    pub unknown: WhenUnknown,
 }
 
-/// What happens when a rule fails beyond its grace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl PostureRule {
+    /// Grace in seconds.
+    pub fn grace_s(&self) -> i64 {
+        i64::from(self.grace_hours) * 3600
+    }
+}
+
+/// What it means when a rule's fact cannot be told. Neither quarantines a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenUnknown {
+    /// The device has not passed.
+    #[default]
+    Counted,
+    /// Nothing; the fact is shown as unknown.
+    Tolerated,
+}
+
+impl WhenUnknown {
+    fn is_counted(&self) -> bool {
+        *self == Self::Counted
+    }
+}
+
+/// What happens when a rule fails beyond its grace, the mildest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is shown, to the operator and at the device.
@@ -242,18 +269,16 @@ pub const FACTS: &[&str] = &[
     "agent_integrity",
     "disk_encryption",
     "firewall",
-    "kernel_hardening",
-    "listening_ports",
+    "kernel_lockdown",
     "os_support",
     "reboot_required",
-    "screen_lock",
     "secure_boot",
     "security_updates",
-    "ssh",
+    "ssh_password",
+    "ssh_root_login",
+    "swap_encryption",
     "time_sync",
     "tpm",
-    "usb_storage",
-    "users",
 ];
 
 /// What a wipe may touch, and how far it may go.

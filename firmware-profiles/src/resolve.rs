@@ -91,7 +91,7 @@ fn put_all<T: Clone>(list: &mut Vec<T>, news: &[T], alike: impl Fn(&T, &T) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builtin::SOURCES;
+    use crate::builtin;
     use proptest::prelude::*;
 
     const OVERRIDES: &str = r#"
@@ -112,8 +112,8 @@ baseline = { files = [{ path = "/etc/motd", content = "hei" }] }
 "#;
 
     fn laptop() -> Profile {
-        let (file, text) = SOURCES[0];
-        Profile::parse(file, &format!("{text}{OVERRIDES}")).unwrap()
+        let text = builtin::source("laptop-linux").unwrap();
+        Profile::parse("p.toml", &format!("{text}{OVERRIDES}")).unwrap()
     }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -36,6 +36,7 @@ pub const KEYS: &[&str] = &[
     "posture.rules.remediation",
     "posture.rules.grace_hours",
     "posture.rules.action",
+    "posture.rules.unknown",
     "wipe.roots",
     "wipe.levels",
     "override.site",
@@ -52,6 +53,7 @@ pub const KEYS: &[&str] = &[
     "override.posture.rules.remediation",
     "override.posture.rules.grace_hours",
     "override.posture.rules.action",
+    "override.posture.rules.unknown",
 ];
 
 /// Why a profile file is refused.

@@ -1,9 +1,9 @@
 use super::*;
-use crate::builtin::SOURCES;
+use crate::builtin;
 use proptest::prelude::*;
 
 fn laptop() -> String {
-    SOURCES[0].1.to_owned()
+    builtin::source("laptop-linux").unwrap().to_owned()
 }
 
 /// What the reader says when `from` in the laptop's file is replaced by `to`.
@@ -63,19 +63,19 @@ fn a_value_out_of_range_is_refused_with_what_would_be_right() {
 #[test]
 fn a_posture_rule_is_refused_for_a_fact_that_no_agent_collects() {
     insta::assert_snapshot!(refusal("\"firewall\"", "\"firewal\""), @"p.toml:37: `posture.rules.fact`: no agent collects `firewal`; did you mean `firewall`?");
-    insta::assert_snapshot!(refusal("\"firewall\"", "\"weather\""), @"p.toml:37: `posture.rules.fact`: no agent collects `weather`; choose one of agent_integrity, disk_encryption, firewall, kernel_hardening, listening_ports, os_support, reboot_required, screen_lock, secure_boot, security_updates, ssh, time_sync, tpm, usb_storage, users");
+    insta::assert_snapshot!(refusal("\"firewall\"", "\"weather\""), @"p.toml:37: `posture.rules.fact`: no agent collects `weather`; choose one of agent_integrity, disk_encryption, firewall, kernel_lockdown, os_support, reboot_required, secure_boot, security_updates, ssh_password, ssh_root_login, swap_encryption, time_sync, tpm");
     insta::assert_snapshot!(refusal("\"firewall\"", "\"disk_encryption\""), @"p.toml:37: `posture.rules.fact`: this fact has a rule already");
 }
 
 #[test]
 fn a_wipe_plan_names_directories_and_rising_levels() {
     let roots = "[\"/var/lib/muster-agent/managed\"]";
-    insta::assert_snapshot!(refusal(roots, "[\"/\"]"), @"p.toml:67: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
-    insta::assert_snapshot!(refusal(roots, "[\"/srv/../etc\"]"), @"p.toml:67: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
-    insta::assert_snapshot!(refusal(roots, "[\"/srv/a\", \"/srv\"]"), @"p.toml:67: `wipe.roots`: a root lies inside another one; name the outer one only");
-    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\", \"retire\""), @"p.toml:68: `wipe.levels`: name each level once, mildest first: retire, clear, crypto-erase, factory-reset");
-    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\""), @"p.toml:68: `wipe.levels`: `retire` has to be among them");
-    insta::assert_snapshot!(refusal("personal = false", "personal = true"), @r#"p.toml:68: `wipe.levels`: a personal device is only ever retired; write ["retire"]"#);
+    insta::assert_snapshot!(refusal(roots, "[\"/\"]"), @"p.toml:70: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
+    insta::assert_snapshot!(refusal(roots, "[\"/srv/../etc\"]"), @"p.toml:70: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
+    insta::assert_snapshot!(refusal(roots, "[\"/srv/a\", \"/srv\"]"), @"p.toml:70: `wipe.roots`: a root lies inside another one; name the outer one only");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\", \"retire\""), @"p.toml:71: `wipe.levels`: name each level once, mildest first: retire, clear, crypto-erase, factory-reset");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\""), @"p.toml:71: `wipe.levels`: `retire` has to be among them");
+    insta::assert_snapshot!(refusal("personal = false", "personal = true"), @r#"p.toml:71: `wipe.levels`: a personal device is only ever retired; write ["retire"]"#);
 }
 
 #[test]
@@ -85,20 +85,20 @@ fn a_managed_file_is_absolute_and_never_setuid() {
             "[[override]]\nsite = \"x\"\n[[override.baseline.files]]\npath = \"{path}\"\nmode = \"{mode}\"\ncontent = \"\"\n"
         )
     };
-    insta::assert_snapshot!(refusal_of_more(&file("etc/motd", "0644")), @"p.toml:72: `override.baseline.files.path`: write an absolute path without `.`, `..` and `//`");
-    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "4755")), @r#"p.toml:73: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
-    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "644")), @r#"p.toml:73: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+    insta::assert_snapshot!(refusal_of_more(&file("etc/motd", "0644")), @"p.toml:75: `override.baseline.files.path`: write an absolute path without `.`, `..` and `//`");
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "4755")), @r#"p.toml:76: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "644")), @r#"p.toml:76: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
 }
 
 #[test]
 fn an_override_says_where_it_applies() {
-    insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:69: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
-    insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:70: `override.label`: write "key=value""#);
+    insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:72: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:73: `override.label`: write "key=value""#);
     insta::assert_snapshot!(
         refusal_of_more("[[override]]\nsite = \"x\"\ncertificate = { validity_days = 900 }\n"),
-        @"p.toml:71: `override.certificate.validity_days`: 900 is out of range; choose 1 to 398"
+        @"p.toml:74: `override.certificate.validity_days`: 900 is out of range; choose 1 to 398"
     );
-    insta::assert_snapshot!(refusal_of_more("[[override]]\nsite = \"x\"\nwipe = { roots = [\"/home\"] }\n"), @"p.toml:71: unknown key `override.wipe`; remove it, or see the list of keys in firmware-profiles/README.md");
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nsite = \"x\"\nwipe = { roots = [\"/home\"] }\n"), @"p.toml:74: unknown key `override.wipe`; remove it, or see the list of keys in firmware-profiles/README.md");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn whole() -> String {
          [[override]]\nsite = \"x\"\nlabel = \"a=b\"\n\
          certificate = {{ validity_days = 1, grace_days = 1, renew_percent = 50 }}\n\
          baseline = {{ sysctl = {{ \"a.b\" = \"1\" }}, files = [{{ path = \"/a\", content = \"\", mode = \"0600\", owner = \"root\" }}] }}\n\
-         posture = {{ rules = [{{ fact = \"ssh\", remediation = \"x\", grace_hours = 1, action = \"warn\" }}] }}\n",
+         posture = {{ rules = [{{ fact = \"ssh_password\", remediation = \"x\", grace_hours = 1, action = \"warn\", unknown = \"counted\" }}] }}\n",
         laptop()
     )
 }
