@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 /// Version of the table; each audit entry names the version that judged. Raise it with every change of a row.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The kinds of principal there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,28 @@ table! {
     ApproveDevice = "device.approve": Operator;
     /// End a device's certificates now, without a wipe.
     RevokeDevice = "device.revoke": Operator;
+    /// Order something of a device that needs no approver.
+    MakeOrder = "order.make": Operator | Server;
+    /// List orders, or show one.
+    ReadOrder = "order.read": Operator;
+    /// Note that a device has taken what it was sent.
+    Deliver = "order.deliver": Device;
+    /// Close an order whose time has passed.
+    ExpireOrder = "order.expire": Server;
+    /// Change what devices of a profile should be like.
+    SetBaseline = "baseline.set": Operator;
+    /// Read what devices should be like.
+    ReadBaseline = "baseline.read": Operator;
+    /// Fetch the baseline that a device was told to have.
+    FetchBaseline = "baseline.fetch": Device;
+    /// Report what state a device is in.
+    ReportState = "report.state": Device;
+    /// Report posture facts.
+    ReportPosture = "report.posture": Device;
+    /// Report something that happened.
+    ReportEvent = "report.event": Device;
+    /// Say how far an order has come.
+    SendReceipt = "order.receipt": Device;
     /// Read firmware profiles.
     ReadProfile = "profile.read": Operator;
     /// Read CA certificates and CRL state.

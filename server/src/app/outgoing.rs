@@ -1,0 +1,30 @@
+//! What leaves for a device over its session, and the marks by which a session knows what it has sent.
+
+use muster_wire::desired::Generation;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::OrderId;
+use muster_wire::topic::Channel;
+
+/// One message to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Which of the device's topics it goes to.
+    pub channel: Channel,
+    /// The body: signed.
+    pub payload: Vec<u8>,
+    /// What it is, whatever its bytes.
+    pub mark: Mark,
+}
+
+/// What a message is: two messages with one mark say the same, though they may have been signed at different times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// The head of a desired state.
+    Desired(Generation),
+    /// An order.
+    Order(OrderId),
+    /// The word that a receipt, by the digest of its payload, has arrived.
+    Ack(Sha256Digest),
+    /// The answer to a request for a certificate, by the digest of the certificate.
+    Credential(Sha256Digest),
+}
