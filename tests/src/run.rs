@@ -1,5 +1,6 @@
 //! Running a program to its end, and what it said.
 
+use muster_wire::failure::Failure;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -97,10 +98,10 @@ impl Run {
         })
     }
 
-    /// The problem on standard error as a program reads it: title, remedy and code are there.
+    /// The problem on standard error as a program reads it: one shape, whichever program it is.
     ///
     /// # Panics
-    /// When there is none, or the program panicked.
+    /// When there is none, when it has another shape or another exit code, or the program panicked.
     pub fn problem(&self) -> Value {
         assert!(!self.stderr.contains("panicked"), "{}: {}", self.command, self.stderr);
         let mut said = self.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -110,6 +111,10 @@ impl Run {
         for part in ["title", "remedy", "code"] {
             assert!(said[part].as_str().is_some_and(|text| !text.is_empty()), "no {part}: {said}");
         }
+        let failure: Failure = serde_json::from_value(said.clone())
+            .unwrap_or_else(|cause| panic!("{}: {cause}: {said}", self.command));
+        assert_eq!(serde_json::to_value(&failure).ok().as_ref(), Some(&said), "members of its own");
+        assert_eq!(self.code, Some(i32::from(failure.exit)), "{}: {said}", self.command);
         said
     }
 

@@ -13,6 +13,7 @@ pub mod digest;
 pub mod discovery;
 pub mod enrollment;
 pub mod envelope;
+pub mod failure;
 pub mod id;
 pub mod key;
 pub mod lineage;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use muster_wire::discovery::Discovery;
 use muster_wire::problem::Problem;
+use muster_wire::time::Timestamp;
 
 use super::refusal::Refusal;
 
@@ -16,6 +17,8 @@ pub struct Answer {
     pub status: u16,
     /// Retry-After in seconds, when it was a number.
     pub retry_after_s: Option<u64>,
+    /// Date, the server's clock, when it was there and readable.
+    pub date: Option<Timestamp>,
     /// The body, within the cap of its request.
     pub body: Vec<u8>,
 }
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &[u8]) -> Answer {
-        Answer { status, retry_after_s: None, body: body.to_vec() }
+        Answer { status, retry_after_s: None, date: None, body: body.to_vec() }
     }
 
     #[test]

@@ -98,6 +98,26 @@ pub fn clock(system: Timestamp, floor: Timestamp) -> Check {
     Check::pass("clock", format!("it says {system}"))
 }
 
+/// How far the clocks of device and server may differ, in seconds: by so much certificates are dated back, so that
+/// a new one is valid at once on a device that is late.
+const CLOCKS_APART_S: i64 = 300;
+
+/// The system clock against the server's, as its answer tells it. Which of the two is wrong nobody knows.
+pub fn server_clock(system: Timestamp, server: Option<Timestamp>) -> Check {
+    const NAME: &str = "server_clock";
+    let Some(server) = server else { return Check::skip(NAME, "the server did not say what time it is") };
+    let ahead_s = system.seconds().saturating_sub(server.seconds());
+    if ahead_s.saturating_abs() <= CLOCKS_APART_S {
+        return Check::pass(NAME, format!("it is {server} there and {system} here"));
+    }
+    let way = if ahead_s > 0 { "ahead of" } else { "behind" };
+    let detail = format!(
+        "this device's clock is {} seconds {way} the server's: it is {system} here and {server} there",
+        ahead_s.saturating_abs()
+    );
+    Check::fail(NAME, detail, "compare both with the true time and set the wrong one")
+}
+
 /// The life of the certificate in use.
 pub fn expiry(leaf: &Leaf, now: Timestamp) -> Check {
     let life = Validity { not_before_s: leaf.not_before.seconds(), not_after_s: leaf.not_after.seconds() };
@@ -163,6 +183,21 @@ mod tests {
     fn a_clock_from_before_the_build_fails() {
         assert!(clock(Timestamp(0), Timestamp(1)).has_failed());
         assert!(!clock(Timestamp(1), Timestamp(1)).has_failed());
+    }
+
+    #[test]
+    fn clocks_more_than_five_minutes_apart_fail_either_way_and_say_by_how_much() {
+        let here = Timestamp(1_000_000);
+        let there = |seconds| server_clock(here, Some(here.plus_seconds(seconds)));
+        for near in [-300, 0, 300] {
+            assert_eq!(there(near).state, State::Pass, "{near}");
+        }
+        for (far, words) in [(301, "301 seconds behind"), (-301, "301 seconds ahead of")] {
+            let check = there(far);
+            assert_eq!(check.state, State::Fail);
+            assert!(check.detail.contains(words), "{}", check.detail);
+        }
+        assert_eq!(server_clock(here, None).state, State::Skip);
     }
 
     #[test]

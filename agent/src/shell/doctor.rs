@@ -174,21 +174,24 @@ async fn network(place: &Place, server: Server, caller: Caller, clock: &Clock) -
             return checks;
         }
     }
-    checks.push(answer(server, caller, clock, place).await);
+    checks.extend(answer(server, caller, clock, place).await);
     checks
 }
 
-async fn answer(server: Server, caller: Caller, clock: &Clock, place: &Place) -> Check {
-    if caller == Caller::Anonymous {
-        return Check::skip("answer", "there is no identity to show");
-    }
+/// What the server says to this device, and what time it has.
+async fn answer(server: Server, caller: Caller, clock: &Clock, place: &Place) -> Vec<Check> {
     let mut client = Client::new(server, clock.clone());
     match client.ask(&Request::Discovery(caller), &place.keys()).await {
-        Err(trouble) => failed("answer", trouble),
-        Ok(answer) => match answer.state_of_caller() {
-            Ok(state) => Check::pass("answer", format!("the server knows this device as {state}")),
-            Err(refusal) => Check::refused("answer", &refusal),
-        },
+        Err(trouble) => vec![failed("answer", trouble)],
+        Ok(answer) => {
+            let server_time = answer.date;
+            let known = match answer.state_of_caller() {
+                _ if caller == Caller::Anonymous => Check::skip("answer", "there is no identity to show"),
+                Ok(state) => Check::pass("answer", format!("the server knows this device as {state}")),
+                Err(refusal) => Check::refused("answer", &refusal),
+            };
+            vec![known, checkup::server_clock(Timestamp(clock::system_s()), server_time)]
+        }
     }
 }
 

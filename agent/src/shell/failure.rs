@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use muster_wire::enrollment::EnrollmentError;
-use muster_wire::problem::Exit;
-use serde_json::{Value, json};
+use muster_wire::failure;
+use muster_wire::problem::{Code, Exit, Problem};
 
 use super::files::FileError;
 use super::journal::JournalError;
@@ -153,16 +153,21 @@ impl Failure {
         sentence.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     }
 
-    /// The failure as `muster` words its own: type, title, detail, code, remedy and exit code.
-    pub fn for_machines(&self) -> Value {
-        json!({
-            "type": format!("urn:muster:problem:{}", self.code()),
-            "title": self.to_string(),
-            "detail": self.causes(),
-            "code": self.code(),
-            "remedy": self.remedy(),
-            "exit": self.exit() as u8,
-        })
+    /// The failure as a program reads it: what the server said as it came, ours in the same shape.
+    pub fn for_machines(&self) -> failure::Failure {
+        if let Self::Refusal(refusal) = self {
+            match &**refusal {
+                Refusal::Problem(problem) => return failure::Failure::from(&**problem),
+                Refusal::Pending { retry_after_s } => {
+                    let problem =
+                        Problem { remedy: self.remedy().into(), ..Problem::new(Code::PendingApproval) };
+                    return failure::Failure::from(&problem).with_retry_after_s(*retry_after_s);
+                }
+                _ => {}
+            }
+        }
+        failure::Failure::own(self.code(), self.to_string(), self.remedy(), self.exit())
+            .with_detail(self.causes())
     }
 
     fn causes(&self) -> Option<String> {

@@ -15,6 +15,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use muster_pki::armor;
 use muster_wire::digest::Sha256Digest;
+use muster_wire::time::Timestamp;
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -212,6 +216,7 @@ impl Client {
         Ok(Answer {
             status: head.status.as_u16(),
             retry_after_s: retry_after_s(&head.headers),
+            date: date(&head.headers),
             body: body.to_bytes().to_vec(),
         })
     }
@@ -243,4 +248,29 @@ fn caller_of(request: &Request) -> Caller {
 /// Retry-After in seconds; its other form, a date, is not used by our server and counts as absent.
 fn retry_after_s(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Date in the one form that a server may send (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    const IMF_FIXDATE: &[BorrowedFormatItem<'_>] = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let text = headers.get(header::DATE)?.to_str().ok()?;
+    let instant = PrimitiveDateTime::parse(text, IMF_FIXDATE).ok()?;
+    Some(Timestamp(instant.assume_utc().unix_timestamp()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_clock_is_read_and_nonsense_is_no_clock() {
+        let read = |text: &str| date(&[(header::DATE, text.parse().unwrap())].into_iter().collect());
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp(784_111_777)));
+        for nonsense in ["", "now", "Sun, 06 Nov 1994 08:49:37 CET", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(date(&HeaderMap::new()), None);
+    }
 }

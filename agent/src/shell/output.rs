@@ -78,7 +78,7 @@ pub fn checks(manner: Manner, checks: &[Check]) {
 pub fn failure(manner: Manner, failure: &Failure) {
     match manner {
         Manner::Json => {
-            say_err!("{}", failure.for_machines());
+            say_err!("{}", serde_json::to_string(&failure.for_machines()).unwrap_or_default());
         }
         Manner::Text => {
             say_err!(

@@ -92,6 +92,8 @@ pub(crate) struct Fleet {
     pub(crate) devices: Vec<Device>,
     pub(crate) now: i64,
     pub(crate) fault: Fault,
+    /// What the server says that its clock says.
+    pub(crate) date: Option<Timestamp>,
 }
 
 fn serial() -> Serial {
@@ -155,6 +157,7 @@ impl Fleet {
             devices: Vec::new(),
             now,
             fault: Fault::None,
+            date: None,
         }
     }
 
@@ -252,7 +255,7 @@ impl Fleet {
         match &mut self.fault {
             Fault::Pending(n @ 1..) => {
                 *n -= 1;
-                return Answer { status: 202, retry_after_s: Some(7), body: Vec::new() };
+                return Answer { status: 202, retry_after_s: Some(7), date: None, body: Vec::new() };
             }
             Fault::Busy(n @ 1..) => {
                 *n -= 1;
@@ -318,10 +321,10 @@ fn message(certificates: &[&[u8]]) -> Vec<u8> {
 }
 
 fn ok(body: Vec<u8>) -> Answer {
-    Answer { status: 200, retry_after_s: None, body }
+    Answer { status: 200, retry_after_s: None, date: None, body }
 }
 
 fn problem(code: Code) -> Answer {
     let body = serde_json::to_vec(&Problem::new(code)).unwrap();
-    Answer { status: code.http_status(), retry_after_s: None, body }
+    Answer { status: code.http_status(), retry_after_s: None, date: None, body }
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 use muster_agent::clock::Clock;
 use muster_agent::shell::lock;
 use muster_wire::enrollment::EnrollmentString;
+use muster_wire::failure::Failure;
+use muster_wire::time::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -59,6 +61,15 @@ impl Device {
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(stderr).unwrap();
         let error = stderr.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
+        if let (Some(told), Some(exit)) = (&error, status.code()) {
+            let failure: Failure = serde_json::from_value(told.clone()).unwrap();
+            assert_eq!(i32::from(failure.exit), exit, "{told}");
+            assert_eq!(
+                serde_json::to_value(&failure).unwrap(),
+                *told,
+                "the members that `muster` prints, no others"
+            );
+        }
         Ran {
             // A killed program has no code.
             exit: status.code().unwrap_or(-1),
@@ -337,6 +348,20 @@ fn doctor_finds_an_open_key_an_expired_clock_and_a_silent_server() {
         let check = checks.iter().find(|check| check["name"] == name).unwrap();
         assert_eq!(check["state"], "fail", "{check}");
         assert!(!check["remedy"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn doctor_says_when_device_and_server_disagree_about_the_time() {
+    let (stub, string) = stub();
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    for (off_s, exit, state) in [(0, 0, "pass"), (-600, 1, "fail"), (600, 1, "fail")] {
+        stub.fleet.lock().unwrap().date = Some(Timestamp(now() + off_s));
+        let doctor = device.run(&["doctor"]);
+        let checks = doctor.json["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "server_clock").unwrap();
+        assert_eq!((doctor.exit, &check["state"]), (exit, &Value::from(state)), "{check}");
     }
 }
 

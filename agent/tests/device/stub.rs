@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use muster_agent::core::{Answer, provider};
+use muster_wire::time::Timestamp;
 use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -164,14 +165,23 @@ fn answer(shared: &Shared, head: &str, body: &[u8], shown: Option<&[u8]>) -> Ans
         "POST /.well-known/est/simplereenroll" => Asked::Reenroll { csr: body },
         other => panic!("asked for {other}"),
     };
-    shared.fleet.lock().unwrap().answer(&asked, shown)
+    let mut fleet = shared.fleet.lock().unwrap();
+    Answer { date: fleet.date, ..fleet.answer(&asked, shown) }
 }
 
 fn reply(answer: &Answer) -> Vec<u8> {
     let retry = answer.retry_after_s.map(|s| format!("retry-after: {s}\r\n")).unwrap_or_default();
+    let date = answer.date.map(|date| format!("date: {}\r\n", imf_fixdate(date))).unwrap_or_default();
     let head =
-        format!("HTTP/1.1 {} X\r\n{retry}content-length: {}\r\n\r\n", answer.status, answer.body.len());
+        format!("HTTP/1.1 {} X\r\n{retry}{date}content-length: {}\r\n\r\n", answer.status, answer.body.len());
     [head.as_bytes(), &answer.body].concat()
+}
+
+fn imf_fixdate(date: Timestamp) -> String {
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    time::OffsetDateTime::from_unix_timestamp(date.seconds()).unwrap().format(format).unwrap()
 }
 
 async fn read_request(stream: &mut TlsStream<TcpStream>) -> Option<(String, Vec<u8>)> {

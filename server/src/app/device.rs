@@ -200,8 +200,13 @@ fn by_state(device: &Device) -> Explanation {
         }
         DeviceState::Cancelled => ("device.cancelled", "It never began; enrol it with a new token."),
     };
+    // A device that waits is told so over EST; here it has the same name.
+    let code = match device.state {
+        DeviceState::Pending => Code::PendingApproval.as_str(),
+        state => state.as_str(),
+    };
     Explanation {
-        code: device.state.as_str().to_owned(),
+        code: code.to_owned(),
         rule: rule.to_owned(),
         field: Some("state".to_owned()),
         remedy: remedy.to_owned(),

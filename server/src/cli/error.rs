@@ -3,8 +3,8 @@
 //! A failure is the server's problem document, passed on as it came, or one of our own. People read it as two
 //! lines on standard error; with `--json` it is a problem document there, ours being shaped like the server's.
 
+use muster_wire::failure::Failure;
 use muster_wire::problem::{Code, Exit, Problem};
-use serde_json::{Value, json};
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -223,10 +223,10 @@ impl Error {
         format!("error: {}\nnext:  {}", super::table::plain(&line), super::table::plain(&remedy))
     }
 
-    /// The failure as a problem document.
-    pub fn for_machines(&self) -> Value {
-        if let Self::Problem { problem, .. } = self {
-            return serde_json::to_value(problem).unwrap_or_default();
+    /// The failure as a program reads it: what the server said as it came, ours in the same shape.
+    pub fn for_machines(&self) -> Failure {
+        if let Self::Problem { problem, retry_after_s } = self {
+            return Failure::from(&**problem).with_retry_after_s(*retry_after_s);
         }
         let code = match self.exit() {
             Exit::Usage => "usage",
@@ -241,14 +241,13 @@ impl Error {
             detail.push(inner.to_string());
             cause = inner.source();
         }
-        json!({
-            "type": format!("urn:muster:problem:{code}"),
-            "title": self.to_string(),
-            "detail": (!detail.is_empty()).then(|| detail.join(": ")),
-            "code": code,
-            "remedy": self.remedy(),
-            "exit": self.exit() as u8,
-        })
+        Failure::own(code, self.to_string(), self.remedy(), self.exit())
+            .with_detail((!detail.is_empty()).then(|| detail.join(": ")))
+    }
+
+    /// The same on one line.
+    pub fn in_json(&self) -> String {
+        serde_json::to_string(&self.for_machines()).unwrap_or_default()
     }
 }
 
@@ -356,7 +355,7 @@ mod tests {
         ];
         for (error, exit) in cases {
             assert_eq!(error.exit() as u8, exit, "{error}");
-            assert_eq!(error.for_machines()["exit"], exit, "{error}");
+            assert_eq!(error.for_machines().exit, exit, "{error}");
         }
     }
 
@@ -390,7 +389,8 @@ mod tests {
     #[test]
     fn machines_get_the_servers_document_as_it_came() {
         let document = problem(Code::Conflict).for_machines();
-        assert_eq!((&document["code"], &document["detail"]), (&json!("conflict"), &json!("serial S-1")));
+        assert_eq!((document.code.as_str(), document.detail.as_deref()), ("conflict", Some("serial S-1")));
+        assert_eq!((document.status, document.exit), (Some(409), 3));
     }
 
     #[test]

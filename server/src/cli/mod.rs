@@ -205,7 +205,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         if arguments.iter().any(|argument| argument == "--json") {
             let what = mistake.render().to_string();
             let first = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            eprintln!("{}", Error::usage(first, "See `muster --help`.").for_machines());
+            eprintln!("{}", Error::usage(first, "See `muster --help`.").in_json());
         } else {
             let _ = mistake.print();
         }
@@ -237,7 +237,7 @@ pub fn report(error: &Error, out: &Output) -> Exit {
         return Exit::Done;
     }
     if out.is_json() {
-        eprintln!("{}", error.for_machines());
+        eprintln!("{}", error.in_json());
     } else {
         eprintln!("{}", error.for_people());
     }

@@ -67,10 +67,9 @@ fn as_sentence(text: String) -> String {
     if text.ends_with(['.', '?', '!']) { text } else { text + "." }
 }
 
-/// The problem on standard error, as the server's program writes it or as the agent does.
+/// The problem on standard error: both programs write it alike.
 pub(super) fn problem(ran: &Ran) -> Value {
-    let value = last_json(&ran.stderr);
-    value.get("error").cloned().unwrap_or(value)
+    last_json(&ran.stderr)
 }
 
 /// The JSON in `text`: all of it, or its last line.
@@ -131,11 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn both_programs_problems_are_understood() {
-        for stderr in [r#"{"code":"forbidden"}"#, r#"{"error":{"code":"forbidden"}}"#] {
-            let ran = Ran { code: Some(3), stdout: String::new(), stderr: stderr.into() };
-            assert_eq!(problem(&ran)["code"], "forbidden");
-        }
+    fn the_problem_is_the_last_line_on_standard_error() {
+        let stderr = "a warning\n{\"code\":\"forbidden\"}\n".to_owned();
+        let ran = Ran { code: Some(3), stdout: String::new(), stderr };
+        assert_eq!(problem(&ran)["code"], "forbidden");
     }
 
     #[test]

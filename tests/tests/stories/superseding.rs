@@ -104,6 +104,7 @@ async fn a_serial_number_merely_claimed_waits_for_a_person_and_then_supersedes()
     assert_eq!(est::prove(&server, &first).await.expect("an answer").status, 200, "the former life goes on");
     let explained = server.cli(&["device", "explain", id]).await;
     assert_eq!(explained["rule"], "asset.claimed_while_another_life_is_open", "{explained}");
+    assert_eq!(explained["code"], "pending_approval", "the name that the device was told: {explained}");
     let stranger = ask(&server, &minted, &Pledge::claiming("B-7")).await;
     assert_eq!((stranger.status.as_u16(), stranger.code().as_str()), (401, "token_refused"));
 
