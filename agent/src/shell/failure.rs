@@ -155,16 +155,13 @@ impl Failure {
 
     /// The failure as a program reads it: what the server said as it came, ours in the same shape.
     pub fn for_machines(&self) -> failure::Failure {
-        if let Self::Refusal(refusal) = self {
-            match &**refusal {
-                Refusal::Problem(problem) => return failure::Failure::from(&**problem),
-                Refusal::Pending { retry_after_s } => {
-                    let problem =
-                        Problem { remedy: self.remedy().into(), ..Problem::new(Code::PendingApproval) };
-                    return failure::Failure::from(&problem).with_retry_after_s(*retry_after_s);
-                }
-                _ => {}
-            }
+        let refusal = if let Self::Refusal(refusal) = self { Some(&**refusal) } else { None };
+        if let Some(Refusal::Problem(problem)) = refusal {
+            return failure::Failure::from(&**problem);
+        }
+        if let Some(Refusal::Pending { retry_after_s }) = refusal {
+            let problem = Problem { remedy: self.remedy().into(), ..Problem::new(Code::PendingApproval) };
+            return failure::Failure::from(&problem).with_retry_after_s(*retry_after_s);
         }
         failure::Failure::own(self.code(), self.to_string(), self.remedy(), self.exit())
             .with_detail(self.causes())
