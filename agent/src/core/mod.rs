@@ -10,6 +10,7 @@
 //! step finds out whether it was taken. Asking twice with one key gives one certificate, twice (contract.md).
 
 mod answer;
+pub mod baseline;
 pub mod checkup;
 mod effect;
 mod enroll;
@@ -17,6 +18,7 @@ mod prove;
 pub mod record;
 mod refusal;
 mod renew;
+pub mod sheet;
 pub mod status;
 mod trust;
 
