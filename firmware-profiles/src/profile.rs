@@ -59,6 +59,30 @@ impl Profile {
     }
 }
 
+/// A baseline that takes the place of a profile's own, for every device of that profile.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineFile {
+    /// The profile's name.
+    pub profile: String,
+    /// The configuration that its devices should have.
+    #[serde(default)]
+    pub baseline: Baseline,
+    /// Deviations for a site or a label, applied in this order; only their baselines are said.
+    #[serde(default, rename = "override")]
+    pub overrides: Vec<Override>,
+}
+
+impl BaselineFile {
+    /// Reads a baseline from TOML; `file` is the name that error messages give.
+    ///
+    /// # Errors
+    /// As [`Profile::parse`].
+    pub fn parse(file: &str, text: &str) -> Result<Self, SchemaError> {
+        schema::parse_baseline(file, text)
+    }
+}
+
 /// A public key algorithm, as profiles spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,8 +4,8 @@
 //! the types and ranges that [`crate::profile`] names. An error gives file, line and key, and where a key looks
 //! like another one, that one. The first error ends the reading.
 
-use crate::profile::Profile;
-use serde::Deserialize;
+use crate::profile::{BaselineFile, Profile};
+use serde::de::DeserializeOwned;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -119,35 +119,63 @@ fn quoted(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("`{key}`: ") }
 }
 
+/// Every key that a baseline file may have; see [`KEYS`].
+pub const BASELINE_KEYS: &[&str] = &[
+    "profile",
+    "baseline.files.path",
+    "baseline.files.content",
+    "baseline.files.mode",
+    "baseline.files.owner",
+    "baseline.sysctl.*",
+    "override.site",
+    "override.label",
+    "override.baseline.files.path",
+    "override.baseline.files.content",
+    "override.baseline.files.mode",
+    "override.baseline.files.owner",
+    "override.baseline.sysctl.*",
+];
+
 pub(crate) fn parse(file: &str, text: &str) -> Result<Profile, SchemaError> {
-    let place = Place { file, text };
-    let table = DeTable::parse(text).map_err(|error| SchemaError::Syntax {
-        file: file.to_owned(),
+    read(&Place { file, text, keys: KEYS }, check::profile)
+}
+
+pub(crate) fn parse_baseline(file: &str, text: &str) -> Result<BaselineFile, SchemaError> {
+    read(&Place { file, text, keys: BASELINE_KEYS }, check::baseline_file)
+}
+
+fn read<T: DeserializeOwned>(
+    place: &Place<'_>,
+    check: impl Fn(&T) -> Result<(), check::Fault>,
+) -> Result<T, SchemaError> {
+    let table = DeTable::parse(place.text).map_err(|error| SchemaError::Syntax {
+        file: place.file.to_owned(),
         line: place.line(error.span()),
         message: error.message().to_owned(),
     })?;
-    refuse_unknown(&place, table.get_ref(), "")?;
-    let profile = Profile::deserialize(toml::de::Deserializer::from(table.clone())).map_err(|error| {
+    refuse_unknown(place, table.get_ref(), "")?;
+    let said = T::deserialize(toml::de::Deserializer::from(table.clone())).map_err(|error| {
         SchemaError::WrongType {
-            file: file.to_owned(),
+            file: place.file.to_owned(),
             line: place.line(error.span()),
             key: error.span().and_then(|span| key_at(table.get_ref(), &span)).unwrap_or_default(),
             message: in_plain_words(error.message()),
         }
     })?;
-    check::profile(&profile).map_err(|fault| SchemaError::Invalid {
-        file: file.to_owned(),
+    check(&said).map_err(|fault| SchemaError::Invalid {
+        file: place.file.to_owned(),
         line: place.line(span_of(table.get_ref(), &fault.path)),
         key: fault.key(),
         why: fault.why,
     })?;
-    Ok(profile)
+    Ok(said)
 }
 
 /// Turns byte offsets into lines.
 struct Place<'a> {
     file: &'a str,
     text: &'a str,
+    keys: &'static [&'static str],
 }
 
 impl Place<'_> {
@@ -160,11 +188,11 @@ impl Place<'_> {
 fn refuse_unknown(place: &Place<'_>, table: &DeTable<'_>, prefix: &str) -> Result<(), SchemaError> {
     for (key, value) in table {
         let path = format!("{prefix}{}", key.get_ref());
-        let Some(known) = known_path(prefix, key.get_ref()) else {
+        let Some(known) = known_path(place.keys, prefix, key.get_ref()) else {
             return Err(SchemaError::UnknownKey {
                 file: place.file.to_owned(),
                 line: place.line(Some(key.span())),
-                nearest: meant(prefix, key.get_ref()),
+                nearest: meant(place.keys, prefix, key.get_ref()),
                 key: path,
             });
         };
@@ -177,22 +205,22 @@ fn refuse_unknown(place: &Place<'_>, table: &DeTable<'_>, prefix: &str) -> Resul
 
 /// What was probably meant by the unknown `key` under `prefix`: a key of the same table that looks like it, or the
 /// same key in the table where it belongs.
-fn meant(prefix: &str, key: &str) -> Option<String> {
-    let beside = KEYS.iter().filter_map(|known| known.strip_prefix(prefix)?.split('.').next());
+fn meant(keys: &[&str], prefix: &str, key: &str) -> Option<String> {
+    let beside = keys.iter().filter_map(|known| known.strip_prefix(prefix)?.split('.').next());
     if let Some(near) = nearest(key, beside.filter(|name| *name != "*")) {
         return Some(format!("{prefix}{near}"));
     }
-    KEYS.iter().find(|known| known.rsplit('.').next() == Some(key)).map(|known| (*known).to_owned())
+    keys.iter().find(|known| known.rsplit('.').next() == Some(key)).map(|known| (*known).to_owned())
 }
 
 /// The path of `key` under `prefix` when some known key is it or lies beneath it.
-fn known_path(prefix: &str, key: &str) -> Option<String> {
-    if KEYS.contains(&format!("{prefix}*").as_str()) {
+fn known_path(keys: &[&str], prefix: &str, key: &str) -> Option<String> {
+    if keys.contains(&format!("{prefix}*").as_str()) {
         return Some(format!("{prefix}*"));
     }
     let path = format!("{prefix}{key}");
     let beneath = format!("{path}.");
-    KEYS.iter().any(|known| *known == path || known.starts_with(&beneath)).then_some(path)
+    keys.iter().any(|known| *known == path || known.starts_with(&beneath)).then_some(path)
 }
 
 fn tables_in<'t, 'i>(value: &'t DeValue<'i>) -> Vec<&'t DeTable<'i>> {

@@ -2,8 +2,8 @@
 
 use super::nearest;
 use crate::profile::{
-    Baseline, CertificatePolicy, EstPolicy, FACTS, Intervals, ManagedFile, Override, PosturePolicy, Profile,
-    WipeLevel, WipePlan,
+    Baseline, BaselineFile, CertificatePolicy, EstPolicy, FACTS, Intervals, ManagedFile, Override,
+    PosturePolicy, Profile, WipeLevel, WipePlan,
 };
 use std::collections::BTreeSet;
 
@@ -63,6 +63,14 @@ pub(super) fn profile(profile: &Profile) -> Checked {
     posture(&profile.posture).map_err(|fault| fault.under("posture"))?;
     wipe(&profile.wipe, profile.personal).map_err(|fault| fault.under("wipe"))?;
     for (index, one) in profile.overrides.iter().enumerate() {
+        deviation(one).map_err(|fault| fault.nth("override", index))?;
+    }
+    Ok(())
+}
+
+pub(super) fn baseline_file(file: &BaselineFile) -> Checked {
+    baseline(&file.baseline).map_err(|fault| fault.under("baseline"))?;
+    for (index, one) in file.overrides.iter().enumerate() {
         deviation(one).map_err(|fault| fault.nth("override", index))?;
     }
     Ok(())

@@ -146,7 +146,7 @@ fn whole() -> String {
 fn paths_of(table: &DeTable<'_>, prefix: &str) -> std::collections::BTreeSet<String> {
     let mut paths = std::collections::BTreeSet::new();
     for (key, value) in table {
-        let path = known_path(prefix, key.get_ref()).unwrap();
+        let path = known_path(KEYS, prefix, key.get_ref()).unwrap();
         let tables = tables_in(value.get_ref());
         if tables.is_empty() {
             paths.insert(path);
@@ -182,4 +182,20 @@ proptest! {
             prop_assert!(error.to_string().starts_with("p.toml:"));
         }
     }
+}
+
+#[test]
+fn a_baseline_file_says_sections_and_deviations_and_nothing_of_the_rest_of_a_profile() {
+    let text = "profile = \"laptop-linux\"\n[baseline.sysctl]\n\"kernel.kptr_restrict\" = \"2\"\n[[override]]\n\
+                site = \"oslo\"\nbaseline = { sysctl = { \"kernel.kptr_restrict\" = \"1\" } }\n";
+    let file = BaselineFile::parse("b.toml", text).unwrap();
+    assert_eq!((file.profile.as_str(), file.overrides.len()), ("laptop-linux", 1));
+    let wrong = |text: &str| BaselineFile::parse("b.toml", text).unwrap_err().to_string();
+    assert!(
+        wrong("profile = \"p\"\n[certificate]\nvalidity_days = 1\n").starts_with("b.toml:2: unknown key")
+    );
+    assert!(wrong("profile = \"p\"\n[baseline.sysctls]\n").contains("did you mean `baseline.sysctl`"));
+    let relative = "profile = \"p\"\n\n[[baseline.files]]\npath = \"etc/motd\"\ncontent = \"\"\n";
+    assert!(wrong(relative).starts_with("b.toml:4:"), "{}", wrong(relative));
+    assert!(wrong("[baseline]\n").contains("missing key `profile`"));
 }

@@ -1,9 +1,12 @@
 //! Devices: listed, shown, explained.
 
 use super::{App, Error, Page};
+use crate::domain::commissioning::Missing;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
 use crate::domain::policy::{Permit, act};
+use crate::domain::posture::PostureRecord;
 use crate::domain::refusal::LastRefusal;
+use crate::domain::reported::Reported;
 use crate::store::collections::{DEVICES, Facet, decode};
 use crate::store::key::ordinal;
 use muster_wire::id::DeviceId;
@@ -58,6 +61,12 @@ pub struct Shown {
     pub certificate: Option<CertificateRecord>,
     /// Whether it has an MQTT session.
     pub connected: bool,
+    /// The counter of the generation that it should have.
+    pub desired: u64,
+    /// What it last reported.
+    pub reported: Option<Reported>,
+    /// How its posture was last judged.
+    pub posture: Option<PostureRecord>,
     /// Version of the record, for `ETag`.
     pub version: u64,
 }
@@ -93,7 +102,10 @@ impl App {
             None => None,
         };
         let connected = self.doors.registry.session_of(&device.id).is_some();
-        Ok(Shown { device, certificate, connected, version })
+        let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
+        let desired = self.plan(&device.profile)?.generation(reported.as_ref()).counter;
+        let posture = self.posture(device.id)?.map(|held| held.record);
+        Ok(Shown { device, certificate, connected, desired, reported, posture, version })
     }
 
     /// Up to `limit` devices that `filter` fits, after `cursor`.
@@ -159,8 +171,20 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn explain(&self, _permit: &Permit<act::ReadDevice>, id: DeviceId) -> Result<Explanation, Error> {
-        let device = self.device(id)?.record;
-        Ok(device.last_refusal.as_ref().map_or_else(|| by_state(&device), by_refusal))
+        let known = self.known(id)?;
+        let device = &known.device.record;
+        // What a device has said since it was refused says more about it than the refusal.
+        let heard = known.reported.as_ref().map(|held| held.record.received_at.div_euclid(1000));
+        let lately = device.last_refusal.as_ref().filter(|last| heard.is_none_or(|heard| last.at >= heard));
+        if let Some(last) = lately {
+            return Ok(by_refusal(last));
+        }
+        let missing = known.missing();
+        let outstanding = device.state == DeviceState::Commissioning && device.current.is_some();
+        Ok(match missing.as_slice() {
+            [first, ..] if outstanding => by_missing(first.rule(), &missing),
+            _ => by_state(device),
+        })
     }
 }
 
@@ -171,6 +195,16 @@ fn by_refusal(last: &LastRefusal) -> Explanation {
         rule: last.rule.clone(),
         field: last.field.clone(),
         remedy: remedy.to_owned(),
+    }
+}
+
+fn by_missing(rule: &str, missing: &[Missing]) -> Explanation {
+    let remedies: Vec<&str> = missing.iter().map(|missing| missing.remedy()).collect();
+    Explanation {
+        code: DeviceState::Commissioning.as_str().to_owned(),
+        rule: rule.to_owned(),
+        field: Some("state".to_owned()),
+        remedy: remedies.join(" "),
     }
 }
 
@@ -190,7 +224,7 @@ fn by_state(device: &Device) -> Explanation {
             "The device was sent its certificate and has not used it yet; see its log.",
         ),
         DeviceState::Commissioning => {
-            ("commissioning.outstanding", "Baseline, posture and an order round trip are outstanding.")
+            ("commissioning.complete", "Nothing is missing: its next report makes it active.")
         }
         DeviceState::Active => ("device.active", "Nothing: it passed muster."),
         DeviceState::Quarantined => ("device.held", "Mend what holds it, or release it."),

@@ -1,10 +1,30 @@
 //! What a device should hear now.
 
-use super::{App, Error, Mark, Outgoing};
+use super::{App, Error, LogSource, Mark, Outgoing};
+use crate::audit::proof;
 use crate::domain::admission::Topics;
+use crate::domain::device::Device;
+use crate::domain::order::{OrderRecord, Phase};
 use crate::domain::policy::{Permit, act};
-use muster_wire::id::DeviceId;
+use crate::domain::reconcile::{self, Due};
+use crate::domain::reported::Reported;
+use crate::store::Batch;
+use crate::store::collections::{ORDERS, OrderFacet};
+use muster_wire::desired::{DesiredHead, Generation};
+use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::order::{Order, Sequence};
+use muster_wire::time::Timestamp;
+use muster_wire::topic::Channel;
 use std::collections::HashSet;
+
+impl From<Due> for Mark {
+    fn from(due: Due) -> Self {
+        match due {
+            Due::Desired(generation) => Self::Desired(generation),
+            Due::Order(order) => Self::Order(order),
+        }
+    }
+}
 
 impl App {
     /// Everything due for `device` on `topics` that is not among `sent`, in the order in which it is to be sent.
@@ -20,8 +40,86 @@ impl App {
         topics: Topics,
         sent: &HashSet<Mark>,
     ) -> Result<Vec<Outgoing>, Error> {
-        let _ = (self.device(device)?, topics, sent);
-        Ok(Vec::new())
+        let device = self.device(device)?.record;
+        let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
+        let generation = self.plan(&device.profile)?.generation(reported.as_ref());
+        let orders = if topics.contains(Topics::ORDER) { self.open_orders(device.id)? } else { Vec::new() };
+        let told = |due: Due| sent.contains(&Mark::from(due));
+        let due = reconcile::due(generation, &orders, topics, self.clock.now_s(), told);
+        due.into_iter()
+            .filter_map(|one| match one {
+                Due::Desired(generation) => Some(self.head(&device, generation)),
+                Due::Order(id) => {
+                    let order = orders.iter().find(|order| order.id == id)?;
+                    Some(self.order_document(order, reported.as_ref()))
+                }
+            })
+            .collect()
+    }
+
+    /// The open orders of `device`, in no order.
+    pub(super) fn open_orders(&self, device: DeviceId) -> Result<Vec<OrderRecord>, Error> {
+        let hits = self.store.index_scan(
+            &ORDERS,
+            "by",
+            &OrderFacet::open_of(device),
+            None,
+            2 * super::order::OPEN_MAX,
+        )?;
+        let mut orders = Vec::with_capacity(hits.len());
+        for hit in hits {
+            orders.extend(self.store.load::<OrderRecord>(&hit.id)?.map(|held| held.record));
+        }
+        Ok(orders)
+    }
+
+    fn head(&self, device: &Device, generation: Generation) -> Result<Outgoing, Error> {
+        let ready = self.plan(&device.profile)?.of(device);
+        let head = DesiredHead {
+            device: device.id,
+            generation,
+            baseline: ready.settled.digest,
+            certificate: ready.settled.certificate,
+            intervals: ready.settled.intervals,
+            lease: ready.settled.lease,
+            issued_at: Timestamp(self.clock.now_s()),
+        };
+        let payload = self.ca.sign_command(&head);
+        let payload = payload.map_err(|error| Error::internal("signing a head")(Box::new(error)))?;
+        Ok(Outgoing { channel: Channel::Desired, payload, mark: Mark::Desired(generation) })
+    }
+
+    /// The order as it is sent now, with a checkpoint that covers it: it is durable, and so is its entry.
+    fn order_document(&self, order: &OrderRecord, reported: Option<&Reported>) -> Result<Outgoing, Error> {
+        let seen = reported.and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
+        let shown = proof::show(&LogSource(self.store.clone()), &self.audit_key, seen);
+        let (checkpoint, consistency) =
+            shown.map_err(|error| Error::internal("showing the audit log")(Box::new(error)))?;
+        let document = Order {
+            device: order.device,
+            id: order.id,
+            sequence: Sequence {
+                authority_version: self.authority_version()?,
+                restore_epoch: 0,
+                counter: order.counter,
+            },
+            action: order.ask.action(),
+            warrant: None,
+            leaf: None,
+            inclusion: None,
+            issued_at: Timestamp(self.clock.now_s()),
+            expires: Timestamp(order.expires),
+            checkpoint,
+            consistency,
+        };
+        let payload = self.ca.sign_command(&document);
+        let payload = payload.map_err(|error| Error::internal("signing an order")(Box::new(error)))?;
+        Ok(Outgoing { channel: Channel::Order, payload, mark: Mark::Order(order.id) })
+    }
+
+    /// The version of the authority document in force.
+    fn authority_version(&self) -> Result<u64, Error> {
+        Ok(u64::try_from(self.authority_chain()?.len()).unwrap_or(u64::MAX))
     }
 
     /// Remembers that `device` has acknowledged the message `mark`, where that is worth remembering.
@@ -34,7 +132,32 @@ impl App {
         device: DeviceId,
         mark: Mark,
     ) -> Result<(), Error> {
-        let _ = (permit, device, mark);
-        Ok(())
+        let Mark::Order(id) = mark else { return Ok(()) };
+        for _ in 0..super::ATTEMPTS {
+            let Some(batch) = self.delivery(&permit, device, id)? else { return Ok(()) };
+            match self.commit(batch).await {
+                Err(Error::Contended) => {}
+                settled => return settled,
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    fn delivery(
+        &self,
+        permit: &Permit<act::Deliver>,
+        device: DeviceId,
+        id: OrderId,
+    ) -> Result<Option<Batch>, Error> {
+        let Some(mut held) = self.store.load::<OrderRecord>(id.as_bytes())? else { return Ok(None) };
+        if held.record.device != device || held.record.phase != Phase::Ordered {
+            return Ok(None);
+        }
+        held.record.phase = Phase::Delivered;
+        let entry = permit
+            .entry(self.clock.now_ms(), format!("device/{device}"))
+            .states(Phase::Ordered.as_str(), Phase::Delivered.as_str())
+            .facts(super::order::facts(&held.record));
+        Ok(Some(Batch::default().update(id.as_bytes(), held.version, &held.record).audit(entry)))
     }
 }

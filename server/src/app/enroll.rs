@@ -11,7 +11,7 @@
 use super::certificates::Ending;
 use super::refuse::About;
 use super::{App, Error};
-use crate::domain::device::{Asset, Device, DeviceState, Retirement, Waiting};
+use crate::domain::device::{Asset, Device, DeviceState, Retirement, Steps, Waiting};
 use crate::domain::enrollment::{self, Circumstances, Decision};
 use crate::domain::issuance::Grant;
 use crate::domain::policy::{Permit, act};
@@ -240,6 +240,7 @@ impl App {
     ) -> Result<Answer, Error> {
         let now_ms = self.clock.now_ms();
         device.changed_at = now_ms.div_euclid(1000);
+        device.steps.enrolled_at = Some(now_ms);
         let batch = self.take_place(claim, &mut device, place)?;
         let (issued, der) = self.issue(&Grant::first(claim.permit, &device), claim.csr)?;
         let before = if held.is_some() { DeviceState::Pending.as_str() } else { "" };
@@ -304,6 +305,8 @@ impl App {
             current: None,
             issued: None,
             waiting: None,
+            steps: Steps::default(),
+            orders_made: 0,
             last_refusal: None,
         }
     }

@@ -4,7 +4,7 @@ use super::{App, Error};
 use crate::domain::refusal::Refusal;
 use muster_pki::certificate::Certificate;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::envelope::{Signed, SignedOnce};
+use muster_wire::envelope::{Signed, SignedOnce, Verified};
 use muster_wire::id::DeviceId;
 use muster_wire::key::PublicKey;
 use muster_wire::problem::Code;
@@ -41,12 +41,14 @@ impl App {
 ///
 /// # Errors
 /// [`Code::TooLarge`] before anything is parsed; [`Code::MalformedRequest`].
-pub(super) fn read<T: SignedOnce>(body: &[u8], key: PublicKey, rule: &'static str) -> Result<T, Refusal> {
+pub(super) fn read<T: SignedOnce>(
+    body: &[u8],
+    key: PublicKey,
+    rule: &'static str,
+) -> Result<Verified<T>, Refusal> {
     if body.len() > T::MAX_BYTES {
         return Err(Refusal::by(rule, Code::TooLarge));
     }
     let signed = Signed::<T>::parse(body).map_err(|_| Refusal::by(rule, Code::MalformedRequest))?;
-    let verified =
-        signed.verify(&[key]).map_err(|_| Refusal::by(rule, Code::MalformedRequest).at("signature"))?;
-    Ok(verified.into_document())
+    signed.verify(&[key]).map_err(|_| Refusal::by(rule, Code::MalformedRequest).at("signature"))
 }

@@ -6,10 +6,12 @@
 
 mod approve;
 mod audit;
+mod baseline;
 mod ca;
 mod certificates;
 mod crl;
 mod csr;
+mod desired;
 mod device;
 mod discovery;
 mod due;
@@ -21,14 +23,17 @@ mod idempotency;
 mod identity;
 mod limits;
 mod operator;
+mod order;
 mod outgoing;
 mod profiles;
+mod progress;
 mod receipt;
 mod refusals;
 mod refuse;
 mod renew;
 mod renew_in_session;
 mod report;
+mod report_pace;
 mod revoke;
 mod server_certificate;
 mod status_feed;
@@ -36,6 +41,7 @@ mod token;
 mod upkeep;
 
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
+pub use self::baseline::{BaselineShown, Difference, Effect};
 pub use self::ca::{AuthorityShown, CaShown, CrlHead, NotReady};
 pub use self::crl::CrlError;
 pub use self::device::{Explanation, Filter, Shown};
@@ -54,7 +60,7 @@ pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
 
-use crate::audit::{Pace, Publisher};
+use crate::audit::{AuditKey, Pace, Publisher};
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
@@ -104,6 +110,9 @@ pub struct App {
     strangers: Strangers,
     anonymous_refusals: PerMinute,
     next_ordinal: AtomicU64,
+    plans: desired::Plans,
+    audit_key: AuditKey,
+    report_pace: report_pace::ReportPace,
 }
 
 /// Where the listeners are on this machine, as `endpoints.json` tells it.
@@ -163,6 +172,9 @@ impl App {
         let next_ordinal = AtomicU64::new(next_ordinal(&parts.store)?);
         Ok(Self {
             next_ordinal,
+            plans: desired::Plans::default(),
+            audit_key: parts.publisher.key().clone(),
+            report_pace: report_pace::ReportPace::default(),
             store: parts.store,
             ca: parts.ca,
             publisher: parts.publisher.into(),

@@ -1,21 +1,107 @@
 //! Receipts of orders, and the words that they have arrived.
+//!
+//! A receipt is verified by the device's current identity key, kept, and only then acknowledged. The acknowledgement
+//! is a pure function of the receipt, so the same receipt gets the same bytes.
 
-use super::{App, Error, Outgoing};
+use super::progress::Kept;
+use super::report::whose;
+use super::{App, Error, Mark, Outgoing};
+use crate::domain::order::{OrderRecord, Phase};
 use crate::domain::policy::{Permit, act};
+use crate::domain::refusal::Refusal;
+use crate::domain::reported::Seen;
+use crate::store::Batch;
+use crate::store::collections::Held;
+use muster_wire::envelope::Verified;
 use muster_wire::id::DeviceId;
+use muster_wire::problem::Code;
+use muster_wire::receipt::{Ack, Receipt};
+use muster_wire::topic::Channel;
 
 impl App {
     /// Takes a receipt and answers with its `ack`, once the receipt is durable. The same receipt again gets the same.
     ///
     /// # Errors
     /// [`Error::Refused`] where the receipt is not the device's or fits no order of it; it is in the audit log then.
+    /// [`Error::RateLimited`] where the device speaks too often.
     pub async fn receipt(
         &self,
         permit: Permit<act::SendReceipt>,
         device: DeviceId,
         body: &[u8],
     ) -> Result<Option<Outgoing>, Error> {
-        let _ = (permit, device, body);
-        Err(Error::NotFound { kind: "order" })
+        self.pace(&permit, device).await?;
+        let taken = async {
+            let receipt = self.read_receipt(device, body)?;
+            for _ in 0..super::ATTEMPTS {
+                match self.take_receipt(&permit, device, &receipt).await {
+                    Err(Error::Contended) => {}
+                    settled => return settled.and_then(|()| self.ack(&receipt)),
+                }
+            }
+            Err(Error::Contended)
+        };
+        self.settle_report(&permit, device, taken.await).await.map(Some)
+    }
+
+    fn read_receipt(&self, device: DeviceId, body: &[u8]) -> Result<Verified<Receipt>, Error> {
+        let speaker = self.speaker(device)?;
+        let receipt = super::identity::read::<Receipt>(body, speaker.key, "receipt.envelope")?;
+        whose(receipt.device, device)?;
+        if receipt.certificate != speaker.certificate {
+            return Err(Refusal::by("receipt.certificate", Code::CertificateRefused)
+                .at("certificate")
+                .into());
+        }
+        Ok(receipt)
+    }
+
+    async fn take_receipt(
+        &self,
+        permit: &Permit<act::SendReceipt>,
+        device: DeviceId,
+        receipt: &Verified<Receipt>,
+    ) -> Result<(), Error> {
+        let unknown = Refusal::by("receipt.order", Code::NotFound).at("order");
+        let order = self.store.load::<OrderRecord>(receipt.order.as_bytes())?.ok_or(unknown)?;
+        let now_ms = self.clock.now_ms();
+        let now_s = now_ms.div_euclid(1000);
+        let Some(next) = order.record.receive(receipt, receipt.payload_digest(), now_s)? else {
+            return Ok(());
+        };
+        let mut batch = Batch::default().update(next.id.as_bytes(), order.version, &next);
+        if next.phase != order.record.phase {
+            let entry = permit
+                .entry(now_ms, format!("device/{device}"))
+                .states(order.record.phase.as_str(), next.phase.as_str())
+                .facts(super::order::facts(&next))
+                .facts([("receipt_sha256", receipt.payload_digest().to_hex())]);
+            batch = batch.audit(entry);
+        }
+        let mut known = self.known(device)?;
+        let as_read = known.device.record.clone();
+        if next.phase == Phase::Done && as_read.steps.order_at.is_none() {
+            known.device.record.steps.order_at = Some(now_ms);
+        }
+        let mut kept = Kept::Neither;
+        if let (Some(head), Some(Held { version, record })) =
+            (receipt.last_checkpoint, known.reported.as_mut())
+            && record.checkpoint.is_none_or(|seen| seen.size < head.size)
+        {
+            record.checkpoint = Some(Seen::from(head));
+            batch = batch.update(device.as_bytes(), *version, record);
+            kept = Kept::Reported;
+        }
+        let batch = self.advance(batch, &as_read, &known, kept)?;
+        self.commit(batch).await
+    }
+
+    fn ack(&self, receipt: &Verified<Receipt>) -> Result<Outgoing, Error> {
+        let sha256 = receipt.payload_digest();
+        let ack = Ack { device: receipt.device, order: receipt.order, receipt: sha256 };
+        let payload = self.ca.sign_command(&ack);
+        let payload =
+            payload.map_err(|error| Error::internal("signing an acknowledgement")(Box::new(error)))?;
+        Ok(Outgoing { channel: Channel::Ack, payload, mark: Mark::Ack(sha256) })
     }
 }

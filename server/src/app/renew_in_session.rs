@@ -63,6 +63,6 @@ impl App {
                 .at("certificate")
                 .into());
         }
-        Ok(asked)
+        Ok(asked.into_document())
     }
 }

@@ -3,12 +3,14 @@
 use crate::ca::IssuerId;
 use crate::domain::admission::{CertificateStatus, DeviceStanding};
 use crate::domain::device::{CertificateRecord, CertificateState};
+use crate::domain::order::{OrderRecord, Phase};
 use crate::domain::revocation::Reason;
 use crate::doors::registry::{Kicked, Registry};
 use crate::doors::status_index::{Standing, StatusIndex, print_of};
-use crate::store::collections::{CERTIFICATES, LoadError, REVOCATIONS, decode};
+use crate::store::collections::{BASELINES, CERTIFICATES, LoadError, ORDERS, REVOCATIONS, decode};
 use crate::store::{Observer, Store, Written};
 use muster_pki::serial::Serial;
+use muster_wire::id::DeviceId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,14 +32,22 @@ impl RevocationChanges {
     }
 }
 
-/// What the store is opened with: feeds `index` and `changes`, and ends the connections of what has died.
+/// What the store is opened with: feeds `index` and `changes`, ends the connections of what has died, and lets
+/// sessions look again for which there may be something new.
 ///
 /// The index comes first, the kick second: who comes back after the kick meets the new status.
 pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<RevocationChanges>) -> Observer {
     Box::new(move |written: &[Written]| {
+        if written.iter().any(|change| BASELINES.id(change.key).is_some()) {
+            registry.nudge_all();
+        }
         for change in written {
             if let Some(id) = REVOCATIONS.id(change.key) {
                 changes.note(id);
+            } else if ORDERS.id(change.key).is_some() {
+                if let Some(device) = change.value.and_then(to_be_told) {
+                    registry.nudge(&device);
+                }
             } else if CERTIFICATES.id(change.key).is_some() {
                 let Some((serial, standing)) = change.value.and_then(read) else {
                     continue;
@@ -69,6 +79,13 @@ pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
             None => return Ok(()),
         }
     }
+}
+
+/// The device that has something to hear by this order: the order itself, or the one that waited for its answer.
+fn to_be_told(value: &[u8]) -> Option<DeviceId> {
+    let order: OrderRecord = decode(value).ok()?;
+    let only_delivered = order.phase == Phase::Delivered && order.receipts.is_empty();
+    (!only_delivered).then_some(order.device)
 }
 
 fn read(value: &[u8]) -> Option<(Serial, Standing)> {

@@ -223,7 +223,7 @@ pub(super) fn hashes(
     }
 }
 
-fn root(source: &dyn Source, level: u8, index: u64) -> Result<Hash, ReadError> {
+pub(super) fn root(source: &dyn Source, level: u8, index: u64) -> Result<Hash, ReadError> {
     let key = root_key(level, index);
     let found = source.get(&key)?.and_then(|root| root.try_into().ok().map(Hash));
     found.ok_or_else(|| ReadError::Damaged { key: readable(&key) })

@@ -19,6 +19,7 @@ mod files;
 pub mod key;
 pub mod log;
 mod note;
+pub mod proof;
 pub mod publish;
 mod tiles;
 mod tree;

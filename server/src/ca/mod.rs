@@ -18,9 +18,11 @@ pub use muster_pki::issuer::CaCertificate;
 use muster_pki::issuer::{self, CaKey, IssueError, Issued, LeafTerms};
 use muster_pki::profile::{IssuerUrls, LeafNames, LeafProfile, ProfileError};
 use muster_pki::serial::Serial;
+use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::{MultiSigned, SignedOnce, sign1};
 use muster_wire::id::{TrustDomain, device_uri};
-use muster_wire::key::Signer;
+use muster_wire::key::{SignError, Signer};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -264,6 +266,25 @@ impl Ca {
     /// The audit key, for checkpoints.
     pub fn audit_key(&self) -> Arc<dyn Signer + Send + Sync> {
         Arc::new(self.audit.clone())
+    }
+
+    /// Signs a document that the command key signs alone: a head, an order, an acknowledgement.
+    ///
+    /// # Errors
+    /// [`SignError`] when the key fails.
+    pub fn sign_command<T: SignedOnce>(&self, document: &T) -> Result<Vec<u8>, SignError> {
+        sign1(document, &self.command)
+    }
+
+    /// Signs a baseline with the command key; approvers add their signatures where a section needs them. The same
+    /// baseline gives the same bytes.
+    ///
+    /// # Errors
+    /// [`SignError`] when the key fails.
+    pub fn sign_baseline(&self, baseline: &Baseline) -> Result<Vec<u8>, SignError> {
+        let mut signed = MultiSigned::unsigned(baseline);
+        signed.add_signature(&self.command)?;
+        Ok(signed.to_bytes())
     }
 
     /// The command key's public half.

@@ -117,6 +117,30 @@ pub struct Waiting {
     pub approved_by: Option<String>,
 }
 
+/// When a device took which step from enrolment to active, unix milliseconds; each is the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Steps {
+    /// It was given its first certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrolled_at: Option<i64>,
+    /// It reported for the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected_at: Option<i64>,
+    /// It reported the generation desired, without a difference that is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline_at: Option<i64>,
+    /// Its posture was good enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub posture_at: Option<i64>,
+    /// An order came back done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_at: Option<i64>,
+    /// Everything held at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_at: Option<i64>,
+}
+
 /// One life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -161,6 +185,12 @@ pub struct Device {
     /// The request that waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// When it took which step from enrolment to active.
+    #[serde(default)]
+    pub steps: Steps,
+    /// How many orders were ever made for it: the counter of the latest.
+    #[serde(default)]
+    pub orders_made: u64,
     /// The last refusal it met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<LastRefusal>,

@@ -1,13 +1,19 @@
 //! Decisions without effects: no clock, randomness, disk or network in this room.
 
 pub mod admission;
+pub mod commissioning;
+pub mod desired;
 pub mod device;
 pub mod enrollment;
 pub mod idempotency;
 pub mod issuance;
 pub mod ledger;
 pub mod operator;
+pub mod order;
 pub mod policy;
+pub mod posture;
+pub mod reconcile;
 pub mod refusal;
+pub mod reported;
 pub mod revocation;
 pub mod token;

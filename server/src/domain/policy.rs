@@ -165,6 +165,8 @@ table! {
     ReportPosture = "report.posture": Device;
     /// Report something that happened.
     ReportEvent = "report.event": Device;
+    /// Let a device go from commissioning to active.
+    ActivateDevice = "device.activate": Server;
     /// Say how far an order has come.
     SendReceipt = "order.receipt": Device;
     /// Read firmware profiles.

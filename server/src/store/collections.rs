@@ -12,6 +12,12 @@
 //! | `n/` | CRL heads | issuer 8 ‖ shard 1 | [`ShardHead`] |
 //! | `o/` | operators | SHA-256 of the credential's secret | [`Operator`] |
 //! | `q/` | idempotency | slot digest | [`Kept`] |
+//! | `g/` | baselines | profile name | document: `ProfileDesired` |
+//! | `e/` | reported | device id | [`Reported`] |
+//! | `v/` | events | device id | [`EventsTaken`] |
+//! | `p/` | posture | device id | document: `PostureRecord` |
+//! | `h/` | posture history | device id ‖ unix milliseconds, 8 bytes | [`PostureHistory`] |
+//! | `u/` | orders | order id, UUIDv7, 16 bytes | [`OrderRecord`] |
 //! | `m/` | installation | name | documents |
 //! | `a/` | audit log | see the audit room | |
 //!
@@ -23,8 +29,12 @@ use super::{Batch, Expect, ReadError, Store};
 use crate::domain::device::{Asset, CertificateRecord, Device};
 use crate::domain::idempotency::Kept;
 use crate::domain::operator::Operator;
+use crate::domain::order::OrderRecord;
+use crate::domain::posture::PostureHistory;
+use crate::domain::reported::{EventsTaken, Reported};
 use crate::domain::revocation::{Entry, ShardHead};
 use crate::domain::token::TokenRecord;
+use muster_wire::id::DeviceId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -53,6 +63,23 @@ pub const OPERATORS: Collection =
 /// Answers kept for idempotency keys.
 pub const IDEMPOTENCY: Collection =
     Collection { name: "idempotency", prefix: b"q/", indexes: &[Index { name: "at", keys: kept_keys }] };
+/// Baselines that were set, as documents.
+pub const BASELINES: Collection = Collection { name: "baselines", prefix: b"g/", indexes: &[] };
+/// What devices reported last.
+pub const REPORTED: Collection = Collection { name: "reported", prefix: b"e/", indexes: &[] };
+/// Which events of devices were taken.
+pub const EVENTS: Collection = Collection { name: "events", prefix: b"v/", indexes: &[] };
+/// How devices' postures were last judged, as documents.
+pub const POSTURE: Collection = Collection { name: "posture", prefix: b"p/", indexes: &[] };
+/// How devices' postures were judged over time.
+pub const POSTURE_HISTORY: Collection = Collection {
+    name: "posture_history",
+    prefix: b"h/",
+    indexes: &[Index { name: "at", keys: history_keys }],
+};
+/// Orders.
+pub const ORDERS: Collection =
+    Collection { name: "orders", prefix: b"u/", indexes: &[Index { name: "by", keys: order_keys }] };
 /// Facts and documents of the installation.
 pub const INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
 /// The audit log's keys; only its room knows what lies there.
@@ -70,9 +97,53 @@ pub const ALL: &[Collection] = &[
     CRL_HEADS,
     OPERATORS,
     IDEMPOTENCY,
+    BASELINES,
+    REPORTED,
+    EVENTS,
+    POSTURE,
+    POSTURE_HISTORY,
+    ORDERS,
     INSTALLATION,
     AUDIT,
 ];
+
+/// By what orders are listed; the first byte of a value in the index `by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderFacet {
+    /// Device, then whether it is open.
+    Device,
+    /// End of its time, of open ones only.
+    Expiry,
+}
+
+impl OrderFacet {
+    /// The value under which the index `by` lists `bytes` of this facet.
+    pub fn value(self, bytes: &[u8]) -> Vec<u8> {
+        let tag = match self {
+            Self::Device => b'd',
+            Self::Expiry => b'x',
+        };
+        [&[tag], bytes].concat()
+    }
+
+    /// What all open orders of `device` are listed under.
+    pub fn open_of(device: DeviceId) -> Vec<u8> {
+        Self::Device.value(&[device.as_bytes().as_slice(), b"o"].concat())
+    }
+}
+
+fn order_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(order) = serde_json::from_slice::<OrderRecord>(value) else { return Vec::new() };
+    if !order.phase.is_open() {
+        return vec![OrderFacet::Device.value(&[order.device.as_bytes().as_slice(), b"c"].concat())];
+    }
+    vec![OrderFacet::open_of(order.device), OrderFacet::Expiry.value(&instant(order.expires))]
+}
+
+/// The time stands in the id, so nothing is decoded.
+fn history_keys(id: &[u8], _value: &[u8]) -> Vec<Vec<u8>> {
+    id.get(16..).map(<[u8]>::to_vec).into_iter().collect()
+}
 
 /// By what devices are listed; the first byte of a value in the index `by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +235,10 @@ records! {
     ShardHead, CRL_HEADS, "CRL head";
     Operator, OPERATORS, "operator";
     Kept, IDEMPOTENCY, "kept answer";
+    Reported, REPORTED, "state report";
+    EventsTaken, EVENTS, "list of events";
+    PostureHistory, POSTURE_HISTORY, "posture history";
+    OrderRecord, ORDERS, "order";
 }
 
 /// A record as it was read, with the version that a change of it must name.

@@ -1,0 +1,138 @@
+//! What devices should be like, settled once for all that stand alike and kept in memory until a baseline is set.
+
+use super::{App, Error};
+use crate::domain::desired::{FIRST, ProfileDesired, Settled, settle};
+use crate::domain::device::Device;
+use crate::domain::refusal::Refusal;
+use crate::domain::reported::{Reported, counter_for};
+use crate::store::collections::BASELINES;
+use muster_firmware_profiles::profile::Profile;
+use muster_wire::desired::Generation;
+use muster_wire::problem::Code;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Places of one profile that are kept settled; past that all are settled anew.
+const PLACES_MAX: usize = 1_024;
+
+/// Where a device stands; nowhere in particular when its profile makes no difference.
+type Place = Option<(Option<String>, BTreeMap<String, String>)>;
+
+/// What one profile comes to.
+pub(super) struct Plan {
+    /// Version of the record of its baseline; none where nobody has set one.
+    version: Option<u64>,
+    /// Its generation.
+    pub(super) counter: u64,
+    /// The baseline as it was set, if it was.
+    pub(super) set: Option<ProfileDesired>,
+    /// The profile with that baseline.
+    profile: Cow<'static, Profile>,
+    places: Mutex<HashMap<Place, Arc<Ready>>>,
+}
+
+/// What devices at one place get, with the signed baseline once somebody has asked for it.
+pub(super) struct Ready {
+    /// What they get.
+    pub(super) settled: Settled,
+    signed: OnceLock<Vec<u8>>,
+}
+
+/// The plans of all profiles.
+#[derive(Default)]
+pub(super) struct Plans(Mutex<HashMap<String, Arc<Plan>>>);
+
+impl Plan {
+    /// What a device at this place gets.
+    pub(super) fn at(&self, site: Option<&str>, labels: &BTreeMap<String, String>) -> Arc<Ready> {
+        let differs = !self.profile.overrides.is_empty();
+        let place = differs.then(|| (site.map(str::to_owned), labels.clone()));
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= PLACES_MAX && !places.contains_key(&place) {
+            places.clear();
+        }
+        let ready = places.entry(place).or_insert_with(|| {
+            Arc::new(Ready { settled: settle(&self.profile, site, labels), signed: OnceLock::new() })
+        });
+        Arc::clone(ready)
+    }
+
+    /// What `device` gets.
+    pub(super) fn of(&self, device: &Device) -> Arc<Ready> {
+        self.at(device.site.as_deref(), &device.labels)
+    }
+
+    /// The generation that a device should have which has reported so.
+    pub(super) fn generation(&self, reported: Option<&Reported>) -> Generation {
+        Generation { restore_epoch: 0, counter: counter_for(self.counter, reported) }
+    }
+}
+
+impl App {
+    /// The plan of the profile of this name.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `profile_unknown`; [`Error::Load`].
+    pub(super) fn plan(&self, profile: &str) -> Result<Arc<Plan>, Error> {
+        let version = self.store.get(&BASELINES.key(profile.as_bytes()))?.map(|head| head.version);
+        let known = {
+            let plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
+            plans.get(profile).filter(|plan| plan.version == version).map(Arc::clone)
+        };
+        if let Some(plan) = known {
+            return Ok(plan);
+        }
+        let plan = Arc::new(self.read_plan(profile)?);
+        let mut plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.insert(profile.to_owned(), Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    fn read_plan(&self, name: &str) -> Result<Plan, Error> {
+        let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
+        let profile = self.profiles.get(name).ok_or(unknown)?;
+        let held = self.store.get_document(&BASELINES.key(name.as_bytes()))?;
+        let version = held.as_ref().map(|held| held.version);
+        let set = held.map(|held| serde_json::from_slice::<ProfileDesired>(&held.value)).transpose();
+        let set = set.map_err(|error| Error::internal("reading a baseline")(Box::new(error)))?;
+        Ok(Plan {
+            version,
+            counter: set.as_ref().map_or(FIRST, |set| set.counter),
+            profile: set.as_ref().map_or(Cow::Borrowed(profile), |set| Cow::Owned(set.over(profile))),
+            set,
+            places: Mutex::default(),
+        })
+    }
+
+    /// The signed baseline of `ready`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the command key fails.
+    pub(super) fn signed_baseline<'r>(&self, ready: &'r Ready) -> Result<&'r [u8], Error> {
+        if let Some(signed) = ready.signed.get() {
+            return Ok(signed);
+        }
+        let signed = self.ca.sign_baseline(&ready.settled.baseline);
+        let signed = signed.map_err(|error| Error::internal("signing a baseline")(Box::new(error)))?;
+        Ok(ready.signed.get_or_init(|| signed))
+    }
+}
+
+impl Plan {
+    /// The plan that `next` would make of `profile`.
+    pub(super) fn preview(profile: Option<&'static Profile>, next: &ProfileDesired) -> Option<Self> {
+        Some(Self {
+            version: None,
+            counter: next.counter,
+            profile: Cow::Owned(next.over(profile?)),
+            set: Some(next.clone()),
+            places: Mutex::default(),
+        })
+    }
+
+    /// Version of the record of the baseline, for `ETag`; 0 where nobody has set one.
+    pub(super) fn version(&self) -> u64 {
+        self.version.unwrap_or(0)
+    }
+}

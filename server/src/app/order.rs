@@ -1,0 +1,182 @@
+//! Orders: made, listed, shown, closed when their time has passed.
+
+use super::{App, Error, Page};
+use crate::domain::device::{Device, DeviceState};
+pub(super) use crate::domain::order::OPEN_MAX;
+use crate::domain::order::{Ask, EXPIRES_AFTER_S, OrderRecord, Phase};
+use crate::domain::policy::{Act, Caller, Permit, act, decide};
+use crate::domain::refusal::Refusal;
+use crate::store::collections::{ORDERS, OrderFacet, decode};
+use crate::store::key::instant;
+use crate::store::{Batch, Urgency};
+use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::problem::Code;
+
+/// Orders that are closed in one go.
+const CLOSED_EACH: usize = 256;
+
+/// What audit entries say of an order.
+pub(super) fn facts(order: &OrderRecord) -> [(&'static str, String); 3] {
+    [
+        ("order", order.id.to_string()),
+        ("kind", order.ask.as_str().to_owned()),
+        ("order_counter", order.counter.to_string()),
+    ]
+}
+
+impl App {
+    /// Orders `ask` of `device`; it is sent as soon as the device is connected. An order of the same kind that is
+    /// still to be sent is answered instead of a second one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] with `device_state_refused` unless the device may hear orders, with
+    /// `conflict` where too many are open.
+    pub async fn order(
+        &self,
+        permit: Permit<act::MakeOrder>,
+        device: DeviceId,
+        ask: Ask,
+    ) -> Result<OrderRecord, Error> {
+        for _ in 0..super::ATTEMPTS {
+            let mut held = self.device(device)?;
+            match self.orderable(&held.record, ask) {
+                Ok(Some(open)) => return Ok(open),
+                Ok(None) => {}
+                Err(Error::Refused(refusal)) => {
+                    return Err(self.refuse(&permit, super::refuse::About::Device(device), refusal).await);
+                }
+                Err(error) => return Err(error),
+            }
+            let (batch, order) = self.make_order(&permit, Batch::default(), &mut held.record, ask);
+            match self.commit(batch.update(device.as_bytes(), held.version, &held.record)).await {
+                Err(Error::Contended) => {}
+                settled => return settled.map(|()| order),
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Whether `ask` may be ordered of `device`, and the order that asks it already.
+    fn orderable(&self, device: &Device, ask: Ask) -> Result<Option<OrderRecord>, Error> {
+        if !matches!(
+            device.state,
+            DeviceState::Commissioning | DeviceState::Active | DeviceState::Quarantined
+        ) {
+            return Err(Refusal::by("order.state", Code::DeviceStateRefused).at("state").into());
+        }
+        let now = self.clock.now_s();
+        let open: Vec<_> =
+            self.open_orders(device.id)?.into_iter().filter(|order| order.is_due(now)).collect();
+        let same = open.iter().find(|order| order.ask == ask && order.receipts.is_empty());
+        if same.is_none() && open.len() >= OPEN_MAX {
+            return Err(Refusal::by("order.too_many_open", Code::Conflict).into());
+        }
+        Ok(same.cloned())
+    }
+
+    /// Adds to `batch` a new order of `device`, whose record the caller writes in the same batch.
+    pub(super) fn make_order<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        batch: Batch,
+        device: &mut Device,
+        ask: Ask,
+    ) -> (Batch, OrderRecord) {
+        let now_ms = self.clock.now_ms();
+        let made_at = now_ms.div_euclid(1000);
+        device.orders_made = device.orders_made.saturating_add(1);
+        let order = OrderRecord {
+            v: 1,
+            id: OrderId::from_parts(super::enroll::ms(now_ms), super::random()),
+            device: device.id,
+            ask,
+            counter: device.orders_made,
+            by: permit.caller().principal.actor(),
+            made_at,
+            expires: made_at.saturating_add(EXPIRES_AFTER_S),
+            phase: Phase::Ordered,
+            receipts: Vec::new(),
+        };
+        let entry = permit
+            .entry(now_ms, format!("device/{}", device.id))
+            .states("", Phase::Ordered.as_str())
+            .facts(facts(&order));
+        (batch.insert(order.id.as_bytes(), &order).audit(entry), order)
+    }
+
+    /// The order of this id, and the version of its record.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn show_order(
+        &self,
+        _permit: &Permit<act::ReadOrder>,
+        id: OrderId,
+    ) -> Result<(OrderRecord, u64), Error> {
+        let held = self.store.load::<OrderRecord>(id.as_bytes())?.ok_or(Error::NotFound { kind: "order" })?;
+        Ok((held.record, held.version))
+    }
+
+    /// Up to `limit` orders after `cursor`, oldest first; those of `device` only, if one is given.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn orders(
+        &self,
+        _permit: &Permit<act::ReadOrder>,
+        device: Option<DeviceId>,
+        cursor: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page<OrderRecord>, Error> {
+        let mut items = Vec::new();
+        let Some(device) = device else {
+            let after = cursor.map(|id| ORDERS.key(id));
+            let page = self.store.scan(ORDERS.prefix, after.as_deref(), limit)?;
+            for (_, one) in &page {
+                items.push(decode(&one.value)?);
+            }
+            let last = page.last().filter(|_| page.len() == limit);
+            let next = last.and_then(|(key, _)| ORDERS.id(key)).map(<[u8]>::to_vec);
+            return Ok(Page { items, next });
+        };
+        let of_device = OrderFacet::Device.value(device.as_bytes());
+        let hits = self.store.index_scan(&ORDERS, "by", &of_device, cursor, limit)?;
+        for hit in &hits {
+            items.extend(self.store.load::<OrderRecord>(&hit.id)?.map(|held| held.record));
+        }
+        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
+        Ok(Page { items, next })
+    }
+
+    /// Closes orders whose time has passed; answers how many.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`]; what was closed before stays closed.
+    pub async fn expire_orders(&self) -> Result<usize, Error> {
+        let permit = decide::<act::ExpireOrder>(Caller::server())?;
+        let now = self.clock.now_s();
+        let lapsed = OrderFacet::Expiry.value(&instant(now));
+        let hits = self.store.index_scan(&ORDERS, "by", &OrderFacet::Expiry.value(b""), None, CLOSED_EACH)?;
+        let mut closed = 0;
+        for hit in hits.iter().take_while(|hit| hit.value < lapsed) {
+            let Some(mut held) = self.store.load::<OrderRecord>(&hit.id)? else { continue };
+            if !held.record.has_lapsed(now) {
+                continue;
+            }
+            let before = held.record.phase;
+            held.record.phase = Phase::Expired;
+            let entry = permit
+                .entry(self.clock.now_ms(), format!("device/{}", held.record.device))
+                .states(before.as_str(), Phase::Expired.as_str())
+                .facts(facts(&held.record));
+            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            match self.commit(batch.update(&hit.id, held.version, &held.record).audit(entry)).await {
+                Ok(()) => closed += 1,
+                // A receipt came meanwhile.
+                Err(Error::Contended) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(closed)
+    }
+}

@@ -1,0 +1,133 @@
+//! When a device passes muster.
+//!
+//! It has to have reported the baseline desired at its generation without a difference that is enforced, its posture
+//! has to be good enough where rules judge it, and one order must have come back done. Whatever report or receipt
+//! meets the last of these makes the device `active` in its own commit.
+
+use super::device::{Device, DeviceState, Steps};
+use super::posture::PostureRecord;
+use super::reported::Reported;
+use muster_firmware_profiles::appraise::Verdict;
+use muster_wire::desired::{Baseline, Generation, Mode};
+
+/// What a device has still to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It has not reported.
+    Report,
+    /// It has not reported the generation desired.
+    Generation,
+    /// It has reported differences in a section that is enforced.
+    Drift,
+    /// Its posture is judged and has not been reported.
+    Posture,
+    /// Its posture was judged and is not good enough.
+    Verdict,
+    /// No order has come back done.
+    Order,
+}
+
+impl Missing {
+    /// The rule, for `muster device explain`.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Report => "commissioning.report",
+            Self::Generation => "commissioning.generation",
+            Self::Drift => "commissioning.drift",
+            Self::Posture => "commissioning.posture",
+            Self::Verdict => "commissioning.verdict",
+            Self::Order => "commissioning.order",
+        }
+    }
+
+    /// What to do about it, as a sentence.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Report => "The agent has not reported: see that it runs and reaches the MQTT port.",
+            Self::Generation => {
+                "Its baseline is not in place yet: `muster baseline diff` shows what is desired."
+            }
+            Self::Drift => "It reports differences from its baseline: `muster baseline diff` names them.",
+            Self::Posture => "It has not reported its posture yet.",
+            Self::Verdict => {
+                "Its posture fails: `muster device show` names the facts, the profile their remedies."
+            }
+            Self::Order => {
+                "The order to collect its posture has not come back: `muster order list` shows it."
+            }
+        }
+    }
+}
+
+/// What is known of a device on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// What it last reported.
+    pub reported: Option<&'a Reported>,
+    /// How its posture was last judged.
+    pub posture: Option<&'a PostureRecord>,
+    /// The generation that it should have.
+    pub desired: Generation,
+    /// The baseline that it should have.
+    pub baseline: &'a Baseline,
+    /// Whether rules judge its posture.
+    pub judged: bool,
+    /// Whether an order has come back done.
+    pub order_done: bool,
+}
+
+/// Everything that is still missing, in the order in which it usually comes.
+pub fn missing(progress: &Progress<'_>) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    missing.extend(baseline_missing(progress));
+    missing.extend(posture_missing(progress));
+    if !progress.order_done {
+        missing.push(Missing::Order);
+    }
+    missing
+}
+
+fn baseline_missing(progress: &Progress<'_>) -> Option<Missing> {
+    let Some(reported) = progress.reported else { return Some(Missing::Report) };
+    if reported.in_place() != Some(progress.desired) {
+        return Some(Missing::Generation);
+    }
+    let enforced = progress.baseline.sections.iter().filter(|section| section.mode == Mode::Enforce);
+    let drifts = enforced.map(|section| section.content.kind()).any(|kind| reported.drifting.contains(&kind));
+    drifts.then_some(Missing::Drift)
+}
+
+fn posture_missing(progress: &Progress<'_>) -> Option<Missing> {
+    if !progress.judged {
+        return None;
+    }
+    match progress.posture.map(|posture| posture.verdict) {
+        Some(Verdict::Pass | Verdict::Grace) => None,
+        Some(Verdict::Fail | Verdict::Unknown) => Some(Missing::Verdict),
+        None => Some(Missing::Posture),
+    }
+}
+
+/// Notes in `device` which steps `progress` shows that it has taken at `now_ms`, and makes it active when nothing is
+/// missing. A device that is not commissioning stays as it is.
+pub fn advance(device: &mut Device, progress: &Progress<'_>, now_ms: i64) {
+    if device.state != DeviceState::Commissioning {
+        return;
+    }
+    let missing = missing(progress);
+    let Steps { connected_at, baseline_at, posture_at, order_at, active_at, .. } = &mut device.steps;
+    let take = |step: &mut Option<i64>, taken: bool| {
+        if taken && step.is_none() {
+            *step = Some(now_ms);
+        }
+    };
+    take(connected_at, progress.reported.is_some());
+    take(baseline_at, baseline_missing(progress).is_none());
+    take(posture_at, progress.posture.is_some() && posture_missing(progress).is_none());
+    take(order_at, progress.order_done);
+    if missing.is_empty() {
+        take(active_at, true);
+        device.state = DeviceState::Active;
+        device.changed_at = now_ms.div_euclid(1000);
+    }
+}

@@ -1,0 +1,271 @@
+//! Orders that need no approver, and what receipts make of them.
+//!
+//! ```text
+//! ordered ─▶ delivered ─▶ done | refused | failed
+//!     └──────────┴──────▶ expired ─▶ (a late receipt) done | refused | failed
+//! ```
+//! A phase follows from what is known: the device's PUBACK, its receipts, the clock. An order that has expired is not
+//! made again, but a receipt for it still counts: the device may have carried it out in its last second.
+
+use super::refusal::Refusal;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::order::Action;
+use muster_wire::problem::Code;
+use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use serde::{Deserialize, Serialize};
+
+/// How long an order is made again, in seconds.
+pub const EXPIRES_AFTER_S: i64 = 24 * 60 * 60;
+
+/// Orders of one device that may be open at the same time.
+pub const OPEN_MAX: usize = 8;
+
+/// What an order without a warrant asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Renew with a new identity key.
+    RotateIdentity,
+    /// Report posture now.
+    CollectPosture,
+}
+
+impl Ask {
+    /// Every one, in the order in which people are shown them.
+    pub const ALL: [Self; 2] = [Self::RotateIdentity, Self::CollectPosture];
+
+    /// The kind, as contract.md spells it.
+    pub fn as_str(self) -> &'static str {
+        self.action().kind().as_str()
+    }
+
+    /// What it is on the wire.
+    pub fn action(self) -> Action {
+        match self {
+            Self::RotateIdentity => Action::RotateIdentity,
+            Self::CollectPosture => Action::CollectPosture,
+        }
+    }
+}
+
+/// How far an order has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Made, not yet taken by the device.
+    Ordered,
+    /// The device has taken it.
+    Delivered,
+    /// A receipt says that it was carried out.
+    Done,
+    /// A receipt says that the device refused.
+    Refused,
+    /// A receipt says that it could not be done.
+    Failed,
+    /// Its time passed without the last receipt.
+    Expired,
+}
+
+impl Phase {
+    /// The phase's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ordered => "ordered",
+            Self::Delivered => "delivered",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Whether the order is still to be sent.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Ordered | Self::Delivered)
+    }
+}
+
+/// What is kept of a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptNote {
+    /// The phase that ended.
+    pub phase: ReceiptPhase,
+    /// How it ended.
+    pub outcome: ReceiptOutcome,
+    /// SHA-256 of the receipt's payload.
+    pub sha256: Sha256Digest,
+    /// When it came, unix seconds.
+    pub at: i64,
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRecord {
+    /// Version of this record's form.
+    pub v: u8,
+    /// Its id.
+    pub id: OrderId,
+    /// To whom.
+    pub device: DeviceId,
+    /// What is to be done.
+    pub ask: Ask,
+    /// Its place among the orders of the device, from 1.
+    pub counter: u64,
+    /// Who asked for it, as the audit log names them.
+    pub by: String,
+    /// When, unix seconds.
+    pub made_at: i64,
+    /// Its last second, unix seconds.
+    pub expires: i64,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The receipts, in the order of their phases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receipts: Vec<ReceiptNote>,
+}
+
+impl OrderRecord {
+    /// Whether it is to be sent at `now` (unix seconds).
+    pub fn is_due(&self, now: i64) -> bool {
+        self.phase.is_open() && now <= self.expires
+    }
+
+    /// Whether it is open and its time has passed at `now` (unix seconds).
+    pub fn has_lapsed(&self, now: i64) -> bool {
+        self.phase.is_open() && now > self.expires
+    }
+
+    /// What the record becomes by `receipt`, whose payload has the digest `sha256` and which came at `now`; `None`
+    /// when it is known already. The caller has verified its signature.
+    ///
+    /// The same phase again takes the former's place: a device signs anew what was not acknowledged when its key or
+    /// certificate changes in between.
+    ///
+    /// # Errors
+    /// [`Code::Conflict`] for a receipt that does not continue the chain, or one after the end.
+    pub fn receive(
+        &self,
+        receipt: &Receipt,
+        sha256: Sha256Digest,
+        now: i64,
+    ) -> Result<Option<Self>, Refusal> {
+        if receipt.device != self.device || receipt.order != self.id {
+            return Err(Refusal::by("receipt.other_order", Code::Conflict).at("order"));
+        }
+        if self.receipts.iter().any(|note| note.sha256 == sha256) {
+            return Ok(None);
+        }
+        let mut next = self.clone();
+        next.receipts.retain(|note| note.phase < receipt.phase);
+        if self.receipts.iter().any(|note| note.phase > receipt.phase) {
+            return Err(Refusal::by("receipt.backwards", Code::Conflict).at("phase"));
+        }
+        if next.receipts.last().is_some_and(|note| note.outcome != ReceiptOutcome::Done) {
+            return Err(Refusal::by("receipt.after_the_end", Code::Conflict).at("phase"));
+        }
+        if receipt.previous != next.receipts.last().map(|note| note.sha256) {
+            return Err(Refusal::by("receipt.chain", Code::Conflict).at("previous"));
+        }
+        next.receipts.push(ReceiptNote { phase: receipt.phase, outcome: receipt.outcome, sha256, at: now });
+        next.phase = match (receipt.outcome, receipt.phase) {
+            (ReceiptOutcome::Refused, _) => Phase::Refused,
+            (ReceiptOutcome::Failed, _) => Phase::Failed,
+            (ReceiptOutcome::Done, ReceiptPhase::Verified) => Phase::Done,
+            (ReceiptOutcome::Done, _) if self.phase == Phase::Ordered => Phase::Delivered,
+            (ReceiptOutcome::Done, _) => self.phase,
+        };
+        Ok(Some(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_wire::time::Timestamp;
+
+    fn order() -> OrderRecord {
+        OrderRecord {
+            v: 1,
+            id: OrderId::from_bytes([1; 16]),
+            device: DeviceId::from_bytes([2; 16]),
+            ask: Ask::CollectPosture,
+            counter: 1,
+            by: "server".into(),
+            made_at: 0,
+            expires: 100,
+            phase: Phase::Ordered,
+            receipts: Vec::new(),
+        }
+    }
+
+    fn receipt(phase: ReceiptPhase, previous: Option<u8>) -> Receipt {
+        Receipt {
+            device: order().device,
+            order: order().id,
+            warrant: None,
+            level: None,
+            phase,
+            outcome: ReceiptOutcome::Done,
+            items: Vec::new(),
+            evidence: Sha256Digest([0; 32]),
+            previous: previous.map(|byte| Sha256Digest([byte; 32])),
+            certificate: Sha256Digest([0; 32]),
+            last_checkpoint: None,
+            at: Timestamp(5),
+        }
+    }
+
+    fn take(order: &OrderRecord, receipt: &Receipt, sha256: u8) -> Result<Option<OrderRecord>, Refusal> {
+        order.receive(receipt, Sha256Digest([sha256; 32]), 7)
+    }
+
+    #[test]
+    fn an_order_is_done_when_its_last_phase_is_verified() {
+        let accepted = take(&order(), &receipt(ReceiptPhase::Accepted, None), 1).unwrap().unwrap();
+        assert_eq!(accepted.phase, Phase::Delivered);
+        let done = take(&accepted, &receipt(ReceiptPhase::Verified, Some(1)), 2).unwrap().unwrap();
+        assert_eq!((done.phase, done.receipts.len()), (Phase::Done, 2));
+        assert!(!done.is_due(0));
+    }
+
+    #[test]
+    fn the_same_receipt_again_changes_nothing_whatever_came_after() {
+        let accepted = take(&order(), &receipt(ReceiptPhase::Accepted, None), 1).unwrap().unwrap();
+        let done = take(&accepted, &receipt(ReceiptPhase::Verified, Some(1)), 2).unwrap().unwrap();
+        assert_eq!(take(&done, &receipt(ReceiptPhase::Accepted, None), 1).unwrap(), None);
+        assert_eq!(take(&done, &receipt(ReceiptPhase::Verified, Some(1)), 2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_phase_signed_anew_takes_the_formers_place() {
+        let accepted = take(&order(), &receipt(ReceiptPhase::Accepted, None), 1).unwrap().unwrap();
+        let again = take(&accepted, &receipt(ReceiptPhase::Accepted, None), 9).unwrap().unwrap();
+        assert_eq!(again.receipts.len(), 1);
+        assert_eq!(again.receipts[0].sha256, Sha256Digest([9; 32]));
+    }
+
+    #[test]
+    fn a_broken_chain_a_step_back_and_a_word_after_the_end_are_refused() {
+        let rule = |outcome: Result<Option<OrderRecord>, Refusal>| outcome.unwrap_err().rule;
+        assert_eq!(rule(take(&order(), &receipt(ReceiptPhase::Verified, Some(3)), 1)), "receipt.chain");
+        let done = take(&order(), &receipt(ReceiptPhase::Verified, None), 1).unwrap().unwrap();
+        assert_eq!(rule(take(&done, &receipt(ReceiptPhase::Accepted, None), 2)), "receipt.backwards");
+        let refused = Receipt { outcome: ReceiptOutcome::Refused, ..receipt(ReceiptPhase::Accepted, None) };
+        let refused = take(&order(), &refused, 1).unwrap().unwrap();
+        assert_eq!(refused.phase, Phase::Refused);
+        assert_eq!(
+            rule(take(&refused, &receipt(ReceiptPhase::Verified, Some(1)), 2)),
+            "receipt.after_the_end"
+        );
+    }
+
+    #[test]
+    fn an_order_is_due_through_its_last_second_and_a_late_receipt_still_counts() {
+        assert!(order().is_due(100) && !order().has_lapsed(100));
+        assert!(!order().is_due(101) && order().has_lapsed(101));
+        let expired = OrderRecord { phase: Phase::Expired, ..order() };
+        let done = take(&expired, &receipt(ReceiptPhase::Verified, None), 1).unwrap().unwrap();
+        assert_eq!(done.phase, Phase::Done);
+    }
+}
