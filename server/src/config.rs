@@ -98,6 +98,12 @@ pub struct Est {
 pub struct Limits {
     /// Wrong tokens a minute from one address before wrong ones get 429.
     pub wrong_tokens_per_minute: u32,
+    /// Renewals of one device in an hour; 0 is no limit, here and in the next two.
+    pub device_renewals_per_hour: u32,
+    /// Enrolments in a minute with tokens that were made together.
+    pub batch_enrolments_per_minute: u32,
+    /// Enrolments in a minute at one site.
+    pub site_enrolments_per_minute: u32,
     /// Deadline of a TLS handshake, and of a request's head.
     pub handshake: Duration,
     /// Deadline of a request's body.
@@ -160,6 +166,9 @@ impl Default for Settings {
             est: Est { tls12: false },
             limits: Limits {
                 wrong_tokens_per_minute: 30,
+                device_renewals_per_hour: 20,
+                batch_enrolments_per_minute: 0,
+                site_enrolments_per_minute: 0,
                 handshake: Duration::from_secs(10),
                 body: Duration::from_secs(30),
                 connections: 20_000,

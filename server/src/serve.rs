@@ -5,8 +5,8 @@
 
 use crate::app::found::{FoundError, Founding, bracketed, founded, status_urls};
 use crate::app::{
-    App, EngineSource, Error, Local, Parts, RefusedAtDoor, RevocationChanges, ServerCertificate, feed, fill,
-    refusals_at_doors,
+    App, EngineSource, Error, Issuance, Local, Parts, RefusedAtDoor, RevocationChanges, ServerCertificate,
+    feed, fill, refusals_at_doors,
 };
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::{Keystore, write_durably};
@@ -275,6 +275,11 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         founding,
         revocation_changes,
         wrong_tokens_per_minute: settings.limits.wrong_tokens_per_minute,
+        issuance: Issuance {
+            device_renewals_per_hour: settings.limits.device_renewals_per_hour,
+            batch_enrolments_per_minute: settings.limits.batch_enrolments_per_minute,
+            site_enrolments_per_minute: settings.limits.site_enrolments_per_minute,
+        },
     })?;
     Ok((Arc::new(app), refusals))
 }
@@ -360,7 +365,7 @@ fn https(app: &Arc<App>, settings: &Settings, routes: Routes) -> HttpDoor {
         body_deadline: settings.limits.body,
         ..HttpLimits::default()
     };
-    HttpDoor::new(routes.finish(), judge(app), limits)
+    HttpDoor::new(routes.finish(), judge(app), limits).on_stranger(app.doors())
 }
 
 /// Judges a peer for each of its requests by the table status × door.

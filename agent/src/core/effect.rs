@@ -75,7 +75,7 @@ pub enum Effect {
 }
 
 /// What to ask the server for. All go to the one server named at enrolment, over pinned TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Request {
     /// `GET /.well-known/muster`; with a certificate it proves that the certificate works.
     Discovery(Caller),
@@ -93,6 +93,18 @@ pub enum Request {
         /// PKCS#10 in DER.
         csr: Vec<u8>,
     },
+}
+
+impl std::fmt::Debug for Request {
+    /// What is asked for, without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Discovery(caller) => f.debug_tuple("Discovery").field(caller).finish(),
+            Self::CaCerts(caller) => f.debug_tuple("CaCerts").field(caller).finish(),
+            Self::SimpleEnroll { .. } => f.debug_struct("SimpleEnroll").finish_non_exhaustive(),
+            Self::SimpleReenroll { .. } => f.debug_struct("SimpleReenroll").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// With which certificate to ask.

@@ -71,7 +71,8 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Refused`] with a `csr_…` code where the request is bad, and the one code `token_refused` for
-    /// every token that cannot be redeemed; [`Error::RateLimited`] for wrong tokens from a busy address. Each is
+    /// every token that cannot be redeemed; [`Error::RateLimited`] for wrong tokens from a busy address, and for good
+    /// ones of a batch or a site past its limit. Each is
     /// in the audit log when this returns.
     pub async fn simple_enroll(
         &self,
@@ -104,7 +105,25 @@ impl App {
                 });
             }
         };
+        self.within_limits(&permit, &digest, &held.record).await?;
         self.redeem(&permit, &request, (digest, held), &csr).await
+    }
+
+    /// Counts a token that is still open against the limits of its batch and its site.
+    async fn within_limits(
+        &self,
+        permit: &Permit<act::SimpleEnroll>,
+        digest: &Sha256Digest,
+        token: &TokenRecord,
+    ) -> Result<(), Error> {
+        if token.state != TokenState::Open {
+            return Ok(());
+        }
+        let (batch, site) = (token.batch.unwrap_or(token.id), token.binding.site.as_deref());
+        match self.issuances.enrolment(batch, site, self.clock.now_ms()) {
+            Ok(()) => Ok(()),
+            Err((rule, past)) => Err(self.refuse_often(permit, About::Token(*digest), rule, past).await),
+        }
     }
 
     /// Decides and commits, from a new look at the token while someone else is faster.

@@ -25,8 +25,8 @@ pub enum Error {
         /// What was looked for.
         kind: &'static str,
     },
-    /// Too many wrong tokens from one address.
-    #[error("too many wrong tokens from one address")]
+    /// Too many wrong tokens from one address, or too many certificates.
+    #[error("too many attempts")]
     RateLimited {
         /// Seconds until the next may be tried.
         retry_after_s: u64,

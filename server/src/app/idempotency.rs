@@ -88,7 +88,7 @@ impl App {
             let now = self.clock.now_s();
             let held = self.store.load::<Kept>(digest.as_bytes())?;
             if let Some(Held { record, .. }) = &held
-                && record.serves(&request, now)?
+                && self.serves(caller, record, &request, now).await?
             {
                 return Ok(Replayed::Keyed(Slot {
                     digest: self.bound(digest, record),
@@ -122,6 +122,19 @@ impl App {
             }
         }
         Err(Error::Contended)
+    }
+
+    async fn serves(
+        &self,
+        caller: &Caller,
+        kept: &Kept,
+        request: &Sha256Digest,
+        now: i64,
+    ) -> Result<bool, Error> {
+        match kept.serves(request, now) {
+            Ok(serves) => Ok(serves),
+            Err(refusal) => Err(self.refuse_at_edge(caller, "idempotency.key", refusal).await),
+        }
     }
 
     /// A slot that is used again after it lapsed must derive other secrets: its time is part of it.

@@ -16,8 +16,12 @@ mod device;
 mod discovery;
 mod due;
 mod enroll;
+#[cfg(test)]
+mod enroll_tests;
 mod error;
 mod figures;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod found;
 mod idempotency;
 mod identity;
@@ -50,6 +54,7 @@ pub use self::error::Error;
 pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
+pub use self::limits::Issuance;
 pub use self::outgoing::{Mark, Outgoing};
 pub use self::profiles::Profiles;
 pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
@@ -69,7 +74,7 @@ use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
 use crate::store::{Batch, Store};
 use crate::telemetry;
-use limits::{PerMinute, Strangers};
+use limits::{Issuances, PerMinute, Strangers};
 use muster_wire::discovery::Endpoints;
 use muster_wire::id::DeviceId;
 
@@ -108,6 +113,8 @@ pub struct App {
     crls: crl::Cache,
     revocation_changes: Arc<RevocationChanges>,
     strangers: Strangers,
+    mistakes: Strangers,
+    issuances: Issuances,
     anonymous_refusals: PerMinute,
     next_ordinal: AtomicU64,
     plans: desired::Plans,
@@ -158,6 +165,8 @@ pub struct Parts {
     pub urls: StatusUrls,
     /// Wrong tokens a minute from one address.
     pub wrong_tokens_per_minute: u32,
+    /// How often certificates may be issued.
+    pub issuance: Issuance,
 }
 
 /// Refusals of anonymous callers by the authorisation table that are written to the log each minute.
@@ -192,6 +201,8 @@ impl App {
             crls: crl::Cache::default(),
             revocation_changes: parts.revocation_changes,
             strangers: Strangers::new(parts.wrong_tokens_per_minute),
+            mistakes: Strangers::new(parts.wrong_tokens_per_minute),
+            issuances: Issuances::new(parts.issuance),
             anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
         })
     }

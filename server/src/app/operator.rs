@@ -49,7 +49,8 @@ impl App {
             if found.0 == digest && found.1.record.removed_at.is_none() {
                 return Ok((found.1.record, secret));
             }
-            return Err(Refusal::by("operator.name_taken", Code::Conflict).at("name").into());
+            let taken = Refusal::by("operator.name_taken", Code::Conflict).at("name");
+            return Err(self.decline(&permit, &format!("operator/{name}"), taken).await);
         }
         let operator = Operator {
             v: 1,
@@ -81,7 +82,8 @@ impl App {
             }
             let left = self.all_operators()?.into_iter().filter(|other| other.removed_at.is_none()).count();
             if left < 2 {
-                return Err(Refusal::by("operator.last", Code::Conflict).at("name").into());
+                let last = Refusal::by("operator.last", Code::Conflict).at("name");
+                return Err(self.decline(&permit, &format!("operator/{name}"), last).await);
             }
             let now_ms = self.clock.now_ms();
             operator.removed_at = Some(now_ms.div_euclid(1000));

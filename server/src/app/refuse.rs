@@ -1,11 +1,13 @@
 //! Refusals: each is in the audit log before it is answered.
 
+use super::limits::{Past, Taken};
 use super::refusals::RefusedAtDoor;
 use super::{App, Error};
 use crate::domain::device::Device;
 use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
+use crate::doors::http::HEAD_TOO_LARGE;
 use crate::store::{Batch, Urgency};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
@@ -33,10 +35,8 @@ impl App {
         refusal: Refusal,
     ) -> Error {
         match self.strangers.wrong(from, self.clock.now_ms()) {
-            super::limits::Wrong::Counted => {
-                self.settle(self.audit_refusal(permit, "token/unknown", refusal).await, refusal)
-            }
-            super::limits::Wrong::Limited { retry_after_s, first } => {
+            Taken::Within => self.settle(self.audit_refusal(permit, "token/unknown", refusal).await, refusal),
+            Taken::Past(Past { retry_after_s, first }) => {
                 let limited = Refusal { rule: "token.rate", ..refusal };
                 let written =
                     if first { self.audit_refusal(permit, "token/unknown", limited).await } else { Ok(()) };
@@ -53,8 +53,7 @@ impl App {
         token: &Sha256Digest,
         refusal: Refusal,
     ) -> Error {
-        if let super::limits::Wrong::Limited { retry_after_s, first } =
-            self.strangers.wrong(from, self.clock.now_ms())
+        if let Taken::Past(Past { retry_after_s, first }) = self.strangers.wrong(from, self.clock.now_ms())
             && !first
         {
             return Error::RateLimited { retry_after_s };
@@ -83,6 +82,45 @@ impl App {
         }
     }
 
+    /// Refuses what is good and comes too often; only the first such refusal of a window is written down.
+    pub(super) async fn refuse_often<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        about: About,
+        rule: &'static str,
+        past: Past,
+    ) -> Error {
+        if past.first {
+            match self.refuse(permit, about, Refusal::by(rule, Code::RateLimited)).await {
+                Error::Refused(_) => {}
+                unwritten => return unwritten,
+            }
+        }
+        Error::RateLimited { retry_after_s: past.retry_after_s }
+    }
+
+    /// Refuses an operator's act on `object`, which no record has to remember.
+    pub(super) async fn decline<A: Act>(&self, permit: &Permit<A>, object: &str, refusal: Refusal) -> Error {
+        self.settle(self.audit_refusal(permit, object, refusal).await, refusal)
+    }
+
+    /// Writes down that a request for `action` was refused at the edge for what it is, and not for who asks.
+    ///
+    /// Past as many a minute from one address as wrong tokens are allowed, only one more is written. The answer
+    /// stays what it is, even where the entry could not be written: nothing was changed and nothing told.
+    pub async fn note_mistake(&self, caller: &Caller, from: IpAddr, action: &str, refusal: Refusal) {
+        let now_ms = self.clock.now_ms();
+        let refusal = match self.mistakes.wrong(from, now_ms) {
+            Taken::Within => refusal,
+            Taken::Past(past) if past.first => Refusal { rule: "request.rate", ..refusal },
+            Taken::Past(_) => return,
+        };
+        let entry = caller.refused(action, now_ms, "request".to_owned(), &refusal);
+        if let Err(error) = self.commit(essential(entry)).await {
+            tracing::warn!(%error, rule = refusal.rule, "a refusal could not be written down");
+        }
+    }
+
     /// Refuses a request for `action` at the edge: by the authorisation table, or for the size of its body.
     pub async fn refuse_at_edge(&self, caller: &Caller, action: &str, refusal: Refusal) -> Error {
         let entry = caller.refused(action, self.clock.now_ms(), "door".to_owned(), &refusal);
@@ -97,7 +135,8 @@ impl App {
     /// # Errors
     /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`].
     pub(super) async fn record_refusal_at_door(&self, refused: &RefusedAtDoor) -> Result<(), Error> {
-        let (refusal, now_ms) = (Refusal::by(refused.reason, Code::CertificateRefused), self.clock.now_ms());
+        let code = if refused.reason == HEAD_TOO_LARGE { Code::TooLarge } else { Code::CertificateRefused };
+        let (refusal, now_ms) = (Refusal::by(refused.reason, code), self.clock.now_ms());
         let entry = |principal, object| {
             let caller = Caller { principal, request_id: String::new() };
             caller.refused("door.enter", now_ms, object, &refusal)

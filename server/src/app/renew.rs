@@ -4,6 +4,7 @@
 //! current ones; one that was issued and never used dies when another replaces it.
 
 use super::enroll::Answer;
+use super::limits::Taken;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::device::{CertificateRecord, CertificateState, Device};
@@ -40,7 +41,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Refused`] with a `csr_…` code where the request is bad or names what the certificate shown does
-    /// not, with `profile_mismatch` at another profile's label.
+    /// not, with `profile_mismatch` at another profile's label; [`Error::RateLimited`] past the limit for one device.
     pub async fn simple_reenroll(
         &self,
         permit: Permit<act::SimpleReenroll>,
@@ -60,6 +61,7 @@ impl App {
         request: &Renew<'_>,
     ) -> Result<Answer, Error> {
         let mut parsed = None;
+        let mut is_counted = false;
         for _ in 0..super::ATTEMPTS {
             let held = self.device(request.device)?;
             if request.label.is_some_and(|label| label != held.record.profile) {
@@ -75,7 +77,7 @@ impl App {
                     &*parsed.insert(csr)
                 }
             };
-            match self.reenroll(permit, request, held, csr).await {
+            match self.reenroll(permit, request, held, (csr, &mut is_counted)).await {
                 Err(Error::Contended) => {}
                 settled => return settled,
             }
@@ -88,7 +90,7 @@ impl App {
         permit: &Permit<act::SimpleReenroll>,
         request: &Renew<'_>,
         held: Held<Device>,
-        csr: &VerifiedCsr,
+        (csr, is_counted): (&VerifiedCsr, &mut bool),
     ) -> Result<Answer, Error> {
         let spki = Sha256Digest(*csr.spki_sha256());
         let holder = self.key_holder(&spki)?;
@@ -99,6 +101,12 @@ impl App {
             }
             Renewal::Issue { replaced } => replaced.cloned(),
         };
+        if !std::mem::replace(is_counted, true)
+            && let Taken::Past(past) = self.issuances.renewal(request.device, now_ms)
+        {
+            let about = About::Device(request.device);
+            return Err(self.refuse_often(permit, about, "limits.device", past).await);
+        }
         let (issued, der) = self.issue(&Grant::next(permit, &held.record), csr)?;
         let mut device = held.record;
         let mut batch = self.put_certificate(Batch::default(), &device, &issued, &der)?;

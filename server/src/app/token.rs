@@ -71,13 +71,17 @@ impl App {
         request: &NewTokens,
         kept: Option<super::idempotency::Slot>,
     ) -> Result<Vec<Minted>, Error> {
-        self.check(request)?;
+        match self.check(request) {
+            Err(Error::Refused(refusal)) => return Err(self.decline(&permit, "token/new", refusal).await),
+            checked => checked?,
+        }
         let now_ms = kept.as_ref().map_or_else(|| self.clock.now_ms(), super::idempotency::Slot::began_ms);
         let minted: Vec<Minted> = (0..request.count)
             .map(|n| self.mint(request, now_ms, kept.as_ref(), n))
             .collect::<Result<_, _>>()?;
+        let batch = minted.first().map(|one| one.id);
         for some in minted.chunks(PER_COMMIT) {
-            self.keep(&permit, request, some, now_ms).await?;
+            self.keep(&permit, request, (batch, some), now_ms).await?;
         }
         Ok(minted)
     }
@@ -115,7 +119,7 @@ impl App {
         &self,
         permit: &Permit<act::CreateToken>,
         request: &NewTokens,
-        minted: &[Minted],
+        (together, minted): (Option<TokenId>, &[Minted]),
         now_ms: i64,
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
@@ -127,6 +131,7 @@ impl App {
             let record = TokenRecord {
                 v: 1,
                 id: one.id,
+                batch: together,
                 binding: request.binding.clone(),
                 created_at: now_ms.div_euclid(1000),
                 expires_at: one.expires_at,
@@ -225,7 +230,8 @@ impl App {
             let claimed = match &token.state {
                 TokenState::Revoked { .. } => return Ok(token),
                 TokenState::Spent { .. } => {
-                    return Err(Refusal::by("token.already_spent", Code::Conflict).at("state").into());
+                    let spent = Refusal::by("token.already_spent", Code::Conflict).at("state");
+                    return Err(self.decline(&permit, &format!("token/{id}"), spent).await);
                 }
                 TokenState::Claimed { device, .. } => Some(*device),
                 TokenState::Open => None,

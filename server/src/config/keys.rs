@@ -99,6 +99,24 @@ pub const KEYS: &[Key] = &[
         apply: |s, v| number(v, 1, 100_000).map(|n| s.limits.wrong_tokens_per_minute = n),
     },
     Key {
+        name: "limits.device_renewals_per_hour",
+        default: "20",
+        help: "certificates that one device may renew in an hour before it gets 429; 0 is no limit",
+        apply: |s, v| number(v, 0, 100_000).map(|n| s.limits.device_renewals_per_hour = n),
+    },
+    Key {
+        name: "limits.batch_enrolments_per_minute",
+        default: "0",
+        help: "enrolments a minute with tokens made by one `token create` before further ones get 429; 0 is no limit",
+        apply: |s, v| number(v, 0, 10_000_000).map(|n| s.limits.batch_enrolments_per_minute = n),
+    },
+    Key {
+        name: "limits.site_enrolments_per_minute",
+        default: "0",
+        help: "enrolments a minute at one site before further ones get 429; 0 is no limit",
+        apply: |s, v| number(v, 0, 10_000_000).map(|n| s.limits.site_enrolments_per_minute = n),
+    },
+    Key {
         name: "limits.handshake_s",
         default: "10",
         help: "seconds that a TLS handshake may take, and then each request's head: so it also ends a kept connection on which nothing comes",

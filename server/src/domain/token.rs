@@ -82,6 +82,9 @@ pub struct TokenRecord {
     pub v: u8,
     /// The token's public name.
     pub id: TokenId,
+    /// The first of the tokens that were made by the same request; tokens of older servers do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<TokenId>,
     /// What it was bound to.
     #[serde(flatten)]
     pub binding: Binding,
@@ -188,6 +191,7 @@ mod tests {
         TokenRecord {
             v: 1,
             id: TokenId::from_parts(1, [0; 10]),
+            batch: None,
             binding: Binding { profile: "sensor-linux".into(), ..Binding::default() },
             created_at: 100,
             expires_at: 200,

@@ -17,6 +17,7 @@ use super::peer::Peer;
 use super::registry::Handle;
 use super::stall::Unstalled;
 use super::stop::Stop;
+use super::{Doors, Strangers};
 use crate::domain::admission::Admission;
 use axum::Router;
 use axum::body::Body;
@@ -91,12 +92,22 @@ pub struct HttpDoor {
     router: Router,
     judge: Judge,
     limits: HttpLimits,
+    strangers: Strangers,
 }
+
+/// Why a request was refused before any of it was parsed, as the audit log calls it.
+pub const HEAD_TOO_LARGE: &str = "http.head_too_large";
 
 impl HttpDoor {
     /// Serves `router` to whom `judge` lets in.
     pub fn new(router: Router, judge: Judge, limits: HttpLimits) -> Self {
-        Self { router, judge, limits }
+        Self { router, judge, limits, strangers: Strangers::default() }
+    }
+
+    /// Tells whom `doors` tells of strangers when a request's head is too large to be read.
+    #[must_use]
+    pub fn on_stranger(self, doors: &Doors) -> Self {
+        Self { strangers: doors.strangers.clone(), ..self }
     }
 
     /// Serves one connection until its client, a deadline, an error or a stop ends it.
@@ -105,7 +116,7 @@ impl HttpDoor {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Connection { stream, peer, place, arrival, stop } = connection;
-        let limits = self.limits;
+        let (limits, strangers) = (self.limits, self.strangers.clone());
         let io = TokioIo::new(Unstalled::new(stream, limits.write_deadline));
         let visit =
             Visit { door: self, peer, handle: place.handle(), arrival: Arc::new(Mutex::new(arrival)) };
@@ -125,13 +136,18 @@ impl HttpDoor {
                 Ended(&mut serving).await
             }
         };
+        // Size before parsing: nobody knows what the head would have asked for, so 431 is the same for everyone.
+        let is_too_large = ended.as_ref().is_err_and(hyper::Error::is_parse_too_large);
+        if is_too_large {
+            (strangers.0)(HEAD_TOO_LARGE);
+        }
         match ended {
-            Ok(()) => {
+            Err(error) if !is_too_large => tracing::debug!(%error, "connection broke off"),
+            Ok(()) | Err(_) => {
                 let farewell = close(serving.into_parts().io.into_inner(), &stop);
                 // Whatever comes of it, the socket is closed next.
                 drop(timeout(limits.linger, farewell).await);
             }
-            Err(error) => tracing::debug!(%error, "connection broke off"),
         }
         drop(place);
     }

@@ -68,7 +68,7 @@ impl Doors {
             clock,
             arrivals: Arrivals::default(),
             refusals: Refusals(Arc::new(|_, _, _| {})),
-            strangers: Strangers(Arc::new(|_| {})),
+            strangers: Strangers::default(),
         }
     }
 
@@ -151,6 +151,12 @@ impl std::fmt::Debug for Refusals {
 
 #[derive(Clone)]
 struct Strangers(Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Arc::new(|_| {}))
+    }
+}
 
 impl std::fmt::Debug for Strangers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,7 +5,7 @@ use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use crate::app::{Answer, Enroll, Renew};
 use crate::domain::admission;
-use crate::domain::policy::act;
+use crate::domain::policy::{Act as _, act};
 use crate::domain::refusal::Refusal;
 use crate::doors::body::CSR_BYTES;
 use axum::body::Body;
@@ -64,10 +64,10 @@ async fn simple_enroll(ctx: Ctx<act::SimpleEnroll>) -> Result<Response, HttpErro
 async fn simple_reenroll(ctx: Ctx<act::SimpleReenroll>) -> Result<Response, HttpError> {
     let refused = Refusal::by("door.may_not_renew", Code::CertificateRefused);
     let (Some(certificate), Some(admission)) = (ctx.peer.certificate.clone(), ctx.admission) else {
-        return Err(refused.into());
+        return Err(unfit(&ctx, refused).await);
     };
     let in_grace = match admission.renew {
-        admission::Renew::No => return Err(refused.into()),
+        admission::Renew::No => return Err(unfit(&ctx, refused).await),
         admission::Renew::Yes | admission::Renew::Held => false,
         admission::Renew::Recorded | admission::Renew::RecordedHeld => true,
     };
@@ -79,6 +79,11 @@ async fn simple_reenroll(ctx: Ctx<act::SimpleReenroll>) -> Result<Response, Http
         body: &ctx.body,
     };
     ctx.app.simple_reenroll(ctx.permit, request).await.map(|done| answer(&done)).map_err(HttpError::from)
+}
+
+/// The refusal of a certificate that may come in and may not renew.
+async fn unfit(ctx: &Ctx<act::SimpleReenroll>, refusal: Refusal) -> HttpError {
+    ctx.app.refuse_at_edge(ctx.permit.caller(), act::SimpleReenroll::ROW.action, refusal).await.into()
 }
 
 async fn discover(ctx: Ctx<act::Discover>) -> Result<Response, HttpError> {

@@ -78,6 +78,23 @@ pub fn of(problem: &Problem) -> Response {
     response
 }
 
+/// The refusal behind `error`, where no verb has written it down: what a request is, not who sent it.
+pub fn unwritten(error: &HttpError) -> Option<Refusal> {
+    match error {
+        HttpError::Malformed { part, .. } => {
+            Some(Refusal::by("request.malformed", Code::MalformedRequest).at(part))
+        }
+        HttpError::MediaType { .. } => Some(Refusal::by("request.media_type", Code::UnsupportedMediaType)),
+        HttpError::Precondition => Some(Refusal::by("request.precondition", Code::PreconditionFailed)),
+        HttpError::App(app::Error::Invalid { field, .. }) => {
+            Some(Refusal::by("request.invalid", Code::ValidationFailed).at(field))
+        }
+        HttpError::App(app::Error::NotFound { .. }) => Some(Refusal::by("request.not_found", Code::NotFound)),
+        // A verb writes down its own refusals; a failure is none; a body is judged before any handler.
+        HttpError::App(_) | HttpError::Body(_) => None,
+    }
+}
+
 fn problem(error: &HttpError) -> (Problem, Option<u64>) {
     match error {
         HttpError::App(error) => of_verb(error),

@@ -9,7 +9,7 @@ use super::auth::{self, Entrance};
 use super::problem::{self, HttpError};
 use crate::app::App;
 use crate::domain::admission::Admission;
-use crate::domain::policy::{self, Act, Caller, Permit};
+use crate::domain::policy::{self, Act, Caller, Permit, Principal};
 use crate::domain::refusal::Refusal;
 use crate::doors::body::{BodyError, collect};
 use crate::doors::peer::Peer;
@@ -227,21 +227,27 @@ impl Routes {
                 "/v1/operators" => "/v1/operators/{id}",
                 other => other,
             };
-            let verbs = Arc::new(verbs);
+            let (verbs, lost) = (Arc::new(verbs), self.lost(Refusal::by("route.verb", Code::NotFound)));
             let routed = on(MethodFilter::POST, move |params: RawPathParams, request: Request| {
-                let verbs = Arc::clone(&verbs);
-                async move { dispatch(&verbs, &params, request).await }
+                let (verbs, lost) = (Arc::clone(&verbs), lost.clone());
+                async move { dispatch(&verbs, lost, &params, request).await }
             });
             let so_far = self.plain.remove(path).unwrap_or_default();
             self.plain.insert(path, so_far.merge(routed));
         }
+        let unknown = self.lost(Refusal::by("route.unknown", Code::NotFound));
+        let method = self.lost(Refusal::by("route.method", Code::MethodNotAllowed));
         let mut router = Router::new();
         for (path, methods) in self.plain {
             router = router.route(path, methods);
         }
         router
-            .fallback(|| async { problem::of(&Problem::new(Code::NotFound)) })
-            .method_not_allowed_fallback(|| async { problem::of(&Problem::new(Code::MethodNotAllowed)) })
+            .fallback(move |request: Request| unknown.clone().answer(request))
+            .method_not_allowed_fallback(move |request: Request| method.clone().answer(request))
+    }
+
+    fn lost(&self, refusal: Refusal) -> Lost {
+        Lost { app: Arc::clone(&self.app), entrance: self.entrance, refusal }
     }
 
     fn guard<A: Act, H, F>(&self, doc: Doc, handler: H) -> Handler
@@ -305,18 +311,133 @@ where
             return Err(error.into());
         }
     };
-    handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await
+    let (from, noting) = (who.peer.addr.ip(), Arc::clone(&app));
+    let answer =
+        handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await;
+    if let Err(error) = &answer
+        && let Some(refusal) = problem::unwritten(error)
+        && is_noted(entrance, &caller)
+    {
+        noting.note_mistake(&caller, from, A::ROW.action, refusal).await;
+    }
+    answer
+}
+
+/// Whether the log hears of a mistake: of somebody who is known, and of anybody at the operators' door.
+fn is_noted(entrance: Entrance, caller: &Caller) -> bool {
+    entrance == Entrance::Admin || caller.principal != Principal::Anonymous
+}
+
+/// What answers where there is no handler.
+#[derive(Clone)]
+struct Lost {
+    app: Arc<App>,
+    entrance: Entrance,
+    refusal: Refusal,
+}
+
+impl Lost {
+    async fn answer(self, request: Request) -> Response {
+        let (mut parts, _) = request.into_parts();
+        let request_id = App::request_id();
+        // Whoever cannot be recognised now is told the same, only nobody hears of it.
+        if let Ok(who) = auth::who(&self.app, self.entrance, &mut parts).await {
+            let caller = Caller { principal: who.principal, request_id: request_id.clone() };
+            if is_noted(self.entrance, &caller) {
+                self.app.note_mistake(&caller, who.peer.addr.ip(), "http.route", self.refusal).await;
+            }
+        }
+        let mut response = problem::of(&Problem::new(self.refusal.code).with_request_id(&request_id));
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        response
+    }
 }
 
 async fn dispatch(
     verbs: &HashMap<&'static str, Handler>,
+    lost: Lost,
     params: &RawPathParams,
     request: Request,
 ) -> Response {
     let target = params.iter().find(|(name, _)| *name == "id").map_or("", |(_, value)| value);
     let found = target.rsplit_once(':').and_then(|(id, verb)| Some((id, verbs.get(verb)?)));
-    let Some((id, handler)) = found else { return problem::of(&Problem::new(Code::NotFound)) };
+    let Some((id, handler)) = found else { return lost.answer(request).await };
     let path = HashMap::from([("id".to_owned(), id.to_owned())]);
     let (parts, body) = request.into_parts();
     handler(parts, path, body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::fixture::{Bench, UNLIMITED};
+    use http::header::{AUTHORIZATION, CONTENT_TYPE};
+    use std::net::{Ipv4Addr, SocketAddr};
+    use tower::ServiceExt as _;
+
+    async fn ask(bench: &Bench, entrance: Entrance, method: Method, path: &str, body: &'static str) -> u16 {
+        let credential = bench.credential();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(AUTHORIZATION, format!("Bearer {credential}"))
+            .header(CONTENT_TYPE, "application/json")
+            .extension(Peer { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None })
+            .body(Body::from(body))
+            .unwrap();
+        let routes = Routes::new(Arc::clone(&bench.app), entrance);
+        let router = match entrance {
+            Entrance::Admin => crate::http::admin(routes),
+            Entrance::Device => crate::http::est::routes(routes),
+            Entrance::Status => crate::http::status::routes(routes),
+        };
+        router.finish().oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_at_the_operators_door_is_in_the_log() {
+        let bench = Bench::founded(UNLIMITED);
+        let unknown = "/v1/devices/018f0000-0000-7000-8000-000000000000";
+        let mistakes = [
+            (Method::POST, "/v1/tokens", "{", 400, "request.malformed"),
+            (Method::POST, "/v1/tokens", r#"{"profile":"toaster"}"#, 422, "profile.known"),
+            (Method::POST, "/v1/tokens", r#"{"profile":"sensor-linux","count":0}"#, 422, "request.invalid"),
+            (Method::GET, "/v1/nothing", "", 404, "route.unknown"),
+            (Method::GET, unknown, "", 404, "request.not_found"),
+            (Method::POST, "/v1/devices/x:dance", "", 404, "route.verb"),
+            (Method::DELETE, "/v1/tokens", "", 405, "route.method"),
+            (Method::POST, "/v1/operators", r#"{"name":"admin"}"#, 409, "operator.name_taken"),
+        ];
+        let mut rules = Vec::new();
+        for (method, path, body, status, rule) in mistakes {
+            let answered = ask(&bench, Entrance::Admin, method, path, body).await;
+            assert_eq!(answered, status, "{path} {body}");
+            rules.push(rule);
+            assert_eq!(bench.refusals(), rules, "{path} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_in_particular_asks_wrongly_elsewhere_is_not() {
+        let bench = Bench::founded(UNLIMITED);
+        for entrance in [Entrance::Device, Entrance::Status] {
+            assert_eq!(ask(&bench, entrance, Method::GET, "/nothing", "").await, 404);
+        }
+        assert_eq!(bench.refusals(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn mistakes_do_not_fill_the_log() {
+        let bench = Bench::founded(UNLIMITED);
+        for _ in 0..40 {
+            assert_eq!(ask(&bench, Entrance::Admin, Method::GET, "/v1/nothing", "").await, 404);
+        }
+        let refusals = bench.refusals();
+        assert_eq!((refusals.len(), refusals.last().map(String::as_str)), (31, Some("request.rate")));
+        bench.clock.advance_ms(60_000);
+        assert_eq!(ask(&bench, Entrance::Admin, Method::GET, "/v1/nothing", "").await, 404);
+        assert_eq!(bench.refusals().len(), 32);
+    }
 }

@@ -111,11 +111,22 @@ async fn tokens_that_no_header_holds_are_refused_before_they_are_read() {
     let siege = Siege::begin().await;
     let csr = Pledge::new("").csr;
     let huge = "m".repeat(10 << 20);
-    // The answer may come while the rest is still being sent; then the connection is all there is.
-    match est::connect(siege.server()).await.unwrap().send(est::enroll_request(None, &huge, &csr)).await {
-        Ok(answer) => assert_eq!(answer.status, 431),
-        Err(muster_tests::TlsFailure::Request(_)) => {}
-        Err(other) => panic!("{other:?}"),
+    // A head past 16 KiB is refused by its size, before anything in it is parsed: nobody knows yet that it holds a
+    // token, or for which path. So it is 431 for every caller, path and content alike, which tells nothing of any
+    // token; 401 here would need the head to be read to its end first. It is written down once a minute, as what
+    // strangers do in handshakes is. The answer may come while the rest is still being sent; then the connection is
+    // all there is.
+    for content in [huge.clone(), format!("{}{huge}", siege.token("sensor-linux").await)] {
+        match est::connect(siege.server())
+            .await
+            .unwrap()
+            .send(est::enroll_request(None, &content, &csr))
+            .await
+        {
+            Ok(answer) => assert_eq!((answer.status.as_u16(), answer.body.len()), (431, 0)),
+            Err(muster_tests::TlsFailure::Request(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
     }
     for value in [
         &b"Bearer m\xc3\xbcster_x"[..],
@@ -134,7 +145,7 @@ async fn tokens_that_no_header_holds_are_refused_before_they_are_read() {
     let answer = est::connect(siege.server()).await.unwrap().send(none).await.unwrap();
     refused(&answer, 401, "unauthenticated");
     assert_eq!(answer.headers.get_all("www-authenticate").iter().count(), 2);
-    let _ = siege.lift(0, &["token.malformed", "token.none"]).await;
+    let _ = siege.lift(0, &["token.malformed", "token.none", "http.head_too_large"]).await;
 }
 
 fn sha256(text: &str) -> [u8; 32] {

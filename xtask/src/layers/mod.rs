@@ -7,6 +7,7 @@
 mod manifests;
 mod paths;
 mod rules;
+mod secrets;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -49,11 +50,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
     }
     if !findings.violations.is_empty() {
         return Err(Failure::red(
-            format!("{} forbidden arrows", findings.violations.len()),
+            format!("{} forbidden arrows or loud secrets", findings.violations.len()),
             "move the code to the room that may say it, or change xtask/src/layers/rules.rs with an ADR",
         ));
     }
-    println!("layers: {} files, every arrow runs the right way", findings.files);
+    println!("layers: {} files, every arrow runs the right way, no secret prints itself", findings.files);
     Ok(())
 }
 
@@ -63,6 +64,7 @@ pub(crate) fn check(root: &Path) -> Result<Findings, Failure> {
     for member in manifests::members(root)? {
         manifests::check(root, &member, &mut findings)?;
         sources::check(root, &member, &mut findings)?;
+        secrets::check(root, &member, &mut findings)?;
     }
     findings.violations.sort();
     findings.violations.dedup();

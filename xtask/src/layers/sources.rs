@@ -136,7 +136,8 @@ fn clock_read(written: &[String]) -> Option<String> {
     (reads || names).then(|| written.join("::"))
 }
 
-fn rust_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// Every Rust file below `directory`, sorted.
+pub(super) fn rust_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {

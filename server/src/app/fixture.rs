@@ -1,0 +1,201 @@
+//! An installation for tests: founded in a temporary directory, its store watched, its clock set by hand.
+
+use super::{App, EngineSource, Founding, Issuance, Local, Parts, RevocationChanges, feed, found};
+use crate::audit::{self, AuditKey, Pace};
+use crate::ca::keystore::Keystore;
+use crate::ca::{Ca, fresh_ed25519};
+use crate::clock::{Clock, ManualClock};
+use crate::config::Settings;
+use crate::domain::policy::{self, Act, Caller, Permit, Principal};
+use crate::domain::token::Binding;
+use crate::doors::Doors;
+use crate::store::collections::ALL;
+use crate::store::embedded::{self, Founding as Open};
+use crate::store::{self, Change, Engine, EngineError, Health, Store, Versioned};
+use muster_wire::discovery::Endpoints;
+use muster_wire::enrollment::Token;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// No limit on what is issued.
+pub(crate) const UNLIMITED: Issuance =
+    Issuance { device_renewals_per_hour: 0, batch_enrolments_per_minute: 0, site_enrolments_per_minute: 0 };
+
+/// The installation. Its verbs run without listeners.
+pub(crate) struct Bench {
+    pub(crate) app: Arc<App>,
+    pub(crate) clock: ManualClock,
+    pub(crate) pauses: Pauses,
+    dir: TempDir,
+}
+
+impl Bench {
+    /// Founds and opens one.
+    pub(crate) fn founded(issuance: Issuance) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = found::FoundOptions {
+            data_dir: dir.path().to_owned(),
+            public_name: "muster.test".into(),
+            trust_domain: None,
+            approvers: vec![("a".into(), fresh_ed25519().verifying_key().to_bytes())],
+            recovery: Vec::new(),
+            solo: true,
+            settings: Settings::default(),
+        };
+        // Founding waits for the store itself, which no thread of a runtime may.
+        std::thread::spawn(move || found::found(&options).map(drop)).join().unwrap().unwrap();
+        let clock = ManualClock::at_ms(Clock::system().now_ms());
+        let pauses = Pauses::default();
+        let app = Arc::new(open(&dir, &clock, &pauses, issuance));
+        Self { app, clock, pauses, dir }
+    }
+
+    /// The secret of the first operator.
+    pub(crate) fn credential(&self) -> String {
+        let file = std::fs::read(self.dir.path().join(found::CREDENTIAL)).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+        file["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Leave for the act `A`, as the device door or an operator has it.
+    pub(crate) fn permit<A: Act>(&self, principal: Principal) -> Permit<A> {
+        policy::decide(Caller { principal, request_id: "r".into() }).unwrap()
+    }
+
+    /// Open tokens made by one request.
+    pub(crate) async fn tokens(&self, site: Option<&str>, count: u32) -> Vec<Token> {
+        let binding =
+            Binding { profile: "sensor-linux".into(), site: site.map(str::to_owned), ..Binding::default() };
+        let request = super::NewTokens { binding, ttl_s: 86_400, count };
+        let permit = self.permit(Principal::Operator("admin".into()));
+        let minted = self.app.create_tokens(permit, &request, None).await.unwrap();
+        minted.into_iter().map(|one| one.token).collect()
+    }
+
+    /// The rules behind every refusal in the log, oldest first.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let permit = self.permit(Principal::Operator("admin".into()));
+        let entries = self.app.audit_tail(&permit, None, 10_000).unwrap().items;
+        let refused = entries.iter().filter(|entry| entry["outcome"] == "refused");
+        refused.map(|entry| entry["reason"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance) -> App {
+    let dir = dir.path();
+    let inner = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing)).unwrap();
+    let engine: Box<dyn Engine> = Box::new(Watched { inner, pauses: pauses.clone() });
+    let founding = Founding::read(dir, engine.as_ref()).unwrap();
+    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone()).unwrap();
+    let key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key()).unwrap();
+    let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), key).unwrap();
+    let doors = Doors::new(founding.trust_domain.clone(), clock.clock());
+    let revocation_changes = Arc::new(RevocationChanges::default());
+    let observer =
+        feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let store = Store::open(engine, ALL, Box::new(log), observer, store::Limits::default()).unwrap();
+    let at = |scheme: &str| format!("{scheme}://muster.test:1");
+    App::new(Parts {
+        urls: found::status_urls(&ca, "http://muster.test:8080").unwrap(),
+        endpoints: Endpoints { device: at("https"), mqtt: at("mqtts"), status: at("http") },
+        local: Local { device: at("https"), mqtt: at("mqtts"), status: at("http"), admin: at("https") },
+        server_hosts: vec!["muster.test".into()],
+        device_address: ("muster.test".into(), 8443),
+        store,
+        ca,
+        publisher,
+        pace: Pace { interval: Duration::from_secs(1), entries: 256 },
+        clock: clock.clock(),
+        doors,
+        founding,
+        revocation_changes,
+        wrong_tokens_per_minute: 30,
+        issuance,
+    })
+    .unwrap()
+}
+
+/// Holds up the next read of a key, to let something else happen in between.
+#[derive(Clone, Default)]
+pub(crate) struct Pauses(Arc<Mutex<Option<Pause>>>);
+
+struct Pause {
+    prefix: Vec<u8>,
+    arrived: Sender<()>,
+    go: Receiver<()>,
+}
+
+/// A read that is held up, or will be; it goes on when this is dropped.
+pub(crate) struct Paused {
+    arrived: Receiver<()>,
+    _go: Sender<()>,
+}
+
+impl Paused {
+    /// Waits until the read has come.
+    pub(crate) fn wait(&self) {
+        self.arrived.recv().unwrap();
+    }
+}
+
+impl Pauses {
+    /// Holds up the next read of a key that starts with `prefix`.
+    pub(crate) fn next_read(&self, prefix: &[u8]) -> Paused {
+        let (tell, arrived) = channel();
+        let (release, go) = channel();
+        *self.0.lock().unwrap() = Some(Pause { prefix: prefix.to_vec(), arrived: tell, go });
+        Paused { arrived, _go: release }
+    }
+
+    fn meet(&self, key: &[u8]) {
+        let pause = self.0.lock().unwrap().take_if(|pause| key.starts_with(&pause.prefix));
+        if let Some(Pause { arrived, go, .. }) = pause {
+            arrived.send(()).unwrap();
+            // Nothing is ever sent: the end of the sender is the word to go on.
+            let _ = go.recv();
+        }
+    }
+}
+
+struct Watched {
+    inner: Box<dyn Engine>,
+    pauses: Pauses,
+}
+
+impl Engine for Watched {
+    fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        self.pauses.meet(key);
+        self.inner.get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
+        self.inner.scan(prefix, after, limit)
+    }
+
+    fn apply(&self, changes: &[Change]) -> Result<(), EngineError> {
+        self.inner.apply(changes)
+    }
+
+    fn sync(&self) -> Result<u32, EngineError> {
+        self.inner.sync()
+    }
+
+    fn synced(&self, version: u64) {
+        self.inner.synced(version);
+    }
+
+    fn health(&self) -> Result<Health, EngineError> {
+        self.inner.health()
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
+        self.inner.close()
+    }
+}
