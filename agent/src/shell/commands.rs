@@ -20,6 +20,7 @@ use super::run::Hands;
 use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
 use crate::core::{Agent, Done, EnrollOrder, Event, Refusal, RenewOrder, status};
+use crate::posture;
 
 /// More than this is no enrolment string, whatever stands in the file.
 const STRING_CAP: usize = 4096;
@@ -78,6 +79,19 @@ pub fn status(place: &Place, manner: Manner) -> Result<(), Failure> {
     let past = place.past()?;
     place.agree_on_root(&past)?;
     output::status(manner, &status::report(&past, &place.held(&past)?));
+    Ok(())
+}
+
+/// `muster-agent posture`, before and after enrolment.
+///
+/// # Errors
+/// [`Failure`] when the state directory cannot be read.
+pub fn posture(place: &Place, manner: Manner) -> Result<(), Failure> {
+    let past = place.past()?;
+    place.agree_on_root(&past)?;
+    let now = Clock::system().now();
+    let facts = posture::collect_with_state(&place.root_for(&past), &place.state_dir, now);
+    output::posture(manner, &facts, now);
     Ok(())
 }
 

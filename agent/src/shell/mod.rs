@@ -61,6 +61,7 @@ fn run(cli: &Cli, manner: Manner) -> Result<(), Failure> {
         Command::Enroll(args) => commands::enroll(&place, args, manner),
         Command::Status => commands::status(&place, manner),
         Command::Renew(args) => commands::renew(&place, args, manner),
+        Command::Posture => commands::posture(&place, manner),
         Command::Doctor => doctor::doctor(&place, manner),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use muster_wire::posture::{Fact, FactValue};
+use muster_wire::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
@@ -53,6 +55,38 @@ pub fn status(manner: Manner, status: &Status) {
     match manner {
         Manner::Json => print_json(status),
         Manner::Text => print_status(status),
+    }
+}
+
+/// How the device stands.
+pub fn posture(manner: Manner, facts: &[Fact], collected_at: Timestamp) {
+    match manner {
+        Manner::Json => {
+            let told = |fact: &Fact| {
+                let (state, value) = (fact.state.as_str(), fact_value(&fact.value));
+                let told =
+                    json!({"state": state, "value": value, "evidence": fact.evidence, "source": fact.source});
+                (fact.name.as_str().to_owned(), told)
+            };
+            let facts: serde_json::Map<_, _> = facts.iter().map(told).collect();
+            print_json(&json!({ "collected_at": collected_at, "facts": facts }));
+        }
+        Manner::Text => {
+            let width = facts.iter().map(|fact| fact.name.as_str().len()).max().unwrap_or(0);
+            for fact in facts {
+                say!("{:14} {:width$}  {}", fact.state.as_str(), fact.name.as_str(), fact.evidence);
+            }
+        }
+    }
+}
+
+fn fact_value(value: &FactValue) -> serde_json::Value {
+    match value {
+        FactValue::Nothing => serde_json::Value::Null,
+        FactValue::Bool(value) => json!(value),
+        FactValue::Number(value) => json!(value),
+        FactValue::Text(value) => json!(value),
+        FactValue::List(values) => json!(values),
     }
 }
 
