@@ -39,12 +39,13 @@ impl Ledger for Entries {
     fn seal(&mut self, drafts: &[Draft]) -> Sealed {
         let first = self.next;
         self.next += drafts.len() as u64;
-        let mut puts = vec![(b"a/edge".to_vec(), vec![7; 32 * 12])];
+        let puts = vec![(b"a/edge".to_vec(), vec![7; 32 * 12])];
+        let mut fresh = Vec::new();
         for sequence in first..self.next {
-            puts.push(([b"a/e/".as_slice(), &sequence.to_be_bytes()].concat(), vec![7; 500]));
-            puts.push(([b"a/h/".as_slice(), &sequence.to_be_bytes()].concat(), vec![7; 32]));
+            fresh.push(([b"a/e/".as_slice(), &sequence.to_be_bytes()].concat(), vec![7; 500]));
+            fresh.push(([b"a/h/".as_slice(), &sequence.to_be_bytes()].concat(), vec![7; 32]));
         }
-        Sealed { first, puts }
+        Sealed { first, puts, fresh }
     }
 }
 

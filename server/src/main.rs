@@ -1,5 +1,6 @@
 //! `muster`: server, operator CLI and demo in one binary.
 
+use mimalloc::MiMalloc;
 use muster_server::cli::error::Error;
 use muster_server::cli::output::Output;
 use muster_server::cli::{self, Command, Global, ServeArgs};
@@ -7,6 +8,10 @@ use muster_server::demo;
 use muster_server::serve::{self, ServeError, ServeOptions};
 use muster_wire::problem::Exit;
 use std::process::ExitCode;
+
+/// Why not the system's: docs/adr/0009-mimalloc.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {

@@ -36,24 +36,24 @@ pub struct Log {
 impl Ledger for Log {
     fn seal(&mut self, drafts: &[Draft]) -> Sealed {
         let first = self.frontier.size();
-        let mut puts: Vec<Put> = Vec::with_capacity(drafts.len() + 1);
+        let mut fresh: Vec<Put> = Vec::with_capacity(2 * drafts.len());
         for draft in drafts {
             let seq = self.frontier.size();
             let entry = Entry::new(draft, seq).encode();
             self.frontier.append(leaf_hash(&entry), |level, index, root| {
                 if level % 8 == 0 {
-                    puts.push((root_key(u8::try_from(level / 8).unwrap_or(u8::MAX), index), root.0.to_vec()));
+                    fresh
+                        .push((root_key(u8::try_from(level / 8).unwrap_or(u8::MAX), index), root.0.to_vec()));
                 }
             });
-            puts.push((entry_key(seq), entry));
+            fresh.push((entry_key(seq), entry));
             if draft.object.starts_with(LISTED) && draft.object.len() <= LISTED_MAX {
-                puts.push((object_key(&draft.object, seq), Vec::new()));
+                fresh.push((object_key(&draft.object, seq), Vec::new()));
             }
         }
-        if !drafts.is_empty() {
-            puts.push((edge_key(), encode_edge(&self.frontier)));
-        }
-        Sealed { first, puts }
+        let moved = !drafts.is_empty();
+        let puts = moved.then(|| (edge_key(), encode_edge(&self.frontier))).into_iter().collect();
+        Sealed { first, puts, fresh }
     }
 }
 

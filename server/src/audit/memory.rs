@@ -16,7 +16,7 @@ pub(crate) struct Memory(pub(crate) BTreeMap<Vec<u8>, Vec<u8>>);
 impl Memory {
     /// Writes what a ledger sealed.
     pub(crate) fn write(&mut self, sealed: Sealed) {
-        self.0.extend(sealed.puts);
+        self.0.extend(sealed.puts.into_iter().chain(sealed.fresh));
     }
 }
 

@@ -93,6 +93,9 @@ pub trait Ledger: Send {
 pub struct Sealed {
     /// Sequence number of the first draft; the others follow without a gap. Zero-based.
     pub first: u64,
-    /// Keys to be written in the same atomic batch.
+    /// Keys to be written in the same atomic batch, over whatever they hold.
     pub puts: Vec<Put>,
+    /// Keys of the same batch that nobody wrote before, such as those that end in a sequence number. The writer
+    /// does not ask the engine for an old value.
+    pub fresh: Vec<Put>,
 }

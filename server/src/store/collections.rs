@@ -22,10 +22,11 @@
 //! | `a/` | audit log | see the audit room | |
 //!
 //! Devices, certificates and their bytes have keys that grow with time, so that the cost of an enrolment stays
-//! flat; DER lies apart from the records that are read often.
+//! flat; DER lies apart from the records that are read often. On sled, neighbours in `c/`, `x/`, the audit log and
+//! the index of devices share keys ([`PACKED`]).
 
 use super::key::{Collection, Index, instant};
-use super::{Batch, Expect, ReadError, Store};
+use super::{Batch, Expect, Packed, ReadError, Store};
 use crate::domain::device::{Asset, CertificateRecord, Device};
 use crate::domain::idempotency::Kept;
 use crate::domain::operator::Operator;
@@ -34,9 +35,9 @@ use crate::domain::posture::PostureHistory;
 use crate::domain::reported::{EventsTaken, Reported};
 use crate::domain::revocation::{Entry, ShardHead};
 use crate::domain::token::TokenRecord;
-use muster_wire::id::DeviceId;
-use serde::Serialize;
+use muster_wire::id::{DeviceId, TokenId};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Enrolment tokens.
 pub const TOKENS: Collection =
@@ -145,6 +146,15 @@ fn history_keys(id: &[u8], _value: &[u8]) -> Vec<Vec<u8>> {
     id.get(16..).map(<[u8]>::to_vec).into_iter().collect()
 }
 
+/// What an enrolment adds to, so that it costs sled few keys. Everything here grows with time.
+pub const PACKED: &[Packed] = &[
+    Packed::Numbers(b"c/"),
+    Packed::Numbers(b"x/"),
+    Packed::Numbers(b"a/e/"),
+    Packed::Histories(b"a/o/device/"),
+    Packed::Ids(b"\0idevices\0by\0"),
+];
+
 /// By what devices are listed; the first byte of a value in the index `by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Facet {
@@ -197,8 +207,12 @@ fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn token_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
-    serde_json::from_slice::<TokenRecord>(value)
-        .map_or_else(|_| Vec::new(), |t| vec![t.id.as_bytes().to_vec()])
+    /// All that is read of a token here: it is asked for twice in each enrolment.
+    #[derive(Deserialize)]
+    struct Named {
+        id: TokenId,
+    }
+    serde_json::from_slice::<Named>(value).map_or_else(|_| Vec::new(), |t| vec![t.id.as_bytes().to_vec()])
 }
 
 fn operator_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
@@ -314,4 +328,24 @@ impl Batch {
 #[expect(clippy::expect_used, reason = "records have string keys and no fallible Serialize")]
 fn encode<T: Record>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).expect("a record can be written as JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::ordinal;
+    use super::super::packing::place;
+    use super::*;
+
+    #[test]
+    fn what_an_enrolment_adds_to_lies_packed_and_what_it_looks_up_by_digest_does_not() {
+        let listed = [DEVICES.index_base("by"), Facet::State.value(b"active"), vec![0, 1], vec![7; 16]];
+        let entry = AUDIT.key(&[b"e/".as_slice(), &ordinal(5)].concat());
+        let numbered = [CERTIFICATES, CERTIFICATE_BYTES].map(|held| held.key(&ordinal(5)));
+        for key in numbered.into_iter().chain([entry, listed.concat()]) {
+            assert!(place(PACKED, &key).is_some(), "{}", key.escape_ascii());
+        }
+        for key in [TOKENS.key(&[7; 32]), PUBLIC_KEYS.key(&[7; 32]), DEVICES.key(&[7; 16])] {
+            assert_eq!(place(PACKED, &key), None, "{}", key.escape_ascii());
+        }
+    }
 }

@@ -14,16 +14,17 @@
 //! | leaves out what it cannot read when it recovers | the sum of all records (`checksum.rs`) is checked at open |
 //! | wipes what follows a page that it cannot read | put back when the store is refused (`undo.rs`) |
 //!
-//! `opening.rs` has those of the open. A key's value is kept as eight bytes of version, big-endian, and the bytes themselves.
+//! `opening.rs` has those of the open. A record is kept as eight bytes of version, big-endian, and the bytes
+//! themselves, under its own key or in a bucket with others (`packing.rs`).
 
 use super::guards::{self, Mark};
 use super::key::LAST_VERSION;
 use super::opening;
-use super::{Change, Engine, EngineError, Health, OpenError, Versioned};
+use super::packing::Packed;
+use super::{Change, Engine, EngineError, Health, OpenError, Versioned, collections, packed};
 use std::any::Any;
 use std::cell::Cell;
 use std::fs::File;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +74,8 @@ pub struct Options {
     pub verify_bytes: u64,
     /// How commits become durable.
     pub sync: SyncMode,
+    /// Which records share keys. A store is always opened with the same.
+    pub packed: &'static [Packed],
 }
 
 impl Options {
@@ -86,6 +89,7 @@ impl Options {
             ballast_bytes: 64 << 20,
             verify_bytes: 128 << 20,
             sync: SyncMode::Guarded,
+            packed: collections::PACKED,
         }
     }
 }
@@ -98,6 +102,7 @@ pub(super) struct Embedded {
     marked: Marked,
     dir: PathBuf,
     sync: SyncMode,
+    packed: &'static [Packed],
     lock: Mutex<Option<File>>,
 }
 
@@ -155,8 +160,17 @@ impl Embedded {
     ) -> Self {
         let marked =
             Marked { opened: Instant::now(), at_ms: AtomicU64::new(0), version: AtomicU64::new(version) };
-        let (dir, sync) = (options.dir.clone(), options.sync);
-        Self { db: RwLock::new(Some(db)), file, mark, marked, dir, sync, lock: Mutex::new(Some(lock)) }
+        let (dir, sync, packed) = (options.dir.clone(), options.sync, options.packed);
+        Self {
+            db: RwLock::new(Some(db)),
+            file,
+            mark,
+            marked,
+            dir,
+            sync,
+            packed,
+            lock: Mutex::new(Some(lock)),
+        }
     }
 
     /// Runs `use_db`, turning a panic of sled into an error.
@@ -176,7 +190,7 @@ impl Embedded {
 
 impl Engine for Embedded {
     fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
-        self.with("read", |db| stored(db, key))
+        self.with("read", |db| packed::get(db, self.packed, key))
     }
 
     fn scan(
@@ -185,33 +199,14 @@ impl Engine for Embedded {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Versioned)>, EngineError> {
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        self.with("scan", |db| {
-            let mut found = Vec::new();
-            for record in db.range::<&[u8], _>((start, Bound::Unbounded)).take(limit) {
-                let (key, bytes) = record.map_err(|error| engine_error("scan", error))?;
-                if !key.starts_with(prefix) {
-                    break;
-                }
-                found.push((key.to_vec(), decode("scan", &bytes)?));
-            }
-            Ok(found)
-        })
+        self.with("scan", |db| packed::scan(db, self.packed, prefix, after, limit))
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), EngineError> {
-        let mut batch = sled::Batch::default();
-        let mut buffer = Vec::with_capacity(super::RECORD_CAP_BYTES);
-        for change in changes {
-            match &change.new {
-                Some(new) => batch.insert(change.key.as_slice(), encode(new, &mut buffer)),
-                None => batch.remove(change.key.as_slice()),
-            }
-        }
-        self.with("write", |db| db.apply_batch(batch).map_err(|error| engine_error("write", error)))
+        self.with("write", |db| {
+            let batch = packed::batch(db, self.packed, changes)?;
+            db.apply_batch(batch).map_err(|error| engine_error("write", error))
+        })
     }
 
     fn sync(&self) -> Result<u32, EngineError> {

@@ -7,6 +7,7 @@
 //! ```text
 //! 00 'v'                                                        version of the last commit
 //! 00 's'                                                        identity of this store
+//! 00 'p' …                                                      records that share a key of sled (`packing.rs`)
 //! 00 'i' <collection name> 00 <index name> 00 <value> 00 01 <id>   one index entry; its value is empty
 //! ```
 //!

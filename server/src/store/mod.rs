@@ -24,6 +24,8 @@ pub mod memory;
 pub mod metrics;
 mod opening;
 mod overlay;
+mod packed;
+mod packing;
 mod round;
 mod undo;
 pub mod writer;
@@ -32,6 +34,7 @@ pub use announce::Announced;
 pub use handle::Store;
 pub use key::{Collection, Index};
 pub use metrics::Snapshot as Metrics;
+pub use packing::Packed;
 pub use writer::Limits;
 
 use crate::domain::ledger::{Draft, Ledger, Sealed};
@@ -418,6 +421,6 @@ impl Ledger for NullLedger {
     fn seal(&mut self, drafts: &[Draft]) -> Sealed {
         let first = self.next;
         self.next += drafts.len() as u64;
-        Sealed { first, puts: Vec::new() }
+        Sealed { first, ..Sealed::default() }
     }
 }

@@ -11,6 +11,7 @@ use super::embedded::{
 };
 use super::guards::{self, Data, Mark};
 use super::key::{IDENTITY, LAST_VERSION};
+use super::packed::unpacked;
 use super::undo::Undo;
 use super::{EngineError, OpenError, Versioned};
 use std::fs::File;
@@ -156,7 +157,9 @@ fn check_sum(
     let mut found = Checksum::default();
     for record in db.iter() {
         let (key, bytes) = record.map_err(|error| engine_error("check", error))?;
-        found.add(&key, &decode("check", &bytes)?);
+        for (key, body) in unpacked(&key, &bytes)? {
+            found.add(&key, &decode("check", body)?);
+        }
     }
     let committed = last.map_or(Some(Checksum::default()), |last| Checksum::from_bytes(&last.value));
     if committed == Some(found) {

@@ -217,17 +217,28 @@ impl<'w> Round<'w> {
         }
         let sealed = ledger.seal(drafts);
         for (key, value) in sealed.puts {
-            // The ledger has moved on, so there is no way to refuse: an entry that sled would keep outside of
-            // the file it syncs must not be written at all.
-            if key.len() + value.len() > RECORD_CAP_BYTES {
-                let detail = format!("the ledger wrote {} bytes under one key", key.len() + value.len());
-                return Err(EngineError::Corrupt { operation: "seal", detail }.into());
-            }
+            check_sealed(&key, &value)?;
             self.load(&key)?;
             self.write(Planned { key, new: Some(value), collection: None, entries: Vec::new() });
         }
+        for (key, value) in sealed.fresh {
+            check_sealed(&key, &value)?;
+            let fate = Fate::Becomes(Versioned { version: self.version, value });
+            self.slots.insert(key, Slot { old: None, fate });
+        }
         Ok(Some(sealed.first))
     }
+}
+
+/// The ledger has moved on, so there is no way to refuse: an entry that sled would keep outside of the file it
+/// syncs must not be written at all.
+fn check_sealed(key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    let size_bytes = key.len() + value.len();
+    if size_bytes > RECORD_CAP_BYTES {
+        let detail = format!("the ledger wrote {size_bytes} bytes under one key");
+        return Err(EngineError::Corrupt { operation: "seal", detail });
+    }
+    Ok(())
 }
 
 fn check_size(key: &[u8], size_bytes: usize) -> Result<(), CommitError> {

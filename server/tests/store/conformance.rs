@@ -1,4 +1,5 @@
-//! What every engine keeps under the store. Each sentence is tested over memory and over sled.
+//! What every engine keeps under the store. Each sentence is tested over memory, over sled and over sled with
+//! records in buckets.
 
 use crate::harness::{COLLECTIONS, Directory, LISTED, Medium, Numbering, draft, run, store};
 use muster_server::store::memory::Disk;
@@ -15,6 +16,9 @@ macro_rules! conformance {
         }
         mod sled {
             $(#[test] fn $name() { super::$name(&super::Directory::new()); })*
+        }
+        mod packed {
+            $(#[test] fn $name() { super::$name(&super::Directory::packed()); })*
         }
     };
 }

@@ -3,7 +3,7 @@
 use muster_server::domain::ledger::{Draft, Ledger, Outcome, Sealed};
 use muster_server::store::embedded::{self, Founding, Options};
 use muster_server::store::memory::{Disk, Memory};
-use muster_server::store::{Collection, Engine, Index, Limits, NullLedger, OpenError, Store};
+use muster_server::store::{Collection, Engine, Index, Limits, NullLedger, OpenError, Packed, Store};
 use std::collections::BTreeMap;
 use std::future::Future;
 
@@ -21,17 +21,27 @@ impl Medium for Disk {
 /// A directory with a sled in it.
 pub(crate) struct Directory {
     pub(crate) dir: tempfile::TempDir,
+    packed: &'static [Packed],
 }
+
+/// What a store keeps in buckets when a test asks for them.
+const PACKED: &[Packed] = &[Packed::Numbers(b"l/"), Packed::Numbers(b"a/")];
 
 impl Directory {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), packed: &[] }
+    }
+
+    /// One whose records share keys of sled.
+    pub(crate) fn packed() -> Self {
+        Self { packed: PACKED, ..Self::new() }
     }
 
     pub(crate) fn options(&self, founding: Founding) -> Options {
         Options {
             cache_bytes: 4 << 20,
             ballast_bytes: 0,
+            packed: self.packed,
             ..Options::new(self.dir.path().join("store"), founding)
         }
     }
@@ -83,9 +93,9 @@ impl Ledger for Numbering {
         let puts = drafts.iter().zip(first..).map(|(draft, sequence)| {
             ([b"a/".as_slice(), &sequence.to_be_bytes()].concat(), draft.action.clone().into_bytes())
         });
-        let puts = puts.collect();
+        let fresh = puts.collect();
         self.next += drafts.len() as u64;
-        Sealed { first, puts }
+        Sealed { first, puts: Vec::new(), fresh }
     }
 }
 

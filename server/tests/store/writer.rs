@@ -5,7 +5,7 @@
 
 use crate::harness::run;
 use muster_server::store::embedded::{self, Founding, Options, SyncMode};
-use muster_server::store::{Batch, Engine, Limits, NullLedger, Store};
+use muster_server::store::{Batch, Engine, Limits, NullLedger, Packed, Store};
 use std::collections::BTreeSet;
 use std::io::{Stdout, Write};
 use std::path::Path;
@@ -70,8 +70,11 @@ fn what_the_writer_acknowledges_is_there() {
     assert!(verify(&dir, &BTreeSet::from([20])).is_err());
 }
 
+/// Some of the records lie in buckets, and some of those find theirs full.
+const PACKED: &[Packed] = &[Packed::Numbers(b"p/00")];
+
 fn options(dir: &Path, founding: Founding) -> Options {
-    Options { cache_bytes: 4 << 20, ballast_bytes: 0, ..Options::new(dir, founding) }
+    Options { cache_bytes: 4 << 20, ballast_bytes: 0, packed: PACKED, ..Options::new(dir, founding) }
 }
 
 /// The numbers that are left, and how many were acknowledged.
