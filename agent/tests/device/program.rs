@@ -388,6 +388,36 @@ fn the_root_is_where_the_contract_says_and_stays_there() {
 }
 
 #[test]
+fn posture_is_told_before_and_after_enrolment_beneath_the_root() {
+    let device = Device::new();
+    let root = device.state().join("root");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/os-release"), "ID=debian\nVERSION_ID=12\nPRETTY_NAME=\"Debian 12\"\n").unwrap();
+    let (_stub, string) = stub();
+    for is_enrolled in [false, true] {
+        if is_enrolled {
+            assert_eq!(device.enroll(&string).exit, 0);
+        }
+        let told = device.run(&["posture"]);
+        assert_eq!(told.exit, 0, "{}", told.stderr);
+        assert!(told.json["collected_at"].as_str().unwrap().parse::<Timestamp>().is_ok());
+        let facts = told.json["facts"].as_object().unwrap();
+        assert_eq!(facts.len(), 13);
+        for (name, fact) in facts {
+            let members: Vec<_> = fact.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(members, ["evidence", "source", "state", "value"], "{name}");
+        }
+        assert_eq!(facts["os_support"]["value"], "debian 12");
+        assert_eq!(facts["disk_encryption"]["state"], "unknown");
+        assert_eq!(facts["agent_integrity"]["state"], "unknown", "its identity is its own");
+    }
+    let key = device.state().join("identity/key.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(device.run(&["posture"]).json["facts"]["agent_integrity"]["state"], "fail");
+    assert_eq!(device.run(&["posture", "--root", "/elsewhere"]).exit, 3);
+}
+
+#[test]
 fn lost_pins_are_fetched_and_checked_again_by_a_renewal() {
     let (_stub, string) = stub();
     let device = Device::new();
