@@ -11,6 +11,9 @@ use std::ops::Bound;
 /// A record with its key.
 type Found = (Vec<u8>, Versioned);
 
+/// A record's key, and its version and value as sled keeps them.
+type Unpacked<'b> = (Vec<u8>, &'b [u8]);
+
 /// The record of `key`.
 pub(super) fn get(db: &sled::Db, packed: &[Packed], key: &[u8]) -> Result<Option<Versioned>, EngineError> {
     if let Some(Place { bucket, tail }) = packing::place(packed, key) {
@@ -98,7 +101,7 @@ fn in_buckets(
 }
 
 /// The keys and bodies of what lies under one key of sled: itself, or what is in the bucket.
-pub(super) fn unpacked<'b>(key: &[u8], bytes: &'b [u8]) -> Result<Vec<(Vec<u8>, &'b [u8])>, EngineError> {
+pub(super) fn unpacked<'b>(key: &[u8], bytes: &'b [u8]) -> Result<Vec<Unpacked<'b>>, EngineError> {
     if !key.starts_with(BUCKETS) {
         return Ok(vec![(key.to_vec(), bytes)]);
     }
@@ -129,7 +132,7 @@ pub(super) fn batch(
         let mut bucket = match open.take() {
             Some(bucket) if bucket.key() == place.bucket => bucket,
             other => {
-                other.into_iter().for_each(|full| close(&mut batch, full));
+                other.into_iter().for_each(|full| close(&mut batch, &full));
                 let bytes = db.get(&place.bucket).map_err(|error| engine_error("read", error))?;
                 Bucket::new(place.bucket, bytes.as_deref().unwrap_or_default())
             }
@@ -137,7 +140,7 @@ pub(super) fn batch(
         pack(&mut batch, &mut bucket, place.tail, change, &mut body);
         open = Some(bucket);
     }
-    open.into_iter().for_each(|last| close(&mut batch, last));
+    open.into_iter().for_each(|last| close(&mut batch, &last));
     Ok(batch)
 }
 
@@ -159,7 +162,7 @@ fn pack(batch: &mut sled::Batch, bucket: &mut Bucket, tail: &[u8], change: &Chan
     }
 }
 
-fn close(batch: &mut sled::Batch, bucket: Bucket) {
+fn close(batch: &mut sled::Batch, bucket: &Bucket) {
     if bucket.bytes().is_empty() {
         batch.remove(bucket.key());
     } else {
