@@ -35,6 +35,8 @@ pub struct Settings {
     pub est: Est,
     /// Limits and deadlines.
     pub limits: Limits,
+    /// The MQTT gate.
+    pub mqtt: Mqtt,
     /// The audit log.
     pub audit: Audit,
     /// The store.
@@ -114,6 +116,25 @@ pub struct Limits {
     pub shutdown: Duration,
 }
 
+/// The MQTT gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// The longest keep-alive in seconds, and that of who asks for none.
+    pub keep_alive_cap_s: u16,
+    /// Sessions that one device may begin in a minute.
+    pub connects_per_minute: u32,
+    /// Packets that one device may send in a second; ten times as many at once.
+    pub packets_per_second: u32,
+    /// KiB that one device may send in a second; sixteen times as much at once.
+    pub kib_per_second: u32,
+    /// Time that a device has to acknowledge a message.
+    pub puback: Duration,
+    /// Time that a write may make no progress.
+    pub write: Duration,
+    /// How often a session looks at what is due without being nudged.
+    pub look: Duration,
+}
+
 /// The audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audit {
@@ -173,6 +194,15 @@ impl Default for Settings {
                 body: Duration::from_secs(30),
                 connections: 20_000,
                 shutdown: Duration::from_secs(10),
+            },
+            mqtt: Mqtt {
+                keep_alive_cap_s: 1_200,
+                connects_per_minute: 30,
+                packets_per_second: 20,
+                kib_per_second: 64,
+                puback: Duration::from_secs(30),
+                write: Duration::from_secs(30),
+                look: Duration::from_secs(300),
             },
             audit: Audit { checkpoint_interval: Duration::from_secs(1), checkpoint_entries: 256 },
             store: Store { cache_bytes: 64 << 20, free_space_floor_bytes: 256 << 20, queue: 4096 },

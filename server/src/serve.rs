@@ -22,17 +22,20 @@ use crate::doors::verifier::{ClientAuth, LiveClientVerifier, VerifierError};
 use crate::doors::{Doors, descriptors};
 use crate::http::auth::Entrance;
 use crate::http::routes::Routes;
+use crate::mqtt::budget::{Rate, Rates};
+use crate::mqtt::gate::{self, Gate};
 use crate::store::collections::{ALL, LoadError};
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{self, OpenError, Store};
 use crate::telemetry::{self, TelemetryError};
-use crate::{http, mqtt, tasks};
+use crate::{http, tasks};
 use muster_wire::discovery::Endpoints;
 use rustls::pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -229,10 +232,11 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
     let (tell, refusals) = refusals_at_doors();
-    let strangers = tell.clone();
+    let (strangers, misconduct) = (tell.clone(), tell.clone());
     let doors = Doors::new(founding.trust_domain.clone(), clock.clone())
         .on_refusal(move |certificate, door, why| tell.certificate(certificate, door, why))
-        .on_stranger(move |reason| strangers.stranger(reason));
+        .on_stranger(move |reason| strangers.stranger(reason))
+        .on_misconduct(move |certificate, rule| misconduct.misconduct(certificate, rule));
     let revocation_changes = Arc::new(RevocationChanges::default());
     let observer =
         feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
@@ -341,10 +345,8 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let door = https(app, settings, http::status::routes(Routes::new(Arc::clone(app), Entrance::Status)));
     let handler = move |connection| door.clone().serve(connection);
     running.spawn(serve_plain(sockets.status, doors.clone(), limits, stop.clone(), handler));
-    let gate_doors = doors.clone();
-    let gate = move |connection| {
-        mqtt::gate::serve(connection, gate_doors.clone(), mqtt::gate::GateLimits::default())
-    };
+    let gate = Arc::new(Gate::new(Arc::clone(app), doors.clone(), gate_limits(settings)));
+    let gate = move |connection| Arc::clone(&gate).serve(connection);
     running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
 
     let stopped = || {
@@ -356,7 +358,30 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     running.spawn(tasks::server_certificate(Arc::clone(app), issued.not_after_s, show, stopped()));
     running.spawn(tasks::refusals(Arc::clone(app), refusals, stopped()));
     running.spawn(tasks::sweep(Arc::clone(app), stopped()));
+    let (registry, asked) = (Arc::clone(&doors.registry), stopped());
+    running.spawn(async move {
+        asked.await;
+        tracing::debug!(sessions = registry.close_sessions(), "sessions ended for the stop");
+    });
     Ok(())
+}
+
+fn gate_limits(settings: &Settings) -> gate::Limits {
+    let (mqtt, second) = (&settings.mqtt, Duration::from_secs(1));
+    let bytes = mqtt.kib_per_second.saturating_mul(1024);
+    gate::Limits {
+        connect_deadline: settings.limits.handshake,
+        write: mqtt.write,
+        keep_alive_cap_s: mqtt.keep_alive_cap_s,
+        puback: mqtt.puback,
+        look: mqtt.look,
+        sessions: Rate::new(mqtt.connects_per_minute, Duration::from_secs(60), mqtt.connects_per_minute),
+        rates: Rates {
+            packets: Rate::new(mqtt.packets_per_second, second, mqtt.packets_per_second.saturating_mul(10)),
+            bytes: Rate::new(bytes, second, bytes.saturating_mul(16)),
+        },
+        ..gate::Limits::default()
+    }
 }
 
 fn https(app: &Arc<App>, settings: &Settings, routes: Routes) -> HttpDoor {

@@ -45,6 +45,8 @@ impl App {
     pub fn figures(&self) -> Vec<Figure> {
         let mut figures = self.store_figures();
         figures.extend(self.door_figures());
+        let gate = self.doors.counters.gate.all();
+        figures.extend(gate.map(|(name, help, count)| Figure { name, help, value: Value::Counter(count) }));
         let unpublished = Value::Gauge(self.unpublished().unwrap_or(0));
         figures.push(Figure {
             name: "muster_audit_unpublished_entries",
@@ -137,6 +139,11 @@ impl App {
                 "muster_connections_kicked_total",
                 "Connections ended from our side.",
                 counted(&counters.kicked),
+            ),
+            figure(
+                "muster_gate_sessions",
+                "MQTT sessions open.",
+                Value::Gauge(self.doors.registry.sessions() as u64),
             ),
             figure("muster_connections", "Connections open.", Value::Gauge(self.doors.registry.len() as u64)),
             figure(

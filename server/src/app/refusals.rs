@@ -12,6 +12,9 @@ use muster_pki::serial::Serial;
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 
+/// Coming in, as an action of the audit log.
+const ENTER: &str = "door.enter";
+
 /// Refusals that may wait; more are not written.
 const WAITING: usize = 1_024;
 
@@ -24,6 +27,8 @@ const REMEMBERED: usize = 16_384;
 /// A refusal at a door.
 #[derive(Debug)]
 pub struct RefusedAtDoor {
+    /// What was tried, as an action of the audit log.
+    pub(super) action: &'static str,
     /// The certificate that was shown, and the door; nothing of a stranger.
     pub(super) shown: Option<(PeerCertificate, Door)>,
     /// Why, as a stable code.
@@ -37,12 +42,19 @@ pub struct Teller(mpsc::Sender<RefusedAtDoor>);
 impl Teller {
     /// A door refused a certificate of ours.
     pub fn certificate(&self, certificate: &PeerCertificate, door: Door, why: Refusal) {
-        self.tell(RefusedAtDoor { shown: Some((certificate.clone(), door)), reason: why.as_str() });
+        let shown = Some((certificate.clone(), door));
+        self.tell(RefusedAtDoor { action: ENTER, shown, reason: why.as_str() });
+    }
+
+    /// Who had shown a certificate of ours at the gate broke one of its rules.
+    pub fn misconduct(&self, certificate: &PeerCertificate, rule: &'static str) {
+        let shown = Some((certificate.clone(), Door::Gate));
+        self.tell(RefusedAtDoor { action: "gate.session", shown, reason: rule });
     }
 
     /// A handshake failed by the fault of a client of whom nothing is known.
     pub fn stranger(&self, reason: &'static str) {
-        self.tell(RefusedAtDoor { shown: None, reason });
+        self.tell(RefusedAtDoor { action: ENTER, shown: None, reason });
     }
 
     fn tell(&self, refused: RefusedAtDoor) {

@@ -139,7 +139,7 @@ impl App {
         let (refusal, now_ms) = (Refusal::by(refused.reason, code), self.clock.now_ms());
         let entry = |principal, object| {
             let caller = Caller { principal, request_id: String::new() };
-            caller.refused("door.enter", now_ms, object, &refusal)
+            caller.refused(refused.action, now_ms, object, &refusal)
         };
         let entry = match &refused.shown {
             None => entry(Principal::Anonymous, "door".to_owned()),

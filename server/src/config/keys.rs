@@ -141,6 +141,51 @@ pub const KEYS: &[Key] = &[
         apply: |s, v| seconds(v, 0, 600).map(|d| s.limits.shutdown = d),
     },
     Key {
+        name: "mqtt.keep_alive_cap_s",
+        default: "1200",
+        help: "longest MQTT keep-alive in seconds, and that of a device that asks for none; after one and a half times as much silence a session ends",
+        apply: |s, v| {
+            number(v, 1, u16::MAX.into())
+                .map(|n| s.mqtt.keep_alive_cap_s = u16::try_from(n).unwrap_or(u16::MAX))
+        },
+    },
+    Key {
+        name: "mqtt.connects_per_minute",
+        default: "30",
+        help: "MQTT sessions that one device may begin in a minute; past that it is told to come later",
+        apply: |s, v| number(v, 1, 1_000_000).map(|n| s.mqtt.connects_per_minute = n),
+    },
+    Key {
+        name: "mqtt.packets_per_second",
+        default: "20",
+        help: "MQTT packets that one device may send in a second, ten times as many at once; past that it is read more slowly",
+        apply: |s, v| number(v, 1, 1_000_000).map(|n| s.mqtt.packets_per_second = n),
+    },
+    Key {
+        name: "mqtt.kib_per_second",
+        default: "64",
+        help: "KiB that one device may send over MQTT in a second, sixteen times as much at once; past that it is read more slowly",
+        apply: |s, v| number(v, 1, 1 << 20).map(|n| s.mqtt.kib_per_second = n),
+    },
+    Key {
+        name: "mqtt.puback_s",
+        default: "30",
+        help: "seconds that a device has to acknowledge a message before its session ends",
+        apply: |s, v| seconds(v, 1, 3600).map(|d| s.mqtt.puback = d),
+    },
+    Key {
+        name: "mqtt.write_s",
+        default: "30",
+        help: "seconds that writing to a device may make no progress before its session ends",
+        apply: |s, v| seconds(v, 1, 3600).map(|d| s.mqtt.write = d),
+    },
+    Key {
+        name: "mqtt.look_s",
+        default: "300",
+        help: "seconds after which a session looks at what its device should hear although nothing has changed",
+        apply: |s, v| seconds(v, 1, 86_400).map(|d| s.mqtt.look = d),
+    },
+    Key {
         name: "audit.checkpoint_ms",
         default: "1000",
         help: "longest time in milliseconds that an audit entry waits for the checkpoint that covers it",

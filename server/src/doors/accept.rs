@@ -99,11 +99,14 @@ pub struct Secured {
     pub doors: Doors,
 }
 
+/// A TLS stream. Boxed: it passes through several hands, and a task keeps room for it in each.
+pub type Secure = Box<TlsStream<TcpStream>>;
+
 /// Serves TLS until `stop`, giving every connection whose handshake succeeded, and whose certificate the table
 /// still lets in after it, to `handler`. Returns when all have ended.
 pub async fn serve_tls<H, F>(listener: TcpListener, tls: Secured, limits: Limits, stop: Stop, handler: H)
 where
-    H: Fn(Connection<TlsStream<TcpStream>>) -> F + Send + Sync + 'static,
+    H: Fn(Connection<Secure>) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     let shared = Arc::new(Listener { doors: tls.doors, limits, stop, handler });
@@ -128,7 +131,7 @@ impl<H> Listener<H> {
         socket: TcpStream,
         permits: &Semaphore,
         config: Arc<ServerConfig>,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<Secure> {
         let shaken = tokio::select! {
             biased;
             shaken = timeout(self.limits.handshake_deadline, shake_hands(socket, permits, config)) => shaken,
@@ -138,7 +141,7 @@ impl<H> Listener<H> {
         match shaken {
             Ok(Ok(stream)) => {
                 counters.handshakes.fetch_add(1, Ordering::Relaxed);
-                return Some(stream);
+                return Some(Box::new(stream));
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "handshake failed");

@@ -207,10 +207,7 @@ impl World {
     /// Serves TLS with `config` and `handler`.
     pub(crate) async fn listen<H, F>(&self, config: Arc<rustls::ServerConfig>, handler: H) -> Server
     where
-        H: Fn(super::accept::Connection<tokio_rustls::server::TlsStream<TcpStream>>) -> F
-            + Send
-            + Sync
-            + 'static,
+        H: Fn(super::accept::Connection<super::accept::Secure>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

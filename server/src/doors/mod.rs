@@ -15,13 +15,14 @@
 pub mod accept;
 pub mod arrival;
 pub mod body;
+pub mod counters;
 pub mod descriptors;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod http;
 pub mod peer;
 pub mod registry;
-mod stall;
+pub(crate) mod stall;
 pub mod status_index;
 pub mod stop;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub mod verifier;
 use crate::clock::Clock;
 use crate::domain::admission::{Admission, Door, Refusal};
 use arrival::Arrivals;
+use counters::Gate;
 use muster_wire::id::TrustDomain;
 use peer::PeerCertificate;
 use registry::Registry;
@@ -55,6 +57,7 @@ pub struct Doors {
     arrivals: Arrivals,
     refusals: Refusals,
     strangers: Strangers,
+    misconduct: Misconduct,
 }
 
 impl Doors {
@@ -69,6 +72,7 @@ impl Doors {
             arrivals: Arrivals::default(),
             refusals: Refusals(Arc::new(|_, _, _| {})),
             strangers: Strangers::default(),
+            misconduct: Misconduct(Arc::new(|_, _| {})),
         }
     }
 
@@ -93,6 +97,21 @@ impl Doors {
     #[must_use]
     pub fn on_stranger(self, told: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         Self { strangers: Strangers(Arc::new(told)), ..self }
+    }
+
+    /// Tells `told` of certificates that were let in and then broke the rules of their door, and of which. As for
+    /// refusals, it must not block, and repetitions are for it to count.
+    #[must_use]
+    pub fn on_misconduct(
+        self,
+        told: impl Fn(&PeerCertificate, &'static str) + Send + Sync + 'static,
+    ) -> Self {
+        Self { misconduct: Misconduct(Arc::new(told)), ..self }
+    }
+
+    /// Whoever showed `certificate` broke the rule `rule`.
+    pub fn misconduct(&self, certificate: &PeerCertificate, rule: &'static str) {
+        (self.misconduct.0)(certificate, rule);
     }
 
     /// A handshake failed for `reason`.
@@ -136,8 +155,11 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Connections that were ended from our side.
     pub kicked: AtomicU64,
+    /// What the MQTT gate has seen.
+    pub gate: Gate,
 }
 
+type Rule = dyn Fn(&PeerCertificate, &'static str) + Send + Sync;
 type Told = dyn Fn(&PeerCertificate, Door, Refusal) + Send + Sync;
 
 #[derive(Clone)]
@@ -146,6 +168,15 @@ struct Refusals(Arc<Told>);
 impl std::fmt::Debug for Refusals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Refusals")
+    }
+}
+
+#[derive(Clone)]
+struct Misconduct(Arc<Rule>);
+
+impl std::fmt::Debug for Misconduct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Misconduct")
     }
 }
 

@@ -1,51 +1,87 @@
-//! The MQTT gate: where a device's session begins, and so far also where it ends.
+//! The MQTT gate: where a device's session begins.
 //!
 //! ```text
-//! mutual TLS ─▶ ExpectConnect ─▶ judged ─▶ CONNACK ─▶ close
+//! mutual TLS ─▶ CONNECT ─▶ judged ─▶ older session ended ─▶ CONNACK 0 ─▶ line.rs
 //! ```
 //! Whoever comes here has shown a certificate that the table lets in. The gate reads one CONNECT, of at most
-//! [`CONNECT_BYTES`] and within [`GateLimits::connect_deadline`], and answers
+//! [`CONNECT_BYTES`] and within [`Limits::connect_deadline`], and answers
 //!
 //! | CONNECT | answer |
 //! | --- | --- |
 //! | malformed, not MQTT 3.1.1, a will, or anything else first | none: close |
 //! | client id is not the device id | CONNACK 0x02, close |
 //! | the table refuses the certificate at the gate | CONNACK 0x05, close |
-//! | any other | CONNACK 0x03, close: this server does not serve sessions yet |
+//! | the device reconnects too often | a moment later CONNACK 0x03, close |
+//! | the server is not ready, or stops | CONNACK 0x03, close |
+//! | any other | CONNACK 0, and the session begins; session present is always 0 |
 //!
-//! User name and password are ignored.
+//! A certificate that was issued and never used is made the current one before CONNACK 0 leaves: the device may
+//! then forget the former. CleanSession is not looked at, nor are user name and password.
 
-use crate::domain::admission::Door;
+use super::budget::{Damping, Rate, Rates, Spent};
+use super::frame::{self, CONNECT_BYTES, Frame, Malformed};
+use super::inbox::Plane;
+use super::line::{Ended, Line};
+use super::session::{Session, Terms, keep_alive};
+use crate::domain::admission::{Admission, Door};
 use crate::doors::Doors;
 use crate::doors::accept::Connection;
 use crate::doors::peer::PeerCertificate;
+use crate::doors::registry::{self, Connected};
+use crate::doors::stall::Unstalled;
 use bytes::BytesMut;
+use rumqttc::mqttbytes::Protocol;
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet};
-use rumqttc::mqttbytes::{Error as CodecError, Protocol};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-/// The longest CONNECT, in bytes after its fixed header.
-pub const CONNECT_BYTES: usize = 4 * 1024;
-
-/// How long the gate waits.
+/// What the gate bears, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GateLimits {
+pub struct Limits {
     /// From the end of the handshake until CONNECT is complete.
     pub connect_deadline: Duration,
     /// For a refused client to read its CONNACK and close.
     pub farewell: Duration,
+    /// How long a device that reconnects too often waits for its refusal.
+    pub damped_for: Duration,
+    /// For a write that makes no progress.
+    pub write: Duration,
+    /// The longest keep-alive, in seconds; also that of who asks for none.
+    pub keep_alive_cap_s: u16,
+    /// For a device's PUBACK.
+    pub puback: Duration,
+    /// How often a session looks at what is due although nobody has nudged it.
+    pub look: Duration,
+    /// How long a message waits for a store that is busy.
+    pub busy: Duration,
+    /// How often a device may begin a session.
+    pub sessions: Rate,
+    /// What it may send.
+    pub rates: Rates,
 }
 
-impl Default for GateLimits {
+impl Default for Limits {
     fn default() -> Self {
-        Self { connect_deadline: Duration::from_secs(10), farewell: Duration::from_secs(2) }
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        Self {
+            connect_deadline: Duration::from_secs(10),
+            farewell: Duration::from_secs(2),
+            damped_for: second,
+            write: Duration::from_secs(30),
+            keep_alive_cap_s: 1_200,
+            puback: Duration::from_secs(30),
+            look: Duration::from_secs(300),
+            busy: Duration::from_secs(30),
+            sessions: Rate::new(30, minute, 30),
+            rates: Rates { packets: Rate::new(20, second, 200), bytes: Rate::new(64 << 10, second, 1 << 20) },
+        }
     }
 }
 
-/// Why a client got no CONNACK.
+/// Why a client gets no session.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
@@ -53,43 +89,233 @@ pub enum GateError {
     #[error("no CONNECT in time")]
     Late,
     /// The connection broke, or the client closed it.
-    #[error("the connection broke before CONNECT")]
+    #[error("the connection broke before the session began")]
     Broken(#[source] io::Error),
-    /// Not MQTT, or a packet that is too long.
-    #[error("malformed packet: {0:?}")]
-    Malformed(CodecError),
+    /// What came is not MQTT.
+    #[error("malformed")]
+    Malformed(#[source] Malformed),
     /// A packet other than CONNECT, or a CONNECT of another version of MQTT.
     #[error("something other than a CONNECT of MQTT 3.1.1")]
     NotConnect,
     /// A will, which no device may have.
     #[error("a will")]
     Will,
+    /// A client id that is not the device id.
+    #[error("another's client id")]
+    ClientId,
+    /// The table refuses the certificate at the gate.
+    #[error("the certificate's status")]
+    Status,
+    /// The device begins sessions too often.
+    #[error("reconnects too often")]
+    Damped,
+    /// The server is not ready, or stops.
+    #[error("not ready")]
+    NotReady,
 }
 
-/// Serves one connection of the MQTT listener until it ends.
-pub async fn serve<S>(connection: Connection<S>, doors: Doors, limits: GateLimits)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let Connection { mut stream, peer, place, .. } = connection;
-    // The listener demands a certificate; without one there is nobody to speak to.
-    let Some(certificate) = &peer.certificate else { return };
-    match expect_connect(&mut stream, limits.connect_deadline).await {
-        Ok(connect) => {
-            let code = judge(&connect, certificate, &doors);
-            tracing::debug!(device = %certificate.device, ?code, "CONNECT answered");
-            refuse(stream, code, limits.farewell).await;
+impl GateError {
+    /// The CONNACK that the client gets, if it gets one.
+    fn answer(&self) -> Option<ConnectReturnCode> {
+        match self {
+            Self::ClientId => Some(ConnectReturnCode::BadClientId),
+            Self::Status => Some(ConnectReturnCode::NotAuthorized),
+            Self::Damped | Self::NotReady => Some(ConnectReturnCode::ServiceUnavailable),
+            Self::Late | Self::Broken(_) | Self::Malformed(_) | Self::NotConnect | Self::Will => None,
         }
-        Err(error) => tracing::debug!(device = %certificate.device, %error, "no session"),
     }
-    drop(place);
+
+    /// The code under which the audit log hears of it; nothing where the client did no wrong, and where the table's
+    /// refusal has been told already.
+    fn misconduct(&self) -> Option<&'static str> {
+        match self {
+            Self::Late => Some("gate.connect_late"),
+            Self::Malformed(_) => Some("gate.malformed"),
+            Self::NotConnect => Some("gate.not_connect"),
+            Self::Will => Some("gate.will"),
+            Self::ClientId => Some("gate.client_id"),
+            Self::Damped => Some("gate.damped"),
+            Self::Broken(_) | Self::Status | Self::NotReady => None,
+        }
+    }
+}
+
+/// The gate. One serves all connections of its listener.
+#[derive(Debug)]
+pub struct Gate<P> {
+    pub(super) plane: Arc<P>,
+    pub(super) doors: Doors,
+    pub(super) limits: Limits,
+    pub(super) damping: Damping,
+    opened: Instant,
+}
+
+impl<P: Plane> Gate<P> {
+    /// A gate to `plane`.
+    pub fn new(plane: Arc<P>, doors: Doors, limits: Limits) -> Self {
+        Self { plane, doors, limits, damping: Damping::new(limits.sessions), opened: Instant::now() }
+    }
+
+    /// The moment by which sessions judge: how long the gate has been open.
+    pub(super) fn now(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// The instant of a moment.
+    pub(super) fn at(&self, moment: Duration) -> Instant {
+        self.opened + moment
+    }
+
+    /// Serves one connection until it ends.
+    pub async fn serve<S>(self: Arc<Self>, connection: Connection<S>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Connection { stream, peer, place, .. } = connection;
+        // The listener demands a certificate; without one there is nobody to speak to.
+        let Some(certificate) = peer.certificate else { return };
+        let mut stream = Unstalled::new(stream, self.limits.write);
+        // Boxed, so that a session does not carry the room of its beginning through its life.
+        match Box::pin(self.begin(&mut stream, &certificate, &place)).await {
+            Ok(begun) => {
+                let mut line = Line::new(&self, &certificate, &mut stream, *begun);
+                let ended = line.run().await;
+                drop(line);
+                Box::pin(self.end(&mut stream, &certificate, ended)).await;
+            }
+            Err(error) => Box::pin(self.refuse(&mut stream, &certificate, error)).await,
+        }
+        drop(place);
+    }
+
+    async fn begin<S>(
+        &self,
+        stream: &mut S,
+        certificate: &PeerCertificate,
+        place: &Connected,
+    ) -> Result<Box<Begun>, GateError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let mut inbound = BytesMut::new();
+        let connect = timeout(self.limits.connect_deadline, expect_connect(stream, &mut inbound));
+        let connect = connect.await.map_err(|_| GateError::Late)??;
+        let (admission, spent) = self.judge(&connect, certificate)?;
+        if admission.promote {
+            self.plane.promote(certificate).await.map_err(|error| {
+                tracing::warn!(device = %certificate.device, %error, "a certificate could not be made current");
+                GateError::NotReady
+            })?;
+        }
+        let place = place.begin_session().ok_or(GateError::NotReady)?;
+        let terms = Terms {
+            device: certificate.device,
+            topics: admission.topics,
+            keep_alive: keep_alive(connect.keep_alive, self.limits.keep_alive_cap_s),
+            puback: self.limits.puback,
+            rates: self.limits.rates,
+            spent,
+        };
+        say(stream, ConnectReturnCode::Success).await.map_err(GateError::Broken)?;
+        self.doors.counters.gate.sessions_begun.up();
+        tracing::debug!(device = %certificate.device, generation = place.generation, "session begins");
+        Ok(Box::new(Begun { session: Session::begin(terms, self.now()), place, inbound }))
+    }
+
+    /// Whether a session may begin. The client id comes first: whoever claims to be another learns nothing else.
+    fn judge(
+        &self,
+        connect: &Connect,
+        certificate: &PeerCertificate,
+    ) -> Result<(Admission, Spent), GateError> {
+        if connect.client_id != certificate.device.to_string() {
+            return Err(GateError::ClientId);
+        }
+        let admission = self.doors.judge(certificate, Door::Gate).map_err(|_| GateError::Status)?;
+        let now_ns = u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX);
+        let spent = self.damping.begin(certificate.device, now_ns).ok_or(GateError::Damped)?;
+        if !self.plane.is_ready() {
+            return Err(GateError::NotReady);
+        }
+        Ok((admission, spent))
+    }
+
+    /// Sends the CONNACK if there is one, closes our direction and waits a moment for the client's.
+    async fn refuse<S>(&self, stream: &mut S, certificate: &PeerCertificate, error: GateError)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let counters = &self.doors.counters.gate;
+        match &error {
+            GateError::ClientId => counters.refused_client_id.up(),
+            GateError::Status => counters.refused_status.up(),
+            GateError::Damped => counters.refused_damped.up(),
+            GateError::NotReady => counters.refused_not_ready.up(),
+            GateError::Late
+            | GateError::Broken(_)
+            | GateError::Malformed(_)
+            | GateError::NotConnect
+            | GateError::Will => counters.no_connect.up(),
+        }
+        tracing::debug!(device = %certificate.device, %error, "no session");
+        if let Some(code) = error.misconduct() {
+            self.doors.misconduct(certificate, code);
+        }
+        if matches!(error, GateError::Damped) {
+            sleep(self.limits.damped_for).await;
+        }
+        let Some(code) = error.answer() else { return };
+        // Whatever comes of it, the socket is closed next.
+        drop(
+            timeout(self.limits.farewell, async {
+                say(stream, code).await?;
+                hang_up(stream).await
+            })
+            .await,
+        );
+    }
+
+    /// A session has ended: counts and tells why, and closes our direction.
+    async fn end<S>(&self, stream: &mut S, certificate: &PeerCertificate, ended: Ended)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let counters = &self.doors.counters.gate;
+        if let Some(code) = ended.misconduct() {
+            self.doors.misconduct(certificate, code);
+        }
+        match &ended {
+            ended if ended.is_misconduct() => counters.ended_misconduct.up(),
+            ended if ended.is_silence() => counters.ended_silent.up(),
+            Ended::Unavailable => counters.ended_unavailable.up(),
+            Ended::By(_) | Ended::Malformed(_) | Ended::Status | Ended::Refused(_) | Ended::Broken(_) => {}
+        }
+        tracing::debug!(device = %certificate.device, %ended, "session ends");
+        drop(timeout(self.limits.farewell, stream.shutdown()).await);
+    }
+}
+
+/// A session that has begun.
+pub(super) struct Begun {
+    pub(super) session: Session,
+    pub(super) place: registry::Session,
+    /// What the device sent after CONNECT without waiting for its answer (§3.1.4).
+    pub(super) inbound: BytesMut,
 }
 
 async fn expect_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
-    deadline: Duration,
+    inbound: &mut BytesMut,
 ) -> Result<Connect, GateError> {
-    let packet = timeout(deadline, read_packet(stream)).await.map_err(|_| GateError::Late)??;
+    let packet = loop {
+        match frame::next(inbound, CONNECT_BYTES).map_err(GateError::Malformed)? {
+            Frame::Packet(packet) => break packet,
+            Frame::Missing(bytes) => inbound.reserve(bytes),
+        }
+        if stream.read_buf(inbound).await.map_err(GateError::Broken)? == 0 {
+            return Err(GateError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+    };
     let Packet::Connect(connect) = packet else { return Err(GateError::NotConnect) };
     if connect.protocol != Protocol::V4 {
         return Err(GateError::NotConnect);
@@ -100,177 +326,20 @@ async fn expect_connect<S: AsyncRead + Unpin>(
     Ok(connect)
 }
 
-async fn read_packet<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Packet, GateError> {
-    let mut bytes = BytesMut::with_capacity(256);
-    loop {
-        match Packet::read(&mut bytes, CONNECT_BYTES) {
-            Err(CodecError::InsufficientBytes(_)) => {}
-            Err(error) => return Err(GateError::Malformed(error)),
-            // A client may send on without waiting for its CONNACK (MQTT 3.1.1 §3.1.4); as no session begins, what
-            // follows is thrown away.
-            Ok(packet) => return Ok(packet),
-        }
-        if stream.read_buf(&mut bytes).await.map_err(GateError::Broken)? == 0 {
-            return Err(GateError::Broken(io::ErrorKind::UnexpectedEof.into()));
-        }
-    }
-}
-
-/// The CONNACK's code. The client id comes first: whoever claims to be another learns nothing else.
-fn judge(connect: &Connect, certificate: &PeerCertificate, doors: &Doors) -> ConnectReturnCode {
-    if connect.client_id != certificate.device.to_string() {
-        return ConnectReturnCode::BadClientId;
-    }
-    match doors.judge(certificate, Door::Gate) {
-        Err(_) => ConnectReturnCode::NotAuthorized,
-        Ok(_) => ConnectReturnCode::ServiceUnavailable,
-    }
-}
-
-/// Sends the CONNACK, closes our direction and waits a moment for the client's.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    code: ConnectReturnCode,
-    farewell: Duration,
-) {
+async fn say<S: AsyncWrite + Unpin>(stream: &mut S, code: ConnectReturnCode) -> io::Result<()> {
     let mut bytes = BytesMut::with_capacity(4);
-    if ConnAck::new(code, false).write(&mut bytes).is_err() {
-        return;
-    }
-    let said = async {
-        stream.write_all(&bytes).await?;
-        stream.shutdown().await?;
-        let mut thrown_away = [0; 256];
-        while stream.read(&mut thrown_away).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whatever comes of it, the socket is closed next.
-    drop(timeout(farewell, said).await);
+    ConnAck::new(code, false).write(&mut bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+    stream.write_all(&bytes).await?;
+    stream.flush().await
+}
+
+async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut thrown_away = [0; 256];
+    while stream.read(&mut thrown_away).await? > 0 {}
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::admission::CertificateStatus;
-    use crate::doors::fixture::{Credential, SOON, Server, World, client, closed, device, with_status};
-    use crate::doors::verifier::ClientAuth;
-    use rumqttc::mqttbytes::QoS;
-    use rumqttc::mqttbytes::v4::LastWill;
-    use tokio::net::TcpStream;
-    use tokio_rustls::client::TlsStream;
-
-    async fn gate(world: &World, limits: GateLimits) -> Server {
-        let config = world.tls.mqtt(world.verifier(ClientAuth::Required)).unwrap();
-        let doors = world.doors.clone();
-        world.listen(config, move |connection| serve(connection, doors.clone(), limits)).await
-    }
-
-    async fn send(server: &Server, credential: &Credential, bytes: &[u8]) -> TlsStream<TcpStream> {
-        let mut stream = server.connect(&client(Some(credential))).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-        stream.flush().await.unwrap();
-        stream
-    }
-
-    /// Everything that the gate answers until it closes.
-    async fn answer(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
-        let mut heard = Vec::new();
-        drop(timeout(SOON, stream.read_to_end(&mut heard)).await.expect("closed in time"));
-        heard
-    }
-
-    fn connect(change: impl FnOnce(&mut Connect)) -> BytesMut {
-        let mut packet = Connect::new(device(1).to_string());
-        change(&mut packet);
-        let mut bytes = BytesMut::new();
-        packet.write(&mut bytes).unwrap();
-        bytes
-    }
-
-    #[tokio::test]
-    async fn a_connect_is_answered_not_ready_and_the_connection_closes() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let server = gate(&world, GateLimits::default()).await;
-        for packet in [connect(|_| {}), connect(|packet| packet.clean_session = false)] {
-            let mut stream = send(&server, &enrolled, &packet).await;
-            assert_eq!(answer(&mut stream).await, [0x20, 2, 0, 3]);
-        }
-        let named = connect(|packet| drop(packet.set_login("someone", "secret").clone()));
-        assert_eq!(answer(&mut send(&server, &enrolled, &named).await).await, [0x20, 2, 0, 3]);
-    }
-
-    #[tokio::test]
-    async fn another_client_id_is_answered_bad_client_id() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let server = gate(&world, GateLimits::default()).await;
-        for id in
-            [device(2).to_string(), String::new(), device(1).to_string().to_uppercase(), "a+b".to_owned()]
-        {
-            let packet = connect(|packet| packet.client_id = id);
-            assert_eq!(answer(&mut send(&server, &enrolled, &packet).await).await, [0x20, 2, 0, 2]);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_status_that_changed_after_the_handshake_is_answered_not_authorised() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let server = gate(&world, GateLimits::default()).await;
-        let packet = connect(|_| {});
-        let mut stream = send(&server, &enrolled, &packet[..4]).await;
-        let entered = async {
-            while world.doors.registry.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, entered).await.unwrap();
-        world.stands(1, &enrolled, with_status(CertificateStatus::Revoked));
-        stream.write_all(&packet[4..]).await.unwrap();
-        assert_eq!(answer(&mut stream).await, [0x20, 2, 0, 5]);
-    }
-
-    #[tokio::test]
-    async fn what_is_no_plain_connect_closes_without_an_answer() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let server = gate(&world, GateLimits::default()).await;
-        let will = connect(|packet| {
-            packet.last_will = Some(LastWill::new("t", "m", QoS::AtLeastOnce, false));
-        });
-        let version_5 = connect(|packet| packet.protocol = Protocol::V5);
-        let too_long = connect(|packet| packet.client_id = "a".repeat(CONNECT_BYTES));
-        let mut wrong_name = connect(|_| {});
-        wrong_name[5] = b'X';
-        let garbage: [&[u8]; 4] =
-            [&[0xc0, 0], &[0x30, 3, 0, 1, b'a'], &[0xff; 16], &[0x10, 0xff, 0xff, 0xff, 0xff]];
-        for bytes in [&will[..], &version_5, &too_long, &wrong_name].into_iter().chain(garbage) {
-            let mut stream = send(&server, &enrolled, bytes).await;
-            assert_eq!(answer(&mut stream).await, [0; 0], "{bytes:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connect_of_exactly_the_longest_length_is_still_read() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let server = gate(&world, GateLimits::default()).await;
-        let fill = |length: usize| connect(|packet| packet.client_id = "a".repeat(length));
-        let overhead = fill(2_000).len() - 3 - 2_000;
-        let packet = fill(CONNECT_BYTES - overhead);
-        assert_eq!(answer(&mut send(&server, &enrolled, &packet).await).await, [0x20, 2, 0, 2]);
-    }
-
-    #[tokio::test]
-    async fn half_a_connect_is_closed_at_the_deadline() {
-        let world = World::new();
-        let enrolled = world.enrolled(1);
-        let limits = GateLimits { connect_deadline: Duration::from_millis(50), ..GateLimits::default() };
-        let server = gate(&world, limits).await;
-        for length in [0, 1, 10] {
-            let mut stream = send(&server, &enrolled, &connect(|_| {})[..length]).await;
-            closed(&mut stream).await;
-        }
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,3 +1,19 @@
-//! The MQTT plane.
+//! The MQTT plane: the gate, and each device's session.
+//!
+//! ```text
+//! gate.rs (CONNECT) ─▶ line.rs (the socket) ─▶ session.rs (what is decided) ─▶ acl.rs, budget.rs
+//!                          │  └▶ frame.rs (bytes ↔ packets)
+//!                          └▶ inbox.rs (the verbs)
+//! ```
 
+pub mod acl;
+pub mod budget;
+#[cfg(test)]
+mod fixture;
+pub mod frame;
 pub mod gate;
+pub mod inbox;
+mod line;
+#[cfg(test)]
+mod model_tests;
+pub mod session;
