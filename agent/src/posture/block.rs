@@ -85,7 +85,11 @@ impl Climber<'_> {
         }
         let name = self.name(&dir, number);
         if name.starts_with("zram") || name.starts_with("ram") {
-            return Layer::Memory(name);
+            let backing = self.tree.line(&format!("{dir}/backing_dev")).ok();
+            return match backing.filter(|backing| backing != "none") {
+                Some(backing) => Layer::Untold(format!("{name} writes back to {backing}")),
+                None => Layer::Memory(name),
+            };
         }
         if let Ok(file) = self.tree.line(&format!("{dir}/loop/backing_file")) {
             return Layer::Untold(format!("{name} is the file {file}"));

@@ -166,6 +166,15 @@ fn a_stick_that_is_plugged_in_does_not_count() {
 }
 
 #[test]
+fn swap_in_memory_that_is_written_back_to_a_disk_is_unknown() {
+    let tree = trees::fedora();
+    tree.file("/sys/devices/zram0/backing_dev", "none\n");
+    assert_eq!(tree.state("swap_encryption"), FactState::Pass);
+    tree.file("/sys/devices/zram0/backing_dev", "/dev/sda4\n");
+    assert_eq!(tree.state("swap_encryption"), FactState::Unknown);
+}
+
+#[test]
 fn setup_mode_and_odd_variables_are_no_secure_boot() {
     let tree = trees::ubuntu_luks_lvm();
     let path = |name: &str| format!("/sys/firmware/efi/efivars/{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c");
