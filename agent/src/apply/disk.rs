@@ -143,6 +143,12 @@ impl Disk {
         Self { gate: None }
     }
 
+    /// A disk on which `gate` decides about each step.
+    #[cfg(test)]
+    pub(super) fn gated(gate: Gate) -> Self {
+        Self { gate: Some(gate) }
+    }
+
     fn step(&self, step: Step) -> io::Result<()> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate(step))
     }

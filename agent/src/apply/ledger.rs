@@ -2,8 +2,8 @@
 //!
 //! | file in the state directory | holds |
 //! | --- | --- |
-//! | `desired` | the newest head seen, head and baseline in force, what was written for them, what failed last |
-//! | `desired.undo` | while a generation is put in place: everything as it was before |
+//! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last |
+//! | `applied.undo` | while a generation is put in place: everything as it was before |
 //!
 //! Both are sheets ([`crate::core::sheet`]), 0600, replaced atomically.
 
@@ -20,8 +20,8 @@ use super::trouble::ApplyError;
 use crate::core::baseline::{Admitted, Mark};
 use crate::core::sheet::{self, SheetError};
 
-pub(super) const LEDGER: &str = "desired";
-pub(super) const UNDO: &str = "desired.undo";
+pub(super) const LEDGER: &str = "applied";
+pub(super) const UNDO: &str = "applied.undo";
 
 /// Larger than any ledger or undo: a baseline has 1 MiB at most, and so has all that is saved for it eightfold.
 const SHEET_CAP: usize = 32 << 20;

@@ -1,14 +1,14 @@
 //! The appliers: they bring the device to its desired state, whole or not at all, and find what drifted from it.
 //!
 //! ```text
-//! Admitted ─▶ compare ─▶ desired.undo (durable) ─▶ change … ─▶ read back ─▶ desired (durable) ─▶ no more undo
+//! Admitted ─▶ compare ─▶ applied.undo (durable) ─▶ change … ─▶ read back ─▶ applied (durable) ─▶ no more undo
 //!                │               │                    │            │              │
 //!                └ cannot be ────┴── failure, or kill and next start ─────────────┘
 //!                  done: nothing       everything back as it was: the former generation stays in force
 //!                  is touched
 //! ```
-//! * `desired.undo` is durable before anything changes, and `desired` names the new generation only after all of it
-//!   was read back. A start that finds an undo finishes when `desired` already names its generation, and goes back
+//! * `applied.undo` is durable before anything changes, and `applied` names the new generation only after all of it
+//!   was read back. A start that finds an undo finishes when `applied` already names its generation, and goes back
 //!   otherwise. Every step may be repeated.
 //! * Nothing outside the declared roots beneath `--root` is changed, but for kernel settings: beneath
 //!   `<root>/proc/sys`, and in `<root>/etc/sysctl.d/60-muster.conf` for the next boot. No link is followed, no
@@ -37,6 +37,9 @@ mod ledger;
 mod tree;
 mod trouble;
 mod undo;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

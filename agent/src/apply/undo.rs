@@ -103,15 +103,8 @@ pub(super) fn tidy(tree: &Tree, disk: &Disk, undo: &Undo) {
 
 fn restore(tree: &Tree, disk: &Disk, reach: Reach, entry: &Entry) -> Result<(), Trouble> {
     match entry {
-        Entry::NoDirectory { path } => tree.remove_empty(disk, path),
-        Entry::NoFile { path } => {
-            tree.clear_neighbour(disk, path, reach)?;
-            match tree.find(path, reach)? {
-                // Nothing but a regular file was ever put there: what is something else now is somebody else's.
-                Found::Absent | Found::Foreign => Ok(()),
-                Found::Plain(_) | Found::Large => tree.remove(disk, path, reach),
-            }
-        }
+        Entry::NoDirectory { path } => unless_unreachable(tree.remove_empty(disk, path)),
+        Entry::NoFile { path } => unless_unreachable(take_away(tree, disk, reach, path)),
         Entry::File { path, content, mode, uid, gid } => {
             tree.clear_neighbour(disk, path, reach)?;
             let file = Plain { content: content.clone(), mode: *mode, uid: *uid, gid: *gid };
@@ -129,6 +122,23 @@ fn restore(tree: &Tree, disk: &Disk, reach: Reach, entry: &Entry) -> Result<(), 
                 tree.set_kernel(disk, key, value)
             }
         }
+    }
+}
+
+fn take_away(tree: &Tree, disk: &Disk, reach: Reach, path: &str) -> Result<(), Trouble> {
+    tree.clear_neighbour(disk, path, reach)?;
+    match tree.find(path, reach)? {
+        // Nothing but a regular file was ever put there: what is something else now is somebody else's.
+        Found::Absent | Found::Foreign => Ok(()),
+        Found::Plain(_) | Found::Large => tree.remove(disk, path, reach),
+    }
+}
+
+/// Where the way to a name leads through a file or a link, nothing of ours has that name.
+fn unless_unreachable(removed: Result<(), Trouble>) -> Result<(), Trouble> {
+    match removed {
+        Err(Trouble::NotPlain | Trouble::Link) => Ok(()),
+        other => other,
     }
 }
 

@@ -321,3 +321,6 @@ fn unrepeated<'a>(items: impl Iterator<Item = &'a str>) -> Result<(), BaselineRe
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
