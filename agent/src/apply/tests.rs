@@ -124,7 +124,7 @@ fn applied(counter: u64) -> Outcome {
 fn why(outcome: Outcome) -> String {
     match outcome {
         Outcome::RolledBack { why, .. } => why,
-        other => panic!("not rolled back but {other:?}"),
+        other @ (Outcome::Applied { .. } | Outcome::Unchanged) => panic!("not rolled back but {other:?}"),
     }
 }
 

@@ -112,7 +112,7 @@ impl Tree {
     /// Takes the directory at `path` away when it is empty.
     pub(super) fn remove_empty(&self, disk: &Disk, path: &str) -> Result<(), Trouble> {
         let Some((dir, name)) = self.walk(path, usize::MAX)? else { return Ok(()) };
-        disk.remove_empty(&dir, name).map_err(Trouble::Disk)
+        disk.remove_empty(&dir, name).map_err(Trouble::walking)
     }
 
     /// Takes away what a crash left half written beside `path`.

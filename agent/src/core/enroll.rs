@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::effect::{Caller, Document, Effect, Event, Names, Request};
 use super::prove::{self, Origin, Outcome};
-use super::record::{Accepted, Record};
+use super::record::{Accepted, Record, declared_roots};
 use super::refusal::Refusal;
 use super::trust::{Authority, Trust};
 use super::{Desk, Step, Task};
@@ -156,6 +156,7 @@ fn accept(desk: &mut Desk, order: EnrollOrder, authority: &Authority, trust: Tru
         trust_domain: authority.trust_domain.clone(),
         serial: order.serial.clone(),
         root: order.root.clone(),
+        declared: declared_roots(),
         at: now,
     };
     let is_known = desk.past.accepted.as_ref().is_some_and(|former| former.says_the_same(&accepted));

@@ -45,8 +45,16 @@ pub struct Accepted {
     pub serial: Option<String>,
     /// The tree this device manages, fixed here.
     pub root: PathBuf,
+    /// The roots beneath which a command key alone may have files written, fixed here.
+    #[serde(default = "declared_roots")]
+    pub declared: Vec<String>,
     /// When.
     pub at: Timestamp,
+}
+
+/// The roots of those who declared none. Journals that were begun before roots were written down mean these, too.
+pub(super) fn declared_roots() -> Vec<String> {
+    super::baseline::DECLARED_ROOTS.iter().map(|root| (*root).to_owned()).collect()
 }
 
 impl Accepted {

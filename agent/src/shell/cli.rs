@@ -46,6 +46,8 @@ pub enum Command {
     Posture,
     /// Look for what would keep this device from working, and say how to repair it
     Doctor,
+    /// Say what applying the desired state that was last received would change; changes nothing
+    Plan,
 }
 
 /// Arguments of `enroll`.
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_issues_do_not_exist_yet() {
-        for command in ["run", "plan", "wipe", "simulate"] {
+        for command in ["run", "wipe", "simulate"] {
             assert!(Cli::try_parse_from(["muster-agent", command]).is_err(), "{command}");
         }
     }

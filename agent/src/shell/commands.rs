@@ -17,6 +17,7 @@ use super::lock;
 use super::output::{self, Manner};
 use super::place::Place;
 use super::run::Hands;
+use crate::apply;
 use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
 use crate::core::{Agent, Done, EnrollOrder, Event, Refusal, RenewOrder, status};
@@ -93,6 +94,21 @@ pub fn posture(place: &Place, manner: Manner) -> Result<(), Failure> {
     let facts = posture::collect_with_state(&place.root_for(&past), &place.state_dir, now);
     output::posture(manner, &facts, now);
     Ok(())
+}
+
+/// `muster-agent plan`.
+///
+/// # Errors
+/// [`Failure`] when the state directory cannot be read; [`Failure::Blocked`], after printing, when something that the
+/// baseline enforces cannot be done.
+pub fn plan(place: &Place, manner: Manner) -> Result<(), Failure> {
+    let past = place.past()?;
+    place.agree_on_root(&past)?;
+    let accepted = past.accepted.as_ref().ok_or_else(|| Box::new(Refusal::NotEnrolled))?;
+    let plan = apply::plan(&place.state_dir, &accepted.root, &accepted.declared)?;
+    output::plan(manner, &plan);
+    let blocked = plan.steps.iter().filter(|step| step.problem.is_some()).count();
+    if blocked == 0 { Ok(()) } else { Err(Failure::Blocked { blocked, steps: plan.steps.len() }) }
 }
 
 /// The server that this device accepted.

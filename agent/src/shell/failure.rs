@@ -11,6 +11,7 @@ use super::files::FileError;
 use super::journal::JournalError;
 use super::keystore::KeystoreError;
 use super::lock::LockError;
+use crate::apply::ApplyError;
 use crate::core::Refusal;
 
 /// Why a command failed.
@@ -73,6 +74,17 @@ pub enum Failure {
         /// Of how many.
         checks: usize,
     },
+    /// The desired state cannot be compared or put in place.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// `plan` found something that cannot be done.
+    #[error("{blocked} of {steps} changes cannot be made")]
+    Blocked {
+        /// How many cannot.
+        blocked: usize,
+        /// Of how many.
+        steps: usize,
+    },
 }
 
 impl Failure {
@@ -93,6 +105,8 @@ impl Failure {
             Self::Usage { .. } => "usage",
             Self::Runtime(_) => "internal",
             Self::Unwell { .. } => "unwell",
+            Self::Apply(_) => "apply",
+            Self::Blocked { .. } => "blocked",
         }
     }
 
@@ -113,7 +127,9 @@ impl Failure {
             | Self::Keystore(_)
             | Self::Lock(_)
             | Self::Runtime(_)
-            | Self::Unwell { .. } => Exit::Failed,
+            | Self::Unwell { .. }
+            | Self::Apply(_)
+            | Self::Blocked { .. } => Exit::Failed,
         }
     }
 
@@ -140,6 +156,10 @@ impl Failure {
             Self::Path { .. } => "name an existing place with --state-dir or --root",
             Self::Runtime(_) => "check the limits on open files and memory, then run the same command again",
             Self::Unwell { .. } => "follow the remedies above",
+            Self::Apply(error) => error.remedy(),
+            Self::Blocked { .. } => {
+                "remove what stands in the way, or have the baseline changed with `muster baseline set`"
+            }
         })
     }
 

@@ -63,5 +63,6 @@ fn run(cli: &Cli, manner: Manner) -> Result<(), Failure> {
         Command::Renew(args) => commands::renew(&place, args, manner),
         Command::Posture => commands::posture(&place, manner),
         Command::Doctor => doctor::doctor(&place, manner),
+        Command::Plan => commands::plan(&place, manner),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use muster_wire::desired::{Generation, Mode};
 use muster_wire::posture::{Fact, FactValue};
 use muster_wire::time::Timestamp;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::doctor::Check;
 use super::failure::Failure;
+use crate::apply::{Action, Plan, PlannedStep};
 use crate::core::Done;
 use crate::core::status::Status;
 
@@ -104,6 +106,53 @@ pub fn checks(manner: Manner, checks: &[Check]) {
                     say!("{:7} {:width$}  → {remedy}", "", "");
                 }
             }
+        }
+    }
+}
+
+/// What applying the desired state would change.
+pub fn plan(manner: Manner, plan: &Plan) {
+    match manner {
+        Manner::Json => print_json(&json!({
+            "generation": plan.generation.map(generation_json),
+            "in_force": plan.in_force.map(generation_json),
+            "profile": plan.profile,
+            "unfinished": plan.is_unfinished,
+            "steps": plan.steps,
+        })),
+        Manner::Text => print_plan(plan),
+    }
+}
+
+fn generation_json(generation: Generation) -> serde_json::Value {
+    json!({ "restore_epoch": generation.restore_epoch, "counter": generation.counter })
+}
+
+fn print_plan(plan: &Plan) {
+    let Some(generation) = plan.generation else {
+        say!("no desired state has been received yet");
+        return;
+    };
+    let named = |generation: Generation| format!("{}.{}", generation.restore_epoch, generation.counter);
+    say!("{:13} {}", "generation", named(generation));
+    say!("{:13} {}", "in force", plan.in_force.map_or_else(|| "-".to_owned(), named));
+    if plan.is_unfinished {
+        say!("a change was interrupted; the agent settles it when it starts");
+    }
+    if plan.steps.is_empty() {
+        say!("nothing would change");
+    }
+    for PlannedStep { section, item, action, mode, problem } in &plan.steps {
+        let would = match (mode, action) {
+            (Mode::Audit, _) => "report",
+            (Mode::Enforce, Action::Create) => "create",
+            (Mode::Enforce, Action::Replace) => "replace",
+            (Mode::Enforce, Action::Remove) => "remove",
+            (Mode::Enforce, Action::Set) => "set",
+        };
+        say!("{would:8} {:8} {item}", section.as_str());
+        if let Some(problem) = problem {
+            say!("{:17} → cannot: {problem}", "");
         }
     }
 }

@@ -13,6 +13,7 @@ mod disk;
 mod enrolling;
 mod faults;
 mod fleet;
+mod planning;
 mod program;
 mod renewing;
 mod stub;
