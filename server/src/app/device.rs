@@ -235,10 +235,8 @@ fn by_state(device: &Device) -> Explanation {
         DeviceState::Cancelled => ("device.cancelled", "It never began; enrol it with a new token."),
     };
     // A device that waits is told so over EST; here it has the same name.
-    let code = match device.state {
-        DeviceState::Pending => Code::PendingApproval.as_str(),
-        state => state.as_str(),
-    };
+    let is_pending = device.state == DeviceState::Pending;
+    let code = if is_pending { Code::PendingApproval.as_str() } else { device.state.as_str() };
     Explanation {
         code: code.to_owned(),
         rule: rule.to_owned(),

@@ -91,9 +91,9 @@ impl App {
         past: Past,
     ) -> Error {
         if past.first {
-            match self.refuse(permit, about, Refusal::by(rule, Code::RateLimited)).await {
-                Error::Refused(_) => {}
-                unwritten => return unwritten,
+            let written = self.refuse(permit, about, Refusal::by(rule, Code::RateLimited)).await;
+            if !matches!(written, Error::Refused(_)) {
+                return written;
             }
         }
         Error::RateLimited { retry_after_s: past.retry_after_s }
