@@ -28,6 +28,8 @@ pub enum Event {
     KeyReady(KeyReady),
     /// The pause is over; it took this long.
     Paused(Duration),
+    /// The session that was asked for is open: the server has accepted the certificate.
+    Connected,
 }
 
 /// A key on the device, and a request that proves its possession.
@@ -93,6 +95,15 @@ pub enum Request {
         /// PKCS#10 in DER.
         csr: Vec<u8>,
     },
+    /// `GET /.well-known/muster/baselines/<digest>` with the current certificate.
+    Baseline(Sha256Digest),
+    /// A signed `renew` over the live session; the answer is what comes on `credential`.
+    RenewInSession {
+        /// PKCS#10 in DER.
+        csr: Vec<u8>,
+    },
+    /// A session of its own; answered by [`Event::Connected`] once the server has accepted it.
+    Session(Caller),
 }
 
 impl std::fmt::Debug for Request {
@@ -103,6 +114,9 @@ impl std::fmt::Debug for Request {
             Self::CaCerts(caller) => f.debug_tuple("CaCerts").field(caller).finish(),
             Self::SimpleEnroll { .. } => f.debug_struct("SimpleEnroll").finish_non_exhaustive(),
             Self::SimpleReenroll { .. } => f.debug_struct("SimpleReenroll").finish_non_exhaustive(),
+            Self::Baseline(digest) => f.debug_tuple("Baseline").field(digest).finish(),
+            Self::RenewInSession { .. } => f.debug_struct("RenewInSession").finish_non_exhaustive(),
+            Self::Session(caller) => f.debug_tuple("Session").field(caller).finish(),
         }
     }
 }

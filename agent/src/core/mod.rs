@@ -14,10 +14,13 @@ pub mod baseline;
 pub mod checkup;
 mod effect;
 mod enroll;
+pub mod outbox;
 mod prove;
 pub mod record;
 mod refusal;
 mod renew;
+pub mod schedule;
+pub mod session;
 pub mod sheet;
 pub mod status;
 mod trust;
@@ -32,8 +35,8 @@ pub use effect::{Caller, Document, Effect, Event, Held, KeyReady, Names, Request
 pub use enroll::EnrollOrder;
 pub use prove::{Done, Outcome};
 pub use refusal::Refusal;
-pub use renew::RenewOrder;
-pub use trust::{Leaf, LeafError, Trust, provider};
+pub use renew::{Door, RenewOrder};
+pub use trust::{Leaf, LeafError, Trust, lineage, provider};
 
 use record::{Past, Record};
 
@@ -57,6 +60,7 @@ struct Desk {
     attempt: u32,
     waited: Duration,
     patience: Duration,
+    door: Door,
 }
 
 /// Which answer is awaited, and by whom.
@@ -75,16 +79,7 @@ type Step = Result<Task, Refusal>;
 impl Agent {
     /// An agent that remembers `past` and holds `held`.
     pub fn new(past: Past, held: Held) -> Self {
-        let desk = Desk {
-            past,
-            held,
-            effects: VecDeque::new(),
-            asked: None,
-            attempt: 0,
-            waited: Duration::ZERO,
-            patience: Duration::ZERO,
-        };
-        Self { desk, task: Task::Idle }
+        Self { desk: Desk::new(past, held), task: Task::Idle }
     }
 
     /// Takes note of `event`, which happened at `now`, and queues what follows from it.
@@ -110,17 +105,54 @@ impl Agent {
     pub fn next_effect(&mut self) -> Option<Effect> {
         self.desk.effects.pop_front()
     }
+
+    /// Finishes in memory what an interrupted command had decided: what is remembered and held then, and the moves of
+    /// files that make it so.
+    ///
+    /// # Errors
+    /// [`Refusal::NotEnrolled`] and [`Refusal::IdentityLost`].
+    pub fn settled(past: Past, held: Held) -> Result<(Past, Held, VecDeque<Effect>), Box<Refusal>> {
+        let mut desk = Desk::new(past, held);
+        if desk.past.accepted.is_none() || desk.past.proven.is_none() {
+            return Err(Box::new(Refusal::NotEnrolled));
+        }
+        prove::settle(&mut desk)?;
+        prove::current(&desk).ok_or(Refusal::IdentityLost)?;
+        Ok((desk.past, desk.held, desk.effects))
+    }
+
+    /// What it remembers and holds once its command is over.
+    pub fn into_parts(self) -> (Past, Held) {
+        (self.desk.past, self.desk.held)
+    }
 }
 
 fn begin(desk: &mut Desk, event: Event, now: Timestamp) -> Step {
     match event {
         Event::Enroll(order) => enroll::begin(desk, *order, now),
         Event::Renew(order) => renew::begin(desk, order),
-        Event::Answered(_) | Event::Unanswered(_) | Event::KeyReady(_) | Event::Paused(_) => Ok(Task::Idle),
+        Event::Answered(_)
+        | Event::Unanswered(_)
+        | Event::KeyReady(_)
+        | Event::Paused(_)
+        | Event::Connected => Ok(Task::Idle),
     }
 }
 
 impl Desk {
+    fn new(past: Past, held: Held) -> Self {
+        Self {
+            past,
+            held,
+            effects: VecDeque::new(),
+            asked: None,
+            attempt: 0,
+            waited: Duration::ZERO,
+            patience: Duration::ZERO,
+            door: Door::Est,
+        }
+    }
+
     fn ask(&mut self, request: Request) {
         self.attempt = 0;
         self.asked = Some(request.clone());
@@ -170,7 +202,11 @@ impl Desk {
                 let pause = self.pause(answer.retry_after(), patience);
                 if pause { None } else { Some(Event::Answered(answer)) }
             }
-            Event::Unanswered(_) | Event::KeyReady(_) | Event::Enroll(_) | Event::Renew(_) => Some(event),
+            Event::Unanswered(_)
+            | Event::KeyReady(_)
+            | Event::Enroll(_)
+            | Event::Renew(_)
+            | Event::Connected => Some(event),
         }
     }
 

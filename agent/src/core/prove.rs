@@ -13,7 +13,7 @@ use super::effect::{Caller, Effect, Event, Request};
 use super::record::{Proven, Record};
 use super::refusal::Refusal;
 use super::trust::{self, Leaf};
-use super::{Desk, Step, Task, renew};
+use super::{Desk, Door, Step, Task, renew};
 
 /// A command did what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub(super) struct ExpectProof {
 
 /// Asks for the proof of `leaf`, which `caller` will show.
 pub(super) fn begin(desk: &mut Desk, caller: Caller, leaf: &Leaf, outcome: Outcome, origin: Origin) -> Task {
-    desk.ask(Request::Discovery(caller));
+    let by_session = desk.door == Door::Session && outcome == Outcome::Renewed && caller == Caller::Next;
+    desk.ask(if by_session { Request::Session(caller) } else { Request::Discovery(caller) });
     Task::Prove(Box::new(ExpectProof {
         caller,
         certificate: leaf.sha256,
@@ -90,10 +91,15 @@ impl ExpectProof {
     pub(super) fn handle(self, desk: &mut Desk, event: Event, now: Timestamp) -> Step {
         let judged = match event {
             Event::Answered(answer) => answer.discovery().and_then(|found| match &found.device {
-                Some(caller) if caller.id == self.device => Ok((caller.state.clone(), found)),
+                Some(caller) if caller.id == self.device => Ok((caller.state.clone(), Some(found))),
                 Some(_) => Err(Refusal::ForeignName),
                 None => Err(Refusal::Unrecognised),
             }),
+            // A session says who is connected and nothing else: the state stays what it was called last.
+            Event::Connected => match &desk.past.proven {
+                Some(proven) => Ok((proven.state.clone(), None)),
+                None => Err(Refusal::OutOfOrder),
+            },
             Event::Unanswered(trouble) => Err(Refusal::Unanswered(trouble)),
             Event::KeyReady(_) | Event::Paused(_) | Event::Enroll(_) | Event::Renew(_) => {
                 Err(Refusal::OutOfOrder)
@@ -106,11 +112,16 @@ impl ExpectProof {
             }
             judged => judged?,
         };
-        trust::adopt_successor(desk, &found, now);
+        let former = desk.past.proven.as_ref().and_then(|proven| proven.mqtt.clone());
+        let mqtt = found.as_ref().map(|found| found.endpoints.mqtt.clone()).or(former);
+        if let Some(found) = &found {
+            trust::adopt_successor(desk, found, now);
+        }
         desk.record(Record::Proven(Proven {
             certificate: self.certificate,
             device: self.device,
             state,
+            mqtt,
             at: now,
         }));
         if self.caller == Caller::Next {

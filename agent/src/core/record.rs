@@ -10,8 +10,11 @@
 use std::path::PathBuf;
 
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::DeviceId;
+use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::merkle::TreeHead;
+use muster_wire::order::Sequence;
 use muster_wire::time::Timestamp;
+use muster_wire::warrant::Kind;
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened, for good.
@@ -22,6 +25,57 @@ pub enum Record {
     Accepted(Accepted),
     /// A certificate received an authenticated answer. From here on it is the one to use.
     Proven(Proven),
+    /// An order was admitted and is to be carried out. Its sequence is the highest from here on.
+    Taken(Taken),
+    /// The receipt for an order is durable: it will not be carried out again.
+    Answered(Answered),
+}
+
+/// An order that was admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Its name.
+    pub order: OrderId,
+    /// What is to be done.
+    pub kind: Kind,
+    /// First part of its sequence.
+    pub authority_version: u64,
+    /// Second part of its sequence.
+    pub restore_epoch: u64,
+    /// Third part of its sequence.
+    pub counter: u64,
+    /// Size of the audit log that it showed.
+    pub log_size: u64,
+    /// Root of the audit log that it showed.
+    pub log_root: Sha256Digest,
+    /// The certificate in use when it came, by SHA-256 of its DER.
+    pub certificate: Sha256Digest,
+    /// Its last second.
+    pub expires: Timestamp,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+impl Taken {
+    /// Its place among all orders.
+    pub fn sequence(&self) -> Sequence {
+        let Self { authority_version, restore_epoch, counter, .. } = *self;
+        Sequence { authority_version, restore_epoch, counter }
+    }
+
+    /// The audit log that it showed.
+    pub fn log_head(&self) -> TreeHead {
+        TreeHead { size: self.log_size, root: self.log_root }
+    }
+}
+
+/// An order whose receipt is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Which.
+    pub order: OrderId,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Whom this device obeys, since it was told so by an enrolment string.
@@ -83,6 +137,9 @@ pub struct Proven {
     pub device: DeviceId,
     /// The device's state, in the server's words.
     pub state: String,
+    /// `mqtts://host:port` of the gate, as the server named it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<String>,
     /// When the answer came.
     pub at: Timestamp,
 }
@@ -94,6 +151,10 @@ pub struct Past {
     pub accepted: Option<Accepted>,
     /// The certificate proven last under that server, if any.
     pub proven: Option<Proven>,
+    /// The order admitted last, if any: nothing at or below its sequence is obeyed.
+    pub last_order: Option<Taken>,
+    /// Orders admitted whose receipt is not durable yet, oldest first.
+    pub open: Vec<Taken>,
 }
 
 impl Past {
@@ -105,12 +166,22 @@ impl Past {
         match record {
             Record::Accepted(accepted) => {
                 if self.accepted.as_ref().is_some_and(|former| former.enrolment != accepted.enrolment) {
-                    self.proven = None;
+                    *self = Self::default();
                 }
                 self.accepted = Some(accepted.clone());
             }
             Record::Proven(proven) => self.proven = Some(proven.clone()),
+            Record::Taken(taken) => {
+                self.last_order = Some(taken.clone());
+                self.open.push(taken.clone());
+            }
+            Record::Answered(answered) => self.open.retain(|taken| taken.order != answered.order),
         }
+    }
+
+    /// The newest state of the audit log that was verified here; none before the first order.
+    pub fn log_head(&self) -> Option<TreeHead> {
+        self.last_order.as_ref().map(Taken::log_head)
     }
 
     /// What `records`, oldest first, add up to.

@@ -19,11 +19,22 @@ use super::refusal::Refusal;
 use super::trust::{Leaf, Trust};
 use super::{Desk, Step, Task};
 
-/// What a person wants.
+/// What a person wants, or the running agent by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct RenewOrder {
     /// How long to wait for an approval, or for a server out of reach.
     pub patience: Duration,
+    /// By which door.
+    pub door: Door,
+}
+
+/// By which door a certificate is asked for and proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// EST over HTTPS, proven by an authenticated answer.
+    Est,
+    /// The live session, proven by another session with the new certificate.
+    Session,
 }
 
 /// Which answer a renewal awaits.
@@ -37,6 +48,7 @@ pub(super) enum Expect {
 /// Starts a renewal, or takes up one that was interrupted.
 pub(super) fn begin(desk: &mut Desk, order: RenewOrder) -> Step {
     desk.patience = order.patience;
+    desk.door = order.door;
     if desk.past.accepted.is_none() || desk.past.proven.is_none() {
         return Err(Refusal::NotEnrolled);
     }
@@ -63,6 +75,12 @@ pub(super) fn start_over(desk: &mut Desk) -> Step {
 }
 
 fn ask_authorities(desk: &mut Desk) -> Step {
+    if desk.door == Door::Session
+        && let Some(trust) = desk.held.trust.clone()
+    {
+        // What is issued must lead to these; where it does not, the other door asks for the present ones.
+        return make_key(desk, trust);
+    }
     desk.ask(Request::CaCerts(Caller::Current));
     Ok(Task::Renew(Box::new(Expect::CaCerts)))
 }
@@ -74,7 +92,10 @@ impl Expect {
             (Self::CaCerts, Event::Answered(answer)) => authorities(desk, answer),
             (Self::Key { trust, origin }, Event::KeyReady(key)) => {
                 desk.held.next_key = Some(key.digest());
-                desk.ask(Request::SimpleReenroll { csr: key.csr });
+                desk.ask(match desk.door {
+                    Door::Est => Request::SimpleReenroll { csr: key.csr },
+                    Door::Session => Request::RenewInSession { csr: key.csr },
+                });
                 Ok(Task::Renew(Box::new(Self::Certificate { trust, key: key.spki, origin })))
             }
             (Self::Certificate { trust, key, origin }, Event::Answered(answer)) => match answer.body() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::effect::Held;
 use super::record::Past;
+use super::session::Shown;
 use super::trust::Leaf;
 
 /// The answer. Fields are pinned; more may follow.
@@ -24,11 +25,11 @@ pub struct Status {
     pub authority_version: Option<u64>,
     /// Generation of the desired state applied here; none before there is one.
     pub generation: Option<u64>,
-    /// Whether a session with the server is open. Nothing keeps one open between commands.
+    /// Whether a session with the server is open.
     pub connected: bool,
     /// When the server last gave an authenticated answer.
     pub last_contact: Option<Timestamp>,
-    /// The last checkpoint of the server's audit log seen here; none before there is one.
+    /// The last checkpoint of the server's audit log verified here: its size and its root. None before there is one.
     pub checkpoint: Option<String>,
     /// Whether a renewal was interrupted; `muster-agent renew` takes it up.
     pub renewal_unfinished: bool,
@@ -46,7 +47,9 @@ pub struct CertificateStatus {
 }
 
 /// What `past` and `held` come to.
-pub fn report(past: &Past, held: &Held) -> Status {
+///
+/// `shown` is what the running agent said last; `is_running` whether there is one.
+pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool) -> Status {
     let leaf = in_use(past, held);
     let state = match (&past.accepted, &past.proven) {
         (_, Some(proven)) => proven.state.clone(),
@@ -59,10 +62,10 @@ pub fn report(past: &Past, held: &Held) -> Status {
         server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
-        generation: None,
-        connected: false,
-        last_contact: past.proven.as_ref().map(|proven| proven.at),
-        checkpoint: None,
+        generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        connected: is_running && shown.is_some_and(|shown| shown.connected),
+        last_contact: past.proven.as_ref().map(|proven| proven.at).max(shown.and_then(|it| it.last_contact)),
+        checkpoint: past.log_head().map(|head| format!("{} {}", head.size, head.root)),
         renewal_unfinished: past.proven.is_some() && held.next_key.is_some(),
         root: past.accepted.as_ref().map(|accepted| accepted.root.display().to_string()),
     }
@@ -82,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_device_that_knows_nothing_says_so_in_every_pinned_field() {
-        let json = serde_json::to_value(report(&Past::default(), &Held::default())).unwrap();
+        let json = serde_json::to_value(report(&Past::default(), &Held::default(), None, false)).unwrap();
         assert_eq!(json["state"], "unenrolled");
         for field in [
             "device",

@@ -21,8 +21,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::Desk;
-use super::effect::Document;
-use super::record::{Accepted, Record};
+use super::effect::{Document, Effect, Held};
+use super::record::{Accepted, Past, Record};
 use super::refusal::Refusal;
 
 /// The cryptography of the agent: ring, named here and nowhere else, because a build of the whole workspace has
@@ -220,13 +220,15 @@ impl Authority {
     /// # Errors
     /// [`Refusal::Authority`] when the chain in it does not hold from `pin`.
     pub(super) fn version_in_file(text: &[u8], pin: &Sha256Digest, now: Timestamp) -> Result<u64, Refusal> {
+        Ok(Self::lineage_in_file(text, pin, now)?.current().version)
+    }
+
+    fn lineage_in_file(text: &[u8], pin: &Sha256Digest, now: Timestamp) -> Result<Lineage, Refusal> {
         let unreadable = |error: base64::DecodeError| Refusal::Authority(Box::new(error));
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let documents =
             lines.map(|line| STANDARD.decode(line)).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-        let lineage =
-            Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))?;
-        Ok(lineage.current().version)
+        Lineage::walk(&documents, *pin, now).map_err(|error| Refusal::Authority(Box::new(error)))
     }
 
     /// Makes the `authority` file hold this chain, unless it does.
@@ -258,6 +260,20 @@ pub(super) fn adopt_successor(desk: &mut Desk, found: &Discovery, now: Timestamp
         let authority_version = authority.version;
         desk.record(Record::Accepted(Accepted { authority_version, at: now, ..accepted }));
     }
+}
+
+/// [`adopt_successor`] outside a command: changes `past` and `held` and answers what makes that durable.
+pub(super) fn adopt(past: &mut Past, held: &mut Held, found: &Discovery, now: Timestamp) -> Vec<Effect> {
+    let mut desk = Desk::new(std::mem::take(past), std::mem::take(held));
+    adopt_successor(&mut desk, found, now);
+    (*past, *held) = (desk.past, desk.held);
+    desk.effects.into()
+}
+
+/// The authority in force, walked through the file from its pinned beginning; `None` when the file does not hold.
+pub fn lineage(past: &Past, held: &Held, now: Timestamp) -> Option<Lineage> {
+    let pin = past.accepted.as_ref()?.authority;
+    Authority::lineage_in_file(held.authority.as_deref()?, &pin, now).ok()
 }
 
 fn certs_only(body: &[u8], what: &'static str) -> Result<Vec<Vec<u8>>, Refusal> {

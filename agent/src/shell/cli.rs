@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Muster's agent: what runs on the device.
 #[derive(Parser, Debug)]
@@ -38,16 +38,48 @@ pub struct Global {
 pub enum Command {
     /// Enrol this device with an enrolment string; run it again after any interruption
     Enroll(Enroll),
+    /// Stay connected: follow the desired state, report, obey orders, renew by itself; ends on SIGTERM
+    Run,
     /// Say what this device is and what it last heard; asks nobody
     Status,
     /// Replace the certificate and its key, keeping the old ones until the new ones have worked
     Renew(Renew),
     /// Say how this device stands: encryption, firewall, updates and the like, each with what shows it
     Posture,
+    /// Be many devices at once, each whole and with a state directory of its own
+    Simulate(Simulate),
     /// Look for what would keep this device from working, and say how to repair it
     Doctor,
     /// Say what applying the desired state that was last received would change; changes nothing
     Plan,
+}
+
+/// Arguments of `simulate`.
+#[derive(Args, Debug)]
+pub struct Simulate {
+    /// How many devices
+    #[arg(long, value_name = "N")]
+    pub count: usize,
+    /// The file that holds the enrolment strings, one in a line; `-` reads standard input
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    pub server_string: String,
+    /// End after so many seconds [default: when told to]
+    #[arg(long, value_name = "SECONDS")]
+    pub duration: Option<u64>,
+    /// End when every device has come so far
+    #[arg(long, value_name = "MILESTONE")]
+    pub until: Option<Milestone>,
+}
+
+/// How far a simulated device has come.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// It has a certificate that works.
+    Enrolled,
+    /// Its session is open.
+    Connected,
+    /// Its desired state is in place.
+    Applied,
 }
 
 /// Arguments of `enroll`.
@@ -105,7 +137,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_issues_do_not_exist_yet() {
-        for command in ["run", "wipe", "simulate"] {
+        for command in ["wipe"] {
             assert!(Cli::try_parse_from(["muster-agent", command]).is_err(), "{command}");
         }
     }

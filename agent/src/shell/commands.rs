@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal as _, Read};
 
 use muster_wire::digest::Sha256Digest;
 use muster_wire::enrollment::EnrollmentString;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::cli;
@@ -17,10 +19,11 @@ use super::lock;
 use super::output::{self, Manner};
 use super::place::Place;
 use super::run::Hands;
+use super::session::{self, Runner};
 use crate::apply;
 use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
-use crate::core::{Agent, Done, EnrollOrder, Event, Refusal, RenewOrder, status};
+use crate::core::{Agent, Done, Door, EnrollOrder, Event, Refusal, RenewOrder, status};
 use crate::posture;
 
 /// More than this is no enrolment string, whatever stands in the file.
@@ -66,10 +69,43 @@ pub fn renew(place: &Place, args: &cli::Renew, manner: Manner) -> Result<(), Fai
     let past = Past::of(&records);
     place.agree_on_root(&past)?;
     let server = past.accepted.as_ref().map(server_of).ok_or_else(not_enrolled)?;
-    let order = RenewOrder { patience: args.patience() };
+    let order = RenewOrder { patience: args.patience(), door: Door::Est };
     let done = perform(place, journal, past, server, Event::Renew(order))?;
     output::done(manner, &done, &current_status(place)?);
     Ok(())
+}
+
+/// `muster-agent run`.
+///
+/// # Errors
+/// [`Failure`] when the device is not enrolled, or cannot go on.
+pub fn run(place: &Place, manner: Manner) -> Result<(), Failure> {
+    let not_enrolled = || Failure::from(Box::new(Refusal::NotEnrolled));
+    if !place.state_dir.is_dir() {
+        return Err(not_enrolled());
+    }
+    let _lock = lock::take_to_run(&place.state_dir)?;
+    let (journal, records) = Journal::open(&place.journal())?;
+    let past = Past::of(&records);
+    place.agree_on_root(&past)?;
+    let server = past.accepted.as_ref().map(server_of).ok_or_else(not_enrolled)?;
+    let hands = Hands::new(place.clone(), journal, server, Clock::system());
+    block_on(async {
+        let (wish, stop) = watch::channel(false);
+        let mut ended = Ended::listen().map_err(Failure::Runtime)?;
+        let mut runner = Runner::begin(place.clone(), hands, past).await?;
+        output::running(manner);
+        let listening = async {
+            ended.come().await;
+            wish.send_replace(true);
+            // The channel stays open until the runner is done.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ran = runner.run(stop) => ran,
+            () = listening => Ok(()),
+        }
+    })?
 }
 
 /// `muster-agent status`.
@@ -79,7 +115,7 @@ pub fn renew(place: &Place, args: &cli::Renew, manner: Manner) -> Result<(), Fai
 pub fn status(place: &Place, manner: Manner) -> Result<(), Failure> {
     let past = place.past()?;
     place.agree_on_root(&past)?;
-    output::status(manner, &status::report(&past, &place.held(&past)?));
+    output::status(manner, &current_status(place)?);
     Ok(())
 }
 
@@ -144,7 +180,27 @@ fn perform(
 
 fn current_status(place: &Place) -> Result<status::Status, Failure> {
     let past = place.past()?;
-    Ok(status::report(&past, &place.held(&past)?))
+    let is_running = lock::is_running(&place.state_dir);
+    Ok(status::report(&past, &place.held(&past)?, session::shown(place).as_ref(), is_running))
+}
+
+/// The signals that end a running agent.
+pub(super) struct Ended {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ended {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(super) async fn come(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The enrolment string, from wherever the command line says. No message about it ever repeats any of it.
@@ -169,6 +225,29 @@ fn read_string(args: &cli::Enroll) -> Result<EnrollmentString, Failure> {
     };
     let not_text = |_| Failure::Source(io::ErrorKind::InvalidData.into());
     EnrollmentString::parse(std::str::from_utf8(&bytes).map_err(not_text)?).map_err(Failure::NotEnrolment)
+}
+
+/// The first `count` enrolment strings of a file or of standard input, one in a line.
+pub(super) fn read_strings(source: &str, cap: usize, count: usize) -> Result<Vec<EnrollmentString>, Failure> {
+    let bytes = match source {
+        "-" => files::read_capped(io::stdin().lock(), cap),
+        name => match File::open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::NoSource { name: name.to_owned() });
+            }
+            opened => files::read_capped(opened.map_err(Failure::Source)?, cap),
+        },
+    };
+    let bytes = bytes.map(Zeroizing::new).map_err(Failure::Source)?;
+    let not_text = |_| Failure::Source(io::ErrorKind::InvalidData.into());
+    let lines = std::str::from_utf8(&bytes).map_err(not_text)?.lines();
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty()).take(count);
+    let strings: Vec<_> =
+        lines.map(EnrollmentString::parse).collect::<Result<_, _>>().map_err(Failure::NotEnrolment)?;
+    if strings.len() < count {
+        return Err(Failure::TooFewStrings { found: strings.len(), wanted: count });
+    }
+    Ok(strings)
 }
 
 fn read_source(source: impl Read) -> Result<Zeroizing<Vec<u8>>, Failure> {

@@ -66,6 +66,26 @@ pub enum Failure {
     /// The runtime did not start.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
+    /// The file `authority` is missing or damaged.
+    #[error("the file `authority` does not hold the authority that this device obeys")]
+    AuthorityLost,
+    /// A document could not be signed.
+    #[error("cannot sign with this device's key")]
+    Sign(#[source] muster_wire::key::SignError),
+    /// Too few enrolment strings for as many devices.
+    #[error("there are {found} enrolment strings for {wanted} devices")]
+    TooFewStrings {
+        /// How many lines held one.
+        found: usize,
+        /// How many devices were asked for.
+        wanted: usize,
+    },
+    /// Simulated devices failed.
+    #[error("{failed} simulated devices failed")]
+    Simulated {
+        /// How many.
+        failed: usize,
+    },
     /// `doctor` found something.
     #[error("{failed} of {checks} checks failed")]
     Unwell {
@@ -96,7 +116,11 @@ impl Failure {
             Self::Journal(JournalError::Damaged { .. }) => "journal_damaged",
             Self::Journal(_) => "journal",
             Self::Keystore(KeystoreError::Serial(_)) => "serial_malformed",
-            Self::Keystore(_) => "identity",
+            Self::Keystore(_) | Self::Sign(_) => "identity",
+            Self::AuthorityLost => "authority_lost",
+            Self::TooFewStrings { .. } => "usage",
+            Self::Simulated { .. } => "simulation",
+            Self::Lock(LockError::Running { .. }) => "agent_runs",
             Self::Lock(LockError::Held { .. }) => "locked",
             Self::NoSource { .. } => "not_found",
             Self::NotEnrolment(_) => "enrolment_malformed",
@@ -120,6 +144,7 @@ impl Failure {
             | Self::NotEnrolment(_)
             | Self::OnCommandLine
             | Self::NotDigest
+            | Self::TooFewStrings { .. }
             | Self::Usage { .. }
             | Self::Path { .. } => Exit::Usage,
             Self::File(_)
@@ -127,6 +152,9 @@ impl Failure {
             | Self::Keystore(_)
             | Self::Lock(_)
             | Self::Runtime(_)
+            | Self::AuthorityLost
+            | Self::Simulated { .. }
+            | Self::Sign(_)
             | Self::Unwell { .. }
             | Self::Apply(_)
             | Self::Blocked { .. } => Exit::Failed,
@@ -140,6 +168,16 @@ impl Failure {
             Self::File(error) | Self::Lock(LockError::File(error)) => error.remedy(),
             Self::Journal(error) => error.remedy(),
             Self::Keystore(error) => error.remedy(),
+            Self::Lock(LockError::Running { .. }) => {
+                "it renews by itself, and `muster-agent status` tells how it is; to do this by hand all the same, \
+                 stop it first (`systemctl stop muster-agent`)"
+            }
+            Self::AuthorityLost => {
+                "run `muster-agent renew`, which fetches it again and checks it against the pin"
+            }
+            Self::TooFewStrings { .. } => "make them with `muster token create --count N`, one in a line",
+            Self::Simulated { .. } => "the first of their failures are listed",
+            Self::Sign(_) => "run `muster-agent doctor`",
             Self::Lock(LockError::Held { .. }) => "wait until it is done, then run the same command again",
             Self::NoSource { .. } => {
                 "name the file that holds the enrolment string, or `-` for standard input"

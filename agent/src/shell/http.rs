@@ -36,6 +36,8 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 const EXCHANGE: Duration = Duration::from_secs(30);
 /// No answer of a Muster server to a device is larger.
 const BODY_CAP: usize = 256 * 1024;
+/// Except a baseline, with its signatures.
+const BASELINE_CAP: usize = 1024 * 1024 + 16 * 1024;
 /// Nor is the head of one.
 const HEAD_CAP: usize = 16 * 1024;
 const HEADERS: usize = 64;
@@ -113,6 +115,11 @@ impl Client {
         Self { server, clock, open: None }
     }
 
+    /// Lets go of the connection that is kept, if any.
+    pub fn hang_up(&mut self) {
+        self.open = None;
+    }
+
     /// Asks, and reads the answer to its end.
     ///
     /// # Errors
@@ -164,7 +171,7 @@ impl Client {
         let message = self.message(request)?;
         let exchange = async {
             let response = sender.send_request(message).await.map_err(|error| self.judge(caller, &error))?;
-            self.read(caller, response).await
+            self.read(caller, cap_of(request), response).await
         };
         let answer = timeout(EXCHANGE, exchange)
             .await
@@ -182,6 +189,15 @@ impl Client {
             }
             Request::SimpleReenroll { csr } => {
                 (Method::POST, "/.well-known/est/simplereenroll", Some(csr), None)
+            }
+            Request::Baseline(digest) => {
+                let path = format!("/.well-known/muster/baselines/{}", digest.to_hex());
+                return self.plain_get(&path);
+            }
+            Request::RenewInSession { .. } | Request::Session(_) => {
+                return Err(self
+                    .server
+                    .trouble(TroubleKind::Local, "that is asked over a session, not over HTTP"));
             }
         };
         let mut message =
@@ -201,11 +217,21 @@ impl Client {
         message.body(Full::from(body)).map_err(|error| self.server.trouble(TroubleKind::Local, error))
     }
 
-    async fn read(&self, caller: Caller, response: http::Response<Incoming>) -> Result<Answer, Trouble> {
+    fn plain_get(&self, path: &str) -> Result<http::Request<Full<Bytes>>, Trouble> {
+        let message = http::Request::get(path).header(header::HOST, self.server.place());
+        message.body(Full::default()).map_err(|error| self.server.trouble(TroubleKind::Local, error))
+    }
+
+    async fn read(
+        &self,
+        caller: Caller,
+        cap: usize,
+        response: http::Response<Incoming>,
+    ) -> Result<Answer, Trouble> {
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, BODY_CAP).collect().await.map_err(|error| {
+        let body = Limited::new(body, cap).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                self.server.trouble(TroubleKind::TooLarge, format!("more than {BODY_CAP} bytes"))
+                self.server.trouble(TroubleKind::TooLarge, format!("more than {cap} bytes"))
             } else {
                 match error.downcast_ref::<hyper::Error>() {
                     Some(error) => self.judge(caller, error),
@@ -237,11 +263,17 @@ impl Client {
     }
 }
 
+fn cap_of(request: &Request) -> usize {
+    if matches!(request, Request::Baseline(_)) { BASELINE_CAP } else { BODY_CAP }
+}
+
 fn caller_of(request: &Request) -> Caller {
     match request {
-        Request::Discovery(caller) | Request::CaCerts(caller) => *caller,
+        Request::Discovery(caller) | Request::CaCerts(caller) | Request::Session(caller) => *caller,
         Request::SimpleEnroll { .. } => Caller::Anonymous,
-        Request::SimpleReenroll { .. } => Caller::Current,
+        Request::Baseline(_) | Request::SimpleReenroll { .. } | Request::RenewInSession { .. } => {
+            Caller::Current
+        }
     }
 }
 

@@ -191,6 +191,7 @@ mod tests {
             certificate: Sha256Digest::of(&[n]),
             device: DeviceId::from_parts(1, [n; 10]),
             state: "commissioning".to_owned(),
+            mqtt: None,
             at: Timestamp(i64::from(n)),
         })
     }

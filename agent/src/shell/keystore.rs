@@ -13,6 +13,7 @@ use muster_pki::key::{Algorithm, DeviceKey, KeyError};
 use muster_pki::name::{NameError, Subject};
 use muster_pki::request::{RequestError, build_renewal, build_request};
 use muster_wire::digest::Sha256Digest;
+use muster_wire::key::{PublicKey, SIGNATURE_LEN, SignError, Signer};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -190,6 +191,19 @@ impl Keystore {
         Ok(Some((vec![CertificateDer::from(der)], key.to_private_key_der())))
     }
 
+    /// The key in use, to sign documents with.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Missing`] and the others, when it is not there or is of a kind that signs no documents.
+    pub fn signer(&self) -> Result<IdentitySigner, KeystoreError> {
+        let path = self.dir.join("key.pem");
+        let key = self.read_key("key.pem")?.ok_or_else(|| KeystoreError::Missing { path: path.clone() })?;
+        match PublicKey::from_spki_der(key.spki_der()) {
+            Ok(public) => Ok(IdentitySigner { key, public }),
+            Err(_) => Err(KeystoreError::Key { path, source: KeyError::Algorithm }),
+        }
+    }
+
     fn read_key(&self, name: &str) -> Result<Option<DeviceKey>, KeystoreError> {
         let path = self.dir.join(name);
         let Some(bytes) = files::read(&path, CAP)?.map(Zeroizing::new) else { return Ok(None) };
@@ -204,6 +218,24 @@ impl Keystore {
             Ok(der) => Ok(Some(der.to_vec())),
             Err(_) => Err(KeystoreError::Certificate { path }),
         }
+    }
+}
+
+/// The identity key as documents are signed with it.
+#[derive(Debug)]
+pub struct IdentitySigner {
+    key: DeviceKey,
+    public: PublicKey,
+}
+
+impl Signer for IdentitySigner {
+    fn public_key(&self) -> PublicKey {
+        self.public
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_LEN], SignError> {
+        let signature = self.key.sign_fixed(message).map_err(|error| SignError(error.into()))?;
+        signature.try_into().map_err(|_| SignError("a signature of another length".into()))
     }
 }
 

@@ -12,6 +12,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::files::{self, FileError, Operation};
 
+/// What the file of a running agent ends with.
+const RUNS: &str = " runs";
+
 /// Held for as long as this value lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
@@ -23,6 +26,12 @@ pub enum LockError {
     /// Another agent works on this state directory.
     #[error("another muster-agent{} is at work on this state directory", holder(*pid))]
     Held {
+        /// Its process id, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The agent runs, and keeps its state to itself.
+    #[error("the agent is running{}", holder(*pid))]
+    Running {
         /// Its process id, where it could be read.
         pid: Option<u32>,
     },
@@ -40,6 +49,25 @@ fn holder(pid: Option<u32>) -> String {
 /// # Errors
 /// [`LockError::Held`] when another process has it.
 pub fn take(state_dir: &Path) -> Result<Lock, LockError> {
+    take_as(state_dir, "")
+}
+
+/// Takes the lock for as long as the agent runs.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_to_run(state_dir: &Path) -> Result<Lock, LockError> {
+    take_as(state_dir, RUNS)
+}
+
+/// Whether an agent runs in `state_dir`, as far as one can tell without disturbing it.
+pub fn is_running(state_dir: &Path) -> bool {
+    let Ok(file) = File::open(state_dir.join("lock")) else { return false };
+    let free = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+    !free && read_holder(&state_dir.join("lock")).1
+}
+
+fn take_as(state_dir: &Path, how: &str) -> Result<Lock, LockError> {
     let path = state_dir.join("lock");
     let on = |source| FileError { operation: Operation::Lock, path: path.clone(), source };
     let mut file = OpenOptions::new()
@@ -53,17 +81,23 @@ pub fn take(state_dir: &Path) -> Result<Lock, LockError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             // Only a hint for people: failing to write it does not weaken the lock.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}{how}", std::process::id()));
             Ok(Lock(file))
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held { pid: read_pid(&path) }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(match read_holder(&path) {
+            (pid, true) => LockError::Running { pid },
+            (pid, false) => LockError::Held { pid },
+        }),
         Err(errno) => Err(on(errno.into()).into()),
     }
 }
 
-fn read_pid(path: &Path) -> Option<u32> {
-    let bytes = files::read(path, 32).ok()??;
-    std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+/// Who says to hold the lock, and whether it says to run.
+fn read_holder(path: &Path) -> (Option<u32>, bool) {
+    let Ok(Some(bytes)) = files::read(path, 32) else { return (None, false) };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+    let runs = text.strip_suffix(RUNS);
+    (runs.unwrap_or(text).parse().ok(), runs.is_some())
 }
 
 #[cfg(test)]
@@ -76,9 +110,21 @@ mod tests {
         let held = take(dir.path()).unwrap();
         match take(dir.path()).unwrap_err() {
             LockError::Held { pid } => assert_eq!(pid, Some(std::process::id())),
-            LockError::File(error) => panic!("{error}"),
+            other => panic!("{other}"),
         }
         drop(held);
         take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_running_agent_is_known_by_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_running(dir.path()));
+        let held = take_to_run(dir.path()).unwrap();
+        assert!(is_running(dir.path()));
+        let refused = take(dir.path()).unwrap_err();
+        assert!(matches!(refused, LockError::Running { pid } if pid == Some(std::process::id())));
+        drop(held);
+        assert!(!is_running(dir.path()));
     }
 }

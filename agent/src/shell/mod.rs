@@ -10,9 +10,13 @@ pub mod http;
 pub mod journal;
 pub mod keystore;
 pub mod lock;
+pub mod mqtt;
+pub mod outbox;
 pub mod output;
 pub mod place;
 pub mod run;
+pub mod session;
+pub mod simulate;
 pub mod tls;
 
 use std::ffi::OsString;
@@ -59,6 +63,8 @@ fn run(cli: &Cli, manner: Manner) -> Result<(), Failure> {
     let place = Place::new(&cli.global)?;
     match &cli.command {
         Command::Enroll(args) => commands::enroll(&place, args, manner),
+        Command::Simulate(args) => simulate::simulate(&cli.global, args, manner),
+        Command::Run => commands::run(&place, manner),
         Command::Status => commands::status(&place, manner),
         Command::Renew(args) => commands::renew(&place, args, manner),
         Command::Posture => commands::posture(&place, manner),

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::doctor::Check;
 use super::failure::Failure;
+use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
 use crate::core::Done;
 use crate::core::status::Status;
@@ -49,6 +50,35 @@ pub fn done(manner: Manner, done: &Done, status: &Status) {
             say!("{}", done.outcome.sentence());
             print_status(status);
         }
+    }
+}
+
+/// What came of simulated devices.
+pub fn simulated(manner: Manner, summary: &Summary) {
+    if manner == Manner::Json {
+        return print_json(summary);
+    }
+    let Summary { count, enrolled, connected, applied, failed, elapsed_ms, .. } = summary;
+    say!(
+        "{enrolled} enrolled, {connected} connected, {applied} applied, {failed} failed of {count} in {elapsed_ms} ms"
+    );
+    let times = &summary.latency_ms;
+    for (name, found) in
+        [("enrolled", times.enrolled), ("connected", times.connected), ("applied", times.applied)]
+    {
+        if let Some(found) = found {
+            say!("{name:10} p50 {:.1} ms, p99 {:.1} ms", found.p50, found.p99);
+        }
+    }
+    for error in &summary.errors {
+        say!("{error}");
+    }
+}
+
+/// That the agent runs now; for a person who watches.
+pub fn running(manner: Manner) {
+    if manner == Manner::Text {
+        say_err!("muster-agent: running; `muster-agent status` tells how it is");
     }
 }
 
@@ -183,6 +213,8 @@ fn print_status(status: &Status) {
         ("certificate", certificate.map_or_else(none, |c| c.serial.clone())),
         ("valid until", certificate.map_or_else(none, |c| c.not_after.to_string())),
         ("authority", status.authority_version.map_or_else(none, |version| format!("version {version}"))),
+        ("connected", if status.connected { "yes" } else { "no" }.to_owned()),
+        ("generation", status.generation.map_or_else(none, |generation| generation.to_string())),
         ("last contact", status.last_contact.map_or_else(none, |at| at.to_string())),
         ("root", status.root.clone().unwrap_or_else(none)),
     ];

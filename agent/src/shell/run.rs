@@ -12,7 +12,8 @@ use super::http::{Client, Server};
 use super::journal::Journal;
 use super::place::Place;
 use crate::clock::Clock;
-use crate::core::{Agent, Document, Done, Effect, Event};
+use crate::core::record::Record;
+use crate::core::{Agent, Answer, Document, Done, Effect, Event, Request, Trouble};
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -47,7 +48,37 @@ impl Hands {
         Err(Box::new(crate::core::Refusal::OutOfOrder).into())
     }
 
-    async fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Failure> {
+    /// The time as this device has it.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// [`Trouble`] when there is no whole answer.
+    pub(super) async fn ask(&mut self, request: &Request) -> Result<Answer, Trouble> {
+        self.client.ask(request, &self.place.keys()).await
+    }
+
+    /// Appends to the journal.
+    ///
+    /// # Errors
+    /// [`Failure::Journal`].
+    pub(super) fn record(&mut self, record: &Record) -> Result<(), Failure> {
+        Ok(self.journal.append(record)?)
+    }
+
+    /// Lets go of a connection that nobody uses now.
+    pub(super) fn hang_up(&mut self) {
+        self.client.hang_up();
+    }
+
+    /// Does one thing; what comes of it, if anything does.
+    ///
+    /// # Errors
+    /// [`Failure`] when this device could not do it.
+    pub(super) async fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Failure> {
         let keys = self.place.keys();
         match effect {
             Effect::Ask(request) => {

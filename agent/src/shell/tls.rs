@@ -56,7 +56,16 @@ pub async fn handshake(
     })
 }
 
-fn config(server: &Server, caller: Caller, keys: &Keystore, clock: &Clock) -> Result<ClientConfig, Trouble> {
+/// How to shake hands with `server`, showing the certificate of `caller`.
+///
+/// # Errors
+/// [`TroubleKind::Local`] when the identity cannot be read.
+pub fn config(
+    server: &Server,
+    caller: Caller,
+    keys: &Keystore,
+    clock: &Clock,
+) -> Result<ClientConfig, Trouble> {
     let local = |error: &dyn Error| server.trouble(TroubleKind::Local, error);
     let trust = Trust::pinned(*server.root_spki.as_bytes(), provider());
     let builder = ClientConfig::builder_with_details(provider(), Arc::new(DeviceTime(clock.clone())))

@@ -190,6 +190,9 @@ impl Disk {
             Request::CaCerts(caller) => (Asked::CaCerts, *caller),
             Request::SimpleEnroll { bearer, csr } => (Asked::Enroll { bearer, csr }, Caller::Anonymous),
             Request::SimpleReenroll { csr } => (Asked::Reenroll { csr }, Caller::Current),
+            Request::Baseline(_) | Request::RenewInSession { .. } | Request::Session(_) => {
+                unreachable!("a command asks for none of these")
+            }
         };
         let shown = match caller {
             Caller::Anonymous => None,

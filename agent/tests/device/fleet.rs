@@ -40,6 +40,7 @@ pub(crate) enum Asked<'a> {
     CaCerts,
     Enroll { bearer: &'a str, csr: &'a [u8] },
     Reenroll { csr: &'a [u8] },
+    Baseline,
 }
 
 /// One certificate and the key in it.
@@ -94,6 +95,10 @@ pub(crate) struct Fleet {
     pub(crate) fault: Fault,
     /// What the server says that its clock says.
     pub(crate) date: Option<Timestamp>,
+    /// Port of the gate, where there is one.
+    pub(crate) gate: u16,
+    /// The one baseline that it serves.
+    pub(crate) baseline: Option<Vec<u8>>,
 }
 
 fn serial() -> Serial {
@@ -103,7 +108,8 @@ fn serial() -> Serial {
     Serial::from_random(bytes)
 }
 
-fn ed25519(seed: u8) -> (SigningKey, Ed25519Key) {
+/// Seed 1 is the command key, 2 the audit key.
+pub(crate) fn ed25519(seed: u8) -> (SigningKey, Ed25519Key) {
     let key = SigningKey::from_bytes(&[seed; 32]);
     match key.public_key() {
         PublicKey::Ed25519(public) => (key, public),
@@ -158,6 +164,8 @@ impl Fleet {
             now,
             fault: Fault::None,
             date: None,
+            gate: 1,
+            baseline: None,
         }
     }
 
@@ -210,6 +218,10 @@ impl Fleet {
                 ok(armor::base64(&certs_only(&all)).into_bytes())
             }
             Asked::Enroll { bearer, csr } => self.enroll(bearer, csr),
+            Asked::Baseline => match (caller, &self.baseline) {
+                (Some(_), Some(baseline)) => ok(baseline.clone()),
+                _ => problem(Code::NotFound),
+            },
             Asked::Reenroll { csr } => match caller {
                 Some(index) => self.reenroll(index, csr),
                 None => problem(Code::Unauthenticated),
@@ -241,7 +253,7 @@ impl Fleet {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             endpoints: Endpoints {
                 device: "https://x".into(),
-                mqtt: "mqtts://x".into(),
+                mqtt: format!("mqtts://127.0.0.1:{}", self.gate),
                 status: "http://x".into(),
             },
             trust_bundle: TrustBundle { version: 1, roots: vec![STANDARD.encode(self.root.der())] },

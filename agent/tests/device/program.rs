@@ -92,7 +92,7 @@ impl Device {
     }
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     Clock::system().now_s()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_agent::core::{Event, Outcome, Refusal, RenewOrder};
+use muster_agent::core::{Door, Event, Outcome, Refusal, RenewOrder};
 use muster_wire::problem::Exit;
 
 use crate::disk::{Disk, End};
@@ -10,7 +10,7 @@ use crate::enrolling::{NOW, enroll};
 use crate::fleet::{Asked, Fault, Fleet};
 
 fn renew() -> Event {
-    Event::Renew(RenewOrder { patience: Duration::ZERO })
+    Event::Renew(RenewOrder { patience: Duration::ZERO, door: Door::Est })
 }
 
 fn enrolled() -> (Fleet, Disk) {

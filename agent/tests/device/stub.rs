@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::fleet::{Asked, Fleet};
+use crate::gate::{self, Gate};
 
 /// How the server mistreats connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub(crate) struct Stub {
     pub(crate) fleet: Arc<Mutex<Fleet>>,
     pub(crate) manners: Arc<Mutex<Manners>>,
     pub(crate) port: u16,
+    pub(crate) gate: Arc<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -61,11 +63,16 @@ impl Stub {
         let manners = Arc::new(Mutex::new(Manners::Good));
         let (stop, stopped) = oneshot::channel();
         let (bound, port) = std::sync::mpsc::channel();
+        let gate = Arc::new(Gate::new(Arc::clone(&fleet), Arc::clone(&config)));
+        let served = Arc::clone(&gate);
         let shared = Shared { fleet: Arc::clone(&fleet), manners: Arc::clone(&manners), config };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                shared.fleet.lock().unwrap().gate = door.local_addr().unwrap().port();
+                tokio::spawn(gate::accept(door, served));
                 bound.send(listener.local_addr().unwrap().port()).unwrap();
                 tokio::select! {
                     () = accept(listener, shared) => {}
@@ -73,7 +80,7 @@ impl Stub {
                 }
             });
         });
-        Self { fleet, manners, port: port.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+        Self { fleet, manners, port: port.recv().unwrap(), gate, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn behave(&self, manners: Manners) {
@@ -163,6 +170,7 @@ fn answer(shared: &Shared, head: &str, body: &[u8], shown: Option<&[u8]>) -> Ans
             Asked::Enroll { bearer, csr: body }
         }
         "POST /.well-known/est/simplereenroll" => Asked::Reenroll { csr: body },
+        other if other.starts_with("GET /.well-known/muster/baselines/") => Asked::Baseline,
         other => panic!("asked for {other}"),
     };
     let mut fleet = shared.fleet.lock().unwrap();

@@ -1,0 +1,577 @@
+//! The running agent: stays connected, tells what there is to tell, hears what it is told, renews by itself.
+//!
+//! ```text
+//!   apart ──alarm──▶ opening ──CONNACK──▶ live ──lost──▶ apart          one link at a time …
+//!                                          │
+//!                                          └─ renewal ─▶ proving ──CONNACK──▶ live (the former is closed)   … but here
+//! ```
+//! No socket, file, clock or randomness: events come in with their [`Moment`], effects go out **in order**, each
+//! durable before the next begins, and whatever is acknowledged to the server was journaled before. A kill may come
+//! anywhere; what the journal ([`Past`]), the files ([`Held`]) and the outbox hold is enough to go on. Nothing that
+//! comes from the server counts before the authority's command key is seen beneath it (authority.md).
+
+mod desired;
+mod inbound;
+mod orders;
+mod renewing;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use muster_wire::desired::{Generation, Intervals};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::{DeviceId, OrderId, ReportId};
+use muster_wire::lineage::Lineage;
+use muster_wire::merkle::TreeHead;
+use muster_wire::posture::{Drift, EventKind, EventReport, Fact, PostureReport, StateReport};
+use muster_wire::time::Timestamp;
+use muster_wire::topic::Channel;
+use sha2::{Digest as _, Sha256};
+
+use super::baseline::{Admitted, CheckedHead};
+use super::effect::{self, Caller, Held};
+use super::outbox::{Body, EntryId, Kept, Message, Outbox};
+use super::record::{Past, Record};
+use super::schedule::{self, Alarms, Moment, UNTOLD, went_off};
+use super::trust::{self, Leaf};
+use super::{Answer, Trouble};
+pub use desired::{Change, InForce};
+use renewing::Renewing;
+
+/// After so many failures in a row the server is asked over HTTPS where its gate is.
+const ASK_AFTER: u32 = 4;
+/// A session that lasted this long was a good one: the next failure is a first one.
+const GOOD_SESSION: Duration = Duration::from_secs(60);
+/// No event says more; some of it was written by whoever sent the message that it is about.
+const DETAIL_CHARS: usize = 240;
+/// How long after the first connection the first state report goes out, unless a baseline is in place before.
+const FIRST_STATE: Duration = Duration::from_millis(500);
+/// The same for posture, unless an order asks before.
+const FIRST_POSTURE: Duration = Duration::from_secs(2);
+
+/// One connection to the gate; counted from the start of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// An alarm went off, or the agent has just begun.
+    Woke,
+    /// The server has accepted the connection.
+    Opened(LinkId),
+    /// There is no such connection, or no longer.
+    Closed(LinkId, Trouble),
+    /// The server's PUBACK for a message.
+    Confirmed(LinkId, EntryId),
+    /// A message from the server.
+    Received(LinkId, Incoming),
+    /// The discovery document that was asked for.
+    Discovered(Result<Answer, Trouble>),
+    /// The baseline that was asked for.
+    Fetched(Result<Answer, Trouble>),
+    /// What became of a desired state, and which is in force now.
+    Applied(Change, InForce),
+    /// What differs from the desired state after what may be repaired was repaired.
+    Drifted {
+        /// How many things differed before.
+        found: usize,
+        /// What still does.
+        left: Vec<Drift>,
+    },
+    /// The facts that were asked for.
+    Collected(Vec<Fact>),
+    /// What a renewal asked for.
+    Renewal(effect::Event),
+    /// The process is to end.
+    Stopping,
+}
+
+/// A message from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// On which channel.
+    pub channel: Channel,
+    /// All of it.
+    pub payload: Vec<u8>,
+    /// What to acknowledge it by.
+    pub packet: u16,
+}
+
+/// Something to do. The shell does each before it looks at the next.
+#[derive(Debug)]
+pub enum Effect {
+    /// Begin to connect, showing the certificate of the caller; then [`Event::Opened`] or [`Event::Closed`].
+    Open(LinkId, Caller),
+    /// Say goodbye and forget the connection. No event follows.
+    Close(LinkId),
+    /// Send; [`Event::Confirmed`] follows if it arrives.
+    Publish(LinkId, Message),
+    /// PUBACK: what this message asked for is safe here.
+    Acknowledge(LinkId, u16),
+    /// Append to the journal, durably.
+    Record(Record),
+    /// Make the outbox on disk hold this entry, durably.
+    Keep(Kept),
+    /// Remove an entry of the outbox from disk.
+    Drop(EntryId),
+    /// Ask for the discovery document with the certificate in use; then [`Event::Discovered`].
+    Discover,
+    /// Fetch the baseline with this digest; then [`Event::Fetched`].
+    Fetch(Sha256Digest),
+    /// Put a desired state in place; then [`Event::Applied`].
+    Apply(Box<Admitted>),
+    /// Look for drift and repair what is enforced; then [`Event::Drifted`].
+    LookForDrift,
+    /// Collect posture; then [`Event::Collected`].
+    Collect,
+    /// A step of a renewal, answered with [`Event::Renewal`] where it has an answer.
+    Renewal(effect::Effect),
+    /// Let `muster-agent status` say this.
+    Show(Shown),
+    /// The end.
+    Stop,
+}
+
+/// What `muster-agent status` says of the running agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Whether a session is open.
+    pub connected: bool,
+    /// Generation in place.
+    pub generation: Option<Generation>,
+    /// The newest state of the audit log that was verified here.
+    pub checkpoint: Option<TreeHead>,
+    /// When the server last accepted a session or confirmed a message.
+    pub last_contact: Option<Timestamp>,
+}
+
+/// What a running agent begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The device.
+    pub leaf: Leaf,
+    /// What the journal adds up to.
+    pub past: Past,
+    /// What the files hold.
+    pub held: Held,
+    /// The authority, walked from the pinned beginning.
+    pub lineage: Lineage,
+    /// The desired state in force.
+    pub in_force: InForce,
+    /// A generation that was half in place when the agent was killed, and was taken back.
+    pub interrupted: Option<Generation>,
+    /// The roots declared at enrolment.
+    pub declared: Vec<String>,
+    /// What the outbox on disk holds.
+    pub outbox: Vec<Kept>,
+    /// Which agent this is.
+    pub agent_version: String,
+}
+
+/// The running agent.
+#[derive(Debug)]
+pub struct Session {
+    leaf: Leaf,
+    past: Past,
+    held: Held,
+    lineage: Lineage,
+    in_force: InForce,
+    declared: Vec<String>,
+    interrupted: Option<Generation>,
+    wanted: Option<Box<CheckedHead>>,
+    outbox: Outbox,
+    agent_version: String,
+    drift: Vec<Drift>,
+    /// The generation that the last state report named.
+    reported: Option<Option<Generation>>,
+    /// Whether there was a session since the start.
+    has_begun: bool,
+    alarms: Alarms,
+    link: Link,
+    proving: Option<LinkId>,
+    links: u64,
+    failures: u32,
+    renewing: Renewing,
+    collecting: Collecting,
+    /// A message under a key that is not known here; it is judged again once the authority was asked for.
+    puzzling: Option<(LinkId, Incoming)>,
+    is_asking: bool,
+    shown: Shown,
+    last_contact: Option<Timestamp>,
+    effects: VecDeque<Effect>,
+    drawn: u32,
+}
+
+/// Where the connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Apart,
+    Opening(LinkId),
+    Live(LinkId, Duration),
+}
+
+/// Whether posture is being collected, and for which orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Collecting {
+    is_asked: bool,
+    orders: Vec<OrderId>,
+}
+
+impl Session {
+    /// An agent that is about to connect for the first time.
+    pub fn new(beginning: Beginning) -> Self {
+        let Beginning { leaf, past, held, lineage, .. } = beginning;
+        let last_contact = past.proven.as_ref().map(|proven| proven.at);
+        Self {
+            leaf,
+            past,
+            held,
+            lineage,
+            in_force: beginning.in_force,
+            declared: beginning.declared,
+            interrupted: beginning.interrupted,
+            wanted: None,
+            outbox: Outbox::found(beginning.outbox),
+            agent_version: beginning.agent_version,
+            drift: Vec::new(),
+            reported: None,
+            has_begun: false,
+            alarms: Alarms {
+                connect: Some(Duration::ZERO),
+                renew: Some(Duration::ZERO),
+                drift: Some(Duration::ZERO),
+                ..Alarms::default()
+            },
+            link: Link::Apart,
+            proving: None,
+            links: 0,
+            failures: 0,
+            renewing: Renewing::default(),
+            collecting: Collecting::default(),
+            puzzling: None,
+            is_asking: false,
+            shown: Shown::default(),
+            last_contact,
+            effects: VecDeque::new(),
+            drawn: 0,
+        }
+    }
+
+    /// The next thing to carry out, if any.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Event::Woke`] is to come, counted from the start of the agent.
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.alarms.earliest()
+    }
+
+    /// Whose agent this is.
+    pub fn device(&self) -> DeviceId {
+        self.leaf.device
+    }
+
+    /// Where the gate is, as far as the server has said.
+    pub fn gate(&self) -> Option<&str> {
+        self.past.proven.as_ref()?.mqtt.as_deref()
+    }
+
+    /// Takes note of `event` and queues what follows from it.
+    pub fn handle(&mut self, event: Event, now: Moment) {
+        self.drawn = 0;
+        match event {
+            Event::Woke => {}
+            Event::Opened(link) => self.opened(link, now),
+            Event::Closed(link, trouble) => self.closed(link, trouble, now),
+            Event::Confirmed(link, id) => self.confirmed(link, id, now),
+            Event::Received(link, incoming) => self.received(link, incoming, now),
+            Event::Discovered(answer) => self.discovered(answer, now),
+            Event::Fetched(answer) => self.fetched(answer, now),
+            Event::Applied(change, in_force) => self.applied(change, in_force, now),
+            Event::Drifted { found, left } => self.drifted(found, left, now),
+            Event::Collected(facts) => self.collected(facts, now),
+            Event::Renewal(event) => self.renewal_went_on(event, now),
+            Event::Stopping => return self.stop(),
+        }
+        self.look_at_alarms(now);
+        self.send();
+        self.show();
+    }
+
+    fn look_at_alarms(&mut self, now: Moment) {
+        let at = now.since_start;
+        if went_off(&mut self.alarms.connect, at) && self.link == Link::Apart {
+            self.connect();
+        }
+        if went_off(&mut self.alarms.credential, at) {
+            self.credential_is_late(now);
+        }
+        if went_off(&mut self.alarms.renew, at) {
+            self.consider_renewal(now);
+        }
+        if went_off(&mut self.alarms.fetch, at) {
+            self.fetch();
+        }
+        if went_off(&mut self.alarms.drift, at) {
+            self.tell_of_the_interrupted(now);
+            self.effects.push_back(Effect::LookForDrift);
+        }
+        if went_off(&mut self.alarms.posture, at) {
+            self.collect();
+        }
+        if went_off(&mut self.alarms.state, at) {
+            self.outbox.remind();
+            self.report_state(now);
+        }
+    }
+
+    // ---- the connection -----------------------------------------------------------------------------------------
+
+    fn connect(&mut self) {
+        if self.gate().is_none() || self.failures % ASK_AFTER == ASK_AFTER - 1 {
+            self.discover();
+        } else {
+            self.open();
+        }
+    }
+
+    fn open(&mut self) {
+        let link = self.next_link();
+        self.link = Link::Opening(link);
+        self.effects.push_back(Effect::Open(link, Caller::Current));
+    }
+
+    fn next_link(&mut self) -> LinkId {
+        self.links += 1;
+        LinkId(self.links)
+    }
+
+    fn discover(&mut self) {
+        if !self.is_asking {
+            self.is_asking = true;
+            self.effects.push_back(Effect::Discover);
+        }
+    }
+
+    /// The server has said where its gate is and what its authority is; neither is believed before it was checked.
+    fn discovered(&mut self, answer: Result<Answer, Trouble>, now: Moment) {
+        self.is_asking = false;
+        if let Ok(Ok(found)) = answer.map(Answer::discovery) {
+            let adopted = trust::adopt(&mut self.past, &mut self.held, &found, now.wall);
+            self.effects.extend(adopted.into_iter().map(Effect::Renewal));
+            let gate = Some(found.endpoints.mqtt.clone());
+            if let Some(proven) = self.past.proven.clone().filter(|proven| proven.mqtt != gate) {
+                let state = found.device.map_or(proven.state.clone(), |caller| caller.state);
+                self.record(Record::Proven(super::record::Proven { mqtt: gate, state, ..proven }));
+            }
+            if let Some(lineage) = trust::lineage(&self.past, &self.held, now.wall) {
+                self.lineage = lineage;
+            }
+        }
+        if let Some((link, incoming)) = self.puzzling.take() {
+            self.judge(link, incoming, false, now);
+        }
+        if self.link == Link::Apart {
+            match self.gate() {
+                Some(_) => self.open(),
+                None => self.try_later(now),
+            }
+        }
+    }
+
+    fn try_later(&mut self, now: Moment) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = schedule::reconnect_after(self.failures, now.jitter());
+        self.alarms.connect = Some(now.since_start + pause);
+    }
+
+    fn opened(&mut self, link: LinkId, now: Moment) {
+        self.last_contact = Some(now.wall);
+        if self.proving == Some(link) {
+            return self.proven(link, now);
+        }
+        if self.link != Link::Opening(link) {
+            return self.effects.push_back(Effect::Close(link));
+        }
+        self.is_live(link, now);
+    }
+
+    fn is_live(&mut self, link: LinkId, now: Moment) {
+        self.link = Link::Live(link, now.since_start);
+        self.outbox.lost();
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.alarms.state = Some(now.since_start + FIRST_STATE);
+            self.alarms.posture = Some(now.since_start + FIRST_POSTURE);
+            self.resume_orders(now);
+        }
+    }
+
+    fn closed(&mut self, link: LinkId, trouble: Trouble, now: Moment) {
+        if self.proving == Some(link) {
+            self.proving = None;
+            return self.renewal_went_on(effect::Event::Unanswered(trouble), now);
+        }
+        let lasted = match self.link {
+            Link::Live(live, since) if live == link => now.since_start.saturating_sub(since),
+            Link::Opening(opening) if opening == link => Duration::ZERO,
+            Link::Live(..) | Link::Opening(_) | Link::Apart => return,
+        };
+        if lasted >= GOOD_SESSION {
+            self.failures = 0;
+        }
+        self.link = Link::Apart;
+        self.outbox.lost();
+        self.puzzling = None;
+        self.session_is_gone(trouble, now);
+        if self.link == Link::Apart {
+            self.try_later(now);
+        }
+    }
+
+    fn live(&self) -> Option<LinkId> {
+        match self.link {
+            Link::Live(link, _) => Some(link),
+            Link::Opening(_) | Link::Apart => None,
+        }
+    }
+
+    fn stop(&mut self) {
+        let open = match self.link {
+            Link::Live(link, _) | Link::Opening(link) => Some(link),
+            Link::Apart => None,
+        };
+        for link in open.into_iter().chain(self.proving.take()) {
+            self.effects.push_back(Effect::Close(link));
+        }
+        self.link = Link::Apart;
+        self.alarms = Alarms::default();
+        self.show();
+        self.effects.push_back(Effect::Stop);
+    }
+
+    // ---- telling ------------------------------------------------------------------------------------------------
+
+    fn send(&mut self) {
+        let Some(link) = self.live() else { return };
+        while let Some(message) = self.outbox.next(self.leaf.sha256) {
+            self.effects.push_back(Effect::Publish(link, message));
+        }
+    }
+
+    fn confirmed(&mut self, link: LinkId, id: EntryId, now: Moment) {
+        if self.live() != Some(link) {
+            return;
+        }
+        self.last_contact = Some(now.wall);
+        if let Some(id) = self.outbox.confirmed(id) {
+            self.effects.push_back(Effect::Drop(id));
+        }
+    }
+
+    fn intervals(&self) -> Intervals {
+        self.in_force.head.as_ref().map_or(UNTOLD, |head| head.intervals)
+    }
+
+    /// Looks at the device's state now and tells it; the next time is an interval away.
+    fn report_state(&mut self, now: Moment) {
+        self.alarms.state =
+            Some(now.since_start + schedule::interval(self.intervals().state_s, now.jitter()));
+        let report = StateReport {
+            device: self.leaf.device,
+            id: self.report_id(now),
+            generation: self.in_force.generation(),
+            drift: self.drift.clone(),
+            agent_version: self.agent_version.clone(),
+            last_checkpoint: self.past.log_head(),
+            at: now.wall,
+        };
+        self.reported = Some(report.generation);
+        self.outbox.put_state(report);
+    }
+
+    fn collect(&mut self) {
+        if !self.collecting.is_asked {
+            self.collecting.is_asked = true;
+            self.effects.push_back(Effect::Collect);
+        }
+    }
+
+    fn collected(&mut self, facts: Vec<Fact>, now: Moment) {
+        self.collecting.is_asked = false;
+        self.alarms.posture =
+            Some(now.since_start + schedule::interval(self.intervals().posture_s, now.jitter()));
+        let report = PostureReport { device: self.leaf.device, id: self.report_id(now), facts, at: now.wall };
+        let evidence = muster_wire::envelope::payload_digest(&report);
+        self.outbox.put_posture(report);
+        for order in std::mem::take(&mut self.collecting.orders) {
+            self.answer_order(order, muster_wire::receipt::ReceiptOutcome::Done, evidence, now);
+        }
+    }
+
+    /// Tells, once, that something happened; the oldest event gives way when there are too many.
+    fn tell(&mut self, kind: EventKind, detail: String, now: Moment) {
+        let detail = detail.chars().take(DETAIL_CHARS).collect();
+        let id = self.report_id(now);
+        let report = EventReport { device: self.leaf.device, id, kind, detail, at: now.wall };
+        if self.outbox.says(&report) {
+            return;
+        }
+        self.effects.push_back(Effect::Keep(Kept::Event(report.clone())));
+        if let Some(former) = self.outbox.put_event(report) {
+            self.effects.push_back(Effect::Drop(former));
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        self.past.add(&record);
+        self.effects.push_back(Effect::Record(record));
+    }
+
+    fn show(&mut self) {
+        let shown = Shown {
+            connected: self.live().is_some(),
+            generation: self.in_force.generation(),
+            checkpoint: self.past.log_head(),
+            last_contact: self.shown.last_contact,
+        };
+        // When contact was last had is written along with something else, not for its own sake.
+        if shown != self.shown {
+            self.shown = Shown { last_contact: self.last_contact, ..shown };
+            self.effects.push_back(Effect::Show(self.shown.clone()));
+        }
+    }
+
+    fn report_id(&mut self, now: Moment) -> ReportId {
+        ReportId::from_parts(unix_ms(now), self.draw(now))
+    }
+
+    /// Ten bytes that no other draw gives.
+    fn draw(&mut self, now: Moment) -> [u8; 10] {
+        self.drawn += 1;
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(now.random).chain_update(self.drawn.to_be_bytes()).finalize().into();
+        let mut drawn = [0; 10];
+        drawn.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        drawn
+    }
+
+    fn certificate(&self) -> Sha256Digest {
+        self.leaf.sha256
+    }
+}
+
+fn unix_ms(now: Moment) -> u64 {
+    u64::try_from(now.wall.seconds()).unwrap_or(0).saturating_mul(1000)
+}
+
+impl Message {
+    /// A message that does not wait in the outbox.
+    fn passing(id: EntryId, channel: Channel, body: Body) -> Self {
+        Self { id, channel, body }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! The desired state: a head comes, its baseline is fetched and judged, the appliers put it in place, the outcome is told.
+//!
+//! ```text
+//! head ─check─▶ wanted ─fetch─▶ admitted ─apply─▶ in force, or rolled back ─▶ state report, now
+//! ```
+//! Nothing is remembered on the way: what was not put in place before a kill is not reported, and what is not reported
+//! the server says again. The appliers remember how new the newest admitted head was, so an old one never comes back.
+
+use muster_wire::desired::{DesiredHead, Generation};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::posture::{Drift, EventKind};
+
+use super::super::baseline::{self, CheckedHead, Mark, Subject};
+use super::super::schedule::{self, Moment};
+use super::super::{Answer, Trouble};
+use super::inbound::{Refused, sentence};
+use super::{Effect, Session};
+
+/// A baseline that could not be fetched is asked for again within this many seconds.
+const FETCH_AGAIN_S: u64 = 60;
+
+/// The desired state in force, as the appliers have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Its head.
+    pub head: Option<DesiredHead>,
+    /// Its profile.
+    pub profile: Option<String>,
+    /// The newest head admitted and the baseline that it names.
+    pub highest: Option<(Mark, Sha256Digest)>,
+    /// Whether a newer one could not be put in place.
+    pub has_failed: bool,
+}
+
+impl InForce {
+    /// Its generation.
+    pub fn generation(&self) -> Option<Generation> {
+        self.head.as_ref().map(|head| head.generation)
+    }
+}
+
+/// What became of a desired state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is in force.
+    Applied,
+    /// It was in force before.
+    Unchanged,
+    /// It could not be put in place; the former one is in force.
+    RolledBack {
+        /// Which.
+        generation: Generation,
+        /// Why.
+        why: String,
+        /// Whether that was told before.
+        is_repeated: bool,
+    },
+}
+
+impl Session {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            device: self.leaf.device,
+            profile: self.in_force.profile.as_deref(),
+            declared: &self.declared,
+            highest: self.in_force.highest,
+        }
+    }
+
+    /// A head came.
+    pub(super) fn hear(&mut self, bytes: &[u8], now: Moment) -> Result<(), Refused> {
+        let checked = baseline::check_head(bytes, &self.lineage, &self.subject())?;
+        let same = |head: &DesiredHead| {
+            (head.generation, head.baseline) == (checked.head().generation, checked.head().baseline)
+        };
+        if !self.in_force.has_failed && self.in_force.head.as_ref().is_some_and(same) {
+            // Only what the head itself says can be new: intervals and policy count until the next start.
+            self.in_force.head = Some(checked.head().clone());
+            self.follow_intervals(now);
+            return Ok(());
+        }
+        self.wanted = Some(Box::new(checked));
+        self.fetch();
+        Ok(())
+    }
+
+    pub(super) fn fetch(&mut self) {
+        if let Some(wanted) = &self.wanted {
+            self.effects.push_back(Effect::Fetch(wanted.head().baseline));
+        }
+    }
+
+    pub(super) fn fetched(&mut self, answer: Result<Answer, Trouble>, now: Moment) {
+        let Some(wanted) = &self.wanted else { return };
+        let body = answer.ok().and_then(|answer| answer.body().ok());
+        let Some(body) = body else {
+            self.alarms.fetch = Some(now.since_start + schedule::interval(FETCH_AGAIN_S, now.jitter()));
+            return;
+        };
+        let head = CheckedHead::clone(wanted);
+        match baseline::admit(head, &body, &self.lineage, &self.subject(), now.wall) {
+            Ok(admitted) => self.effects.push_back(Effect::Apply(Box::new(admitted))),
+            Err(refusal) => {
+                self.tell(EventKind::Refused, format!("a baseline was refused: {}", sentence(&refusal)), now);
+            }
+        }
+        self.wanted = None;
+    }
+
+    pub(super) fn applied(&mut self, change: Change, in_force: InForce, now: Moment) {
+        self.in_force = in_force;
+        if let Change::RolledBack { generation, why, is_repeated: false } = change {
+            let Generation { restore_epoch, counter } = generation;
+            let detail = format!("generation {restore_epoch}.{counter} was rolled back: {why}");
+            self.tell(EventKind::RolledBack, detail, now);
+        }
+        self.alarms.renew = Some(now.since_start);
+        self.follow_intervals(now);
+        // What is audited only differs still; the look tells.
+        self.alarms.drift = Some(now.since_start);
+        self.alarms.state = None;
+    }
+
+    /// Shortened intervals count at once.
+    fn follow_intervals(&mut self, now: Moment) {
+        let intervals = self.intervals();
+        let sooner = |alarm: &mut Option<std::time::Duration>, seconds: u64| {
+            let at = now.since_start + schedule::interval(seconds, now.jitter());
+            *alarm = alarm.map(|former| former.min(at));
+        };
+        sooner(&mut self.alarms.state, intervals.state_s);
+        sooner(&mut self.alarms.posture, intervals.posture_s);
+        sooner(&mut self.alarms.drift, intervals.drift_s);
+    }
+
+    /// The look for drift is over. What is news is reported at once.
+    pub(super) fn drifted(&mut self, found: usize, left: Vec<Drift>, now: Moment) {
+        self.alarms.drift =
+            Some(now.since_start + schedule::interval(self.intervals().drift_s, now.jitter()));
+        let is_news = found > 0 || left != self.drift || self.reported != Some(self.in_force.generation());
+        self.drift = left;
+        // Before the first report there is one to come anyway, unless a desired state has just been put in place.
+        if is_news && self.has_begun && self.alarms.state.is_none_or(|_| self.reported.is_some()) {
+            self.report_state(now);
+        }
+    }
+
+    /// A generation that was half in place when the agent was killed was taken back; somebody should know.
+    pub(super) fn tell_of_the_interrupted(&mut self, now: Moment) {
+        if let Some(Generation { restore_epoch, counter }) = self.interrupted.take() {
+            let detail = format!("generation {restore_epoch}.{counter} was interrupted and taken back");
+            self.tell(EventKind::RolledBack, detail, now);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Orders: each is journaled, then acknowledged, then carried out, at most once; its receipt is owed until the signed
+//! `ack`.
+//!
+//! ```text
+//! admitted ─▶ taken (record) ─▶ PUBACK ─▶ done ─▶ receipt (outbox) ─▶ answered (record) ─▶ … ─▶ ack ─▶ forgotten
+//! ```
+//! A kill after *taken* is found in the journal and the order is carried on with; one after the receipt finds the
+//! receipt. An order that this agent cannot carry out is taken all the same and answered as refused.
+
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::OrderId;
+use muster_wire::merkle::TreeHead;
+use muster_wire::order::{self, Order, Recipient};
+use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::warrant::Kind;
+
+use super::super::outbox::Kept;
+use super::super::record::{Answered, Record, Taken};
+use super::super::schedule::Moment;
+use super::inbound::Refused;
+use super::{Effect, Incoming, LinkId, Session};
+
+impl Session {
+    /// Takes an order that came; on return it was acknowledged, unless there is no room for its receipt.
+    pub(super) fn take_order(
+        &mut self,
+        link: LinkId,
+        incoming: &Incoming,
+        now: Moment,
+    ) -> Result<(), Refused> {
+        let order = self.believe::<Order>(&incoming.payload)?;
+        if self.knows(order.id) {
+            // It was taken before; the PUBACK was lost.
+            self.acknowledge(link, incoming.packet);
+            return Ok(());
+        }
+        let log_origin = format!("{}/audit", self.leaf.trust_domain);
+        let empty = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
+        let recipient = Recipient {
+            device: self.leaf.device,
+            serial: self.past.accepted.as_ref().and_then(|accepted| accepted.serial.as_deref()),
+            highest: self.past.last_order.as_ref().map(Taken::sequence),
+            log_origin: &log_origin,
+            log_head: self.past.log_head().unwrap_or(empty),
+        };
+        let admitted = order::admit(&order, &recipient, &self.lineage, now.wall)?;
+        if !self.outbox.has_room(self.past.open.len()) {
+            // Left unacknowledged, it comes again.
+            return Ok(());
+        }
+        let taken = taken(&order, admitted.log_head, self.certificate(), now);
+        self.record(Record::Taken(taken.clone()));
+        self.acknowledge(link, incoming.packet);
+        self.carry_out(&taken, now);
+        Ok(())
+    }
+
+    fn knows(&self, order: OrderId) -> bool {
+        let is_last = self.past.last_order.as_ref().is_some_and(|taken| taken.order == order);
+        is_last || self.outbox.owes(order) || self.past.open.iter().any(|taken| taken.order == order)
+    }
+
+    /// Carries on with what was taken before the agent was killed.
+    pub(super) fn resume_orders(&mut self, now: Moment) {
+        for taken in self.past.open.clone() {
+            if self.outbox.owes(taken.order) {
+                self.record(Record::Answered(Answered { order: taken.order, at: now.wall }));
+            } else {
+                self.carry_out(&taken, now);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, taken: &Taken, now: Moment) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds all need an approver")]
+        match taken.kind {
+            Kind::CollectPosture => {
+                if !self.collecting.orders.contains(&taken.order) {
+                    self.collecting.orders.push(taken.order);
+                }
+                self.collect();
+            }
+            Kind::RotateIdentity if taken.certificate != self.certificate() => {
+                self.answer_order(taken.order, ReceiptOutcome::Done, self.certificate(), now);
+            }
+            Kind::RotateIdentity => self.renew_now(now),
+            _ => {
+                let evidence = Sha256Digest::of(taken.kind.as_str().as_bytes());
+                self.answer_order(taken.order, ReceiptOutcome::Refused, evidence, now);
+            }
+        }
+    }
+
+    /// Orders to rotate that are still open: every one is done by the same renewal.
+    pub(super) fn answer_rotations(&mut self, now: Moment) {
+        let certificate = self.certificate();
+        let open = self.past.open.iter().filter(|taken| taken.kind == Kind::RotateIdentity);
+        let done: Vec<OrderId> =
+            open.filter(|taken| taken.certificate != certificate).map(|taken| taken.order).collect();
+        for order in done {
+            self.answer_order(order, ReceiptOutcome::Done, certificate, now);
+        }
+    }
+
+    /// Gives up orders to rotate that have expired, after a renewal that failed.
+    pub(super) fn give_up_rotations(&mut self, now: Moment) {
+        let open = self.past.open.iter().filter(|taken| taken.kind == Kind::RotateIdentity);
+        let late: Vec<OrderId> =
+            open.filter(|taken| now.wall > taken.expires).map(|taken| taken.order).collect();
+        for order in late {
+            self.answer_order(order, ReceiptOutcome::Failed, self.certificate(), now);
+        }
+    }
+
+    /// Whether an order to rotate is open.
+    pub(super) fn is_to_rotate(&self) -> bool {
+        self.past.open.iter().any(|taken| taken.kind == Kind::RotateIdentity)
+    }
+
+    /// Owes the server a receipt, and has nothing more to do about the order.
+    pub(super) fn answer_order(
+        &mut self,
+        order: OrderId,
+        outcome: ReceiptOutcome,
+        evidence: Sha256Digest,
+        now: Moment,
+    ) {
+        let receipt = Receipt {
+            device: self.leaf.device,
+            order,
+            warrant: None,
+            level: None,
+            phase: ReceiptPhase::Verified,
+            outcome,
+            items: Vec::new(),
+            evidence,
+            previous: None,
+            certificate: self.certificate(),
+            last_checkpoint: self.past.log_head(),
+            at: now.wall,
+        };
+        self.effects.push_back(Effect::Keep(Kept::Receipt(receipt.clone())));
+        self.record(Record::Answered(Answered { order, at: now.wall }));
+        self.outbox.put_receipt(receipt);
+    }
+}
+
+fn taken(order: &Order, log_head: TreeHead, certificate: Sha256Digest, now: Moment) -> Taken {
+    Taken {
+        order: order.id,
+        kind: order.action.kind(),
+        authority_version: order.sequence.authority_version,
+        restore_epoch: order.sequence.restore_epoch,
+        counter: order.sequence.counter,
+        log_size: log_head.size,
+        log_root: log_head.root,
+        certificate,
+        expires: order.expires,
+        at: now.wall,
+    }
+}

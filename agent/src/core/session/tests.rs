@@ -1,0 +1,479 @@
+//! The machine against a model server, with a kill wherever a test wants one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ed25519_dalek::SigningKey;
+use muster_wire::authority::{Approver, Authority, Required};
+use muster_wire::cbor;
+use muster_wire::checkpoint::Checkpoint;
+use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
+use muster_wire::key::{Ed25519Key, PublicKey, Signer as _};
+use muster_wire::merkle::ConsistencyProof;
+use muster_wire::order::{Action, Order, Sequence};
+use muster_wire::receipt::{Ack, ReceiptOutcome};
+use proptest::prelude::*;
+
+use super::super::TroubleKind;
+use super::super::record::{Accepted, Proven};
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+const DOMAIN: &str = "fleet.example";
+
+fn secret(seed: u8) -> (SigningKey, Ed25519Key) {
+    let key = SigningKey::from_bytes(&[seed; 32]);
+    match key.public_key() {
+        PublicKey::Ed25519(public) => (key, public),
+        PublicKey::P256(_) => unreachable!("an Ed25519 signer"),
+    }
+}
+
+fn lineage() -> Lineage {
+    let approver = Approver { name: "a".parse().unwrap(), key: secret(3).1, valid_from: Timestamp(0) };
+    let document = Authority {
+        version: 1,
+        trust_domain: DOMAIN.parse().unwrap(),
+        command_keys: vec![secret(1).1],
+        audit_keys: vec![secret(2).1],
+        approvers: vec![approver],
+        recovery: Vec::new(),
+        required: Required::solo(),
+        previous: None,
+    };
+    let mut signed = MultiSigned::unsigned(&document);
+    signed.add_signature(&secret(1).0).unwrap();
+    Lineage::found(&signed, signed.payload_digest()).unwrap()
+}
+
+fn device() -> DeviceId {
+    DeviceId::from_parts(1, [1; 10])
+}
+
+fn leaf() -> Leaf {
+    Leaf {
+        der: Vec::new(),
+        sha256: Sha256Digest([5; 32]),
+        spki: Sha256Digest([6; 32]),
+        serial: "01".into(),
+        not_before: Timestamp(NOW - 86_400),
+        not_after: Timestamp(NOW + 30 * 86_400),
+        trust_domain: DOMAIN.into(),
+        device: device(),
+    }
+}
+
+fn founding() -> [Record; 2] {
+    let accepted = Accepted {
+        enrolment: Sha256Digest([0; 32]),
+        host: "fleet.example".into(),
+        port: 8443,
+        root_spki: Sha256Digest([1; 32]),
+        authority: lineage().founding_digest(),
+        authority_version: 1,
+        trust_domain: DOMAIN.into(),
+        serial: None,
+        root: "/tmp/root".into(),
+        declared: Vec::new(),
+        at: Timestamp(NOW),
+    };
+    let proven = Proven {
+        certificate: leaf().sha256,
+        device: device(),
+        state: "commissioning".into(),
+        mqtt: Some("mqtts://fleet.example:8883".into()),
+        at: Timestamp(NOW),
+    };
+    [Record::Accepted(accepted), Record::Proven(proven)]
+}
+
+fn order(n: u8, action: Action) -> Order {
+    let head = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
+    let checkpoint = Checkpoint { origin: format!("{DOMAIN}/audit"), head };
+    Order {
+        device: device(),
+        id: OrderId::from_parts(1, [n; 10]),
+        sequence: Sequence { authority_version: 1, restore_epoch: 0, counter: u64::from(n) },
+        action,
+        warrant: None,
+        leaf: None,
+        inclusion: None,
+        issued_at: Timestamp(NOW),
+        expires: Timestamp(NOW + 3600),
+        checkpoint: checkpoint.sign(&secret(2).0).unwrap(),
+        consistency: ConsistencyProof { from_size: 0, path: Vec::new() },
+    }
+}
+
+fn trouble() -> Trouble {
+    Trouble { kind: TroubleKind::Closed, server: "x".into(), detail: "cut".into() }
+}
+
+/// A device and its server; what is in `disk` survives a kill, what is in `server` anything.
+struct World {
+    session: Session,
+    disk: Disk,
+    server: Server,
+    opening: Option<LinkId>,
+    open: Option<LinkId>,
+    in_flight: Vec<Message>,
+    since_start: Duration,
+    effects: Vec<&'static str>,
+    is_over: bool,
+}
+
+#[derive(Default)]
+struct Disk {
+    journal: Vec<Record>,
+    outbox: BTreeMap<EntryId, Kept>,
+}
+
+#[derive(Default)]
+struct Server {
+    /// Orders made, and whether their PUBACK came.
+    orders: BTreeMap<u8, bool>,
+    receipts: BTreeMap<OrderId, BTreeSet<Sha256Digest>>,
+    events: BTreeSet<ReportId>,
+    told: BTreeSet<ReportId>,
+    acks: Vec<Ack>,
+}
+
+impl World {
+    fn new() -> Self {
+        let disk = Disk { journal: founding().to_vec(), ..Disk::default() };
+        let mut world = Self {
+            session: begin(&disk),
+            disk,
+            server: Server::default(),
+            opening: None,
+            open: None,
+            in_flight: Vec::new(),
+            since_start: Duration::ZERO,
+            effects: Vec::new(),
+            is_over: false,
+        };
+        world.handle(Event::Woke, usize::MAX);
+        world
+    }
+
+    fn restart(&mut self) {
+        self.session = begin(&self.disk);
+        (self.opening, self.open, self.since_start) = (None, None, Duration::ZERO);
+        self.in_flight.clear();
+        self.handle(Event::Woke, usize::MAX);
+    }
+
+    fn moment(&self) -> Moment {
+        let mut random = [0; 16];
+        let spread = (self.effects.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        random[..8].copy_from_slice(&spread.to_be_bytes());
+        Moment { wall: Timestamp(NOW), since_start: self.since_start, random }
+    }
+
+    /// The power fails after `lives` effects; the device starts again.
+    fn handle(&mut self, event: Event, mut lives: usize) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            self.session.handle(event, self.moment());
+            while let Some(effect) = self.session.next_effect() {
+                if lives == 0 {
+                    return self.restart();
+                }
+                lives -= 1;
+                if let Some(event) = self.carry_out(effect) {
+                    self.session.handle(event, self.moment());
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Option<Event> {
+        let name = match effect {
+            Effect::Open(link, _) => {
+                self.opening = Some(link);
+                "open"
+            }
+            Effect::Close(link) => {
+                self.open = self.open.filter(|open| *open != link);
+                "close"
+            }
+            Effect::Publish(link, message) => {
+                if self.open == Some(link) {
+                    self.in_flight.push(message);
+                }
+                "publish"
+            }
+            Effect::Acknowledge(_, packet) => {
+                if let Some(known) = self.server.orders.get_mut(&u8::try_from(packet).unwrap()) {
+                    let id = order(u8::try_from(packet).unwrap(), Action::CollectPosture).id;
+                    let taken = |record: &Record| matches!(record, Record::Taken(taken) if taken.order == id);
+                    assert!(self.disk.journal.iter().any(taken), "acknowledged before it was journaled");
+                    *known = true;
+                }
+                "acknowledge"
+            }
+            Effect::Record(record) => {
+                self.disk.journal.push(record);
+                "record"
+            }
+            Effect::Keep(kept) => {
+                self.disk.outbox.insert(kept.id(), kept);
+                "keep"
+            }
+            Effect::Drop(id) => {
+                self.disk.outbox.remove(&id);
+                "drop"
+            }
+            Effect::Discover => return Some(Event::Discovered(Err(trouble()))),
+            Effect::Fetch(_) => return Some(Event::Fetched(Err(trouble()))),
+            Effect::Apply(_) => unreachable!("no baseline is ever served"),
+            Effect::LookForDrift => return Some(Event::Drifted { found: 0, left: Vec::new() }),
+            Effect::Collect => {
+                self.effects.push("collect");
+                return Some(Event::Collected(Vec::new()));
+            }
+            Effect::Renewal(_) => "renewal",
+            Effect::Show(_) => "show",
+            Effect::Stop => {
+                self.is_over = true;
+                "stop"
+            }
+        };
+        self.effects.push(name);
+        None
+    }
+
+    fn connect(&mut self, lives: usize) {
+        if self.opening.is_none() && self.open.is_none() {
+            self.since_start += Duration::from_secs(301);
+            self.handle(Event::Woke, lives);
+        }
+        if let Some(link) = self.opening.take() {
+            self.open = Some(link);
+            self.handle(Event::Opened(link), lives);
+        }
+    }
+
+    fn cut(&mut self, lives: usize) {
+        self.in_flight.clear();
+        if let Some(link) = self.open.take().or(self.opening.take()) {
+            self.handle(Event::Closed(link, trouble()), lives);
+        }
+    }
+
+    /// The server stores the oldest message and, unless the session is cut first, confirms it.
+    fn store(&mut self, is_confirmed: bool, lives: usize) {
+        let (Some(link), false) = (self.open, self.in_flight.is_empty()) else { return };
+        let message = self.in_flight.remove(0);
+        match &message.body {
+            Body::Receipt(receipt) => {
+                let digest = payload_digest::<muster_wire::receipt::Receipt>(receipt);
+                self.server.receipts.entry(receipt.order).or_default().insert(digest);
+                self.server.acks.push(Ack { device: device(), order: receipt.order, receipt: digest });
+            }
+            Body::Plain(bytes) if message.channel == Channel::ReportEvent => {
+                self.server.events.insert(cbor::decode::<EventReport>(bytes).unwrap().id);
+            }
+            Body::Plain(_) | Body::Renew(_) => {}
+        }
+        if is_confirmed {
+            self.handle(Event::Confirmed(link, message.id), lives);
+        } else {
+            self.cut(lives);
+        }
+    }
+
+    fn order(&mut self, n: u8, lives: usize) {
+        self.server.orders.entry(n).or_insert(false);
+        self.deliver(n, lives);
+    }
+
+    fn deliver(&mut self, n: u8, lives: usize) {
+        let Some(link) = self.open else { return };
+        let payload = sign1(&order(n, Action::CollectPosture), &secret(1).0).unwrap();
+        let incoming = Incoming { channel: Channel::Order, payload, packet: u16::from(n) };
+        self.handle(Event::Received(link, incoming), lives);
+    }
+
+    fn forge(&mut self, n: u8, lives: usize) {
+        let Some(link) = self.open else { return };
+        let payload = sign1(&order(n, Action::CollectPosture), &secret(9).0).unwrap();
+        self.handle(Event::Received(link, Incoming { channel: Channel::Order, payload, packet: 200 }), lives);
+        let kept = self.disk.outbox.values();
+        self.server.told.extend(kept.filter_map(|kept| match kept {
+            Kept::Event(report) => Some(report.id),
+            Kept::Receipt(_) => None,
+        }));
+    }
+
+    fn ack(&mut self, lives: usize) {
+        let (Some(link), Some(ack)) = (self.open, self.server.acks.pop()) else { return };
+        let payload = sign1(&ack, &secret(1).0).unwrap();
+        self.handle(Event::Received(link, Incoming { channel: Channel::Ack, payload, packet: 0 }), lives);
+    }
+
+    /// Everything works from here on, long enough.
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            self.cut(usize::MAX);
+            self.connect(usize::MAX);
+            self.connect(usize::MAX);
+            let late: Vec<u8> = self.server.orders.iter().filter(|(_, is)| !**is).map(|(n, _)| *n).collect();
+            late.into_iter().for_each(|n| self.deliver(n, usize::MAX));
+            for _ in 0..200 {
+                self.store(true, usize::MAX);
+                self.ack(usize::MAX);
+            }
+        }
+    }
+}
+
+fn begin(disk: &Disk) -> Session {
+    Session::new(Beginning {
+        leaf: leaf(),
+        past: Past::of(&disk.journal),
+        held: Held::default(),
+        lineage: lineage(),
+        in_force: InForce::default(),
+        interrupted: None,
+        declared: Vec::new(),
+        outbox: disk.outbox.values().cloned().collect(),
+        agent_version: "test".into(),
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Connect,
+    Cut,
+    Store(bool),
+    Order,
+    Again(u8),
+    Forge,
+    Ack,
+    Kill,
+}
+
+fn step() -> impl Strategy<Value = (Step, usize)> {
+    let step = prop_oneof![
+        4 => Just(Step::Connect),
+        2 => Just(Step::Cut),
+        6 => any::<bool>().prop_map(Step::Store),
+        3 => Just(Step::Order),
+        1 => (1_u8..20).prop_map(Step::Again),
+        1 => Just(Step::Forge),
+        3 => Just(Step::Ack),
+        1 => Just(Step::Kill),
+    ];
+    (step, prop_oneof![5 => Just(usize::MAX), 1 => 0_usize..8])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_comes_in_between_nothing_is_lost_and_nothing_is_taken_twice(
+        steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let mut world = World::new();
+        let mut next = 0;
+        for (step, lives) in steps {
+            match step {
+                Step::Connect => world.connect(lives),
+                Step::Cut => world.cut(lives),
+                Step::Store(is_confirmed) => world.store(is_confirmed, lives),
+                // The server makes the next order once the former was delivered: a sequence has no gaps here.
+                Step::Order if world.server.orders.values().all(|is| *is) => {
+                    next += 1;
+                    world.order(next, lives);
+                }
+                Step::Order => world.deliver(next, lives),
+                Step::Again(n) if n <= next => world.deliver(n, lives),
+                Step::Again(_) => {}
+                Step::Forge => world.forge(next, lives),
+                Step::Ack => world.ack(lives),
+                Step::Kill => world.restart(),
+            }
+        }
+        world.settle();
+        let taken = |record: &Record| match record {
+            Record::Taken(taken) => Some(taken.order),
+            _ => None,
+        };
+        let all: Vec<OrderId> = world.disk.journal.iter().filter_map(taken).collect();
+        let distinct: BTreeSet<OrderId> = all.iter().copied().collect();
+        prop_assert_eq!(all.len(), distinct.len(), "an order was taken twice");
+        prop_assert_eq!(distinct.len(), usize::from(next), "an order was lost");
+        for order in &distinct {
+            let receipts = world.server.receipts.get(order).map_or(0, BTreeSet::len);
+            prop_assert_eq!(receipts, 1, "not exactly one receipt");
+        }
+        prop_assert!(world.server.told.is_subset(&world.server.events), "an event was lost");
+        prop_assert!(world.disk.outbox.is_empty(), "something is still owed");
+        prop_assert!(world.session.past.open.is_empty());
+    }
+}
+
+#[test]
+fn a_desired_head_of_a_stranger_and_an_ack_of_a_stranger_change_nothing() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.order(1, usize::MAX);
+    world.store(true, usize::MAX);
+    let owed = world.disk.outbox.len();
+    assert!(owed > 0);
+    let ack =
+        Ack { device: device(), order: order(1, Action::CollectPosture).id, receipt: Sha256Digest([0; 32]) };
+    let link = world.open.unwrap();
+    for key in [9, 1] {
+        let payload = sign1(&ack, &secret(key).0).unwrap();
+        let incoming = Incoming { channel: Channel::Ack, payload, packet: 0 };
+        world.handle(Event::Received(link, incoming), usize::MAX);
+    }
+    assert!(world.session.outbox.owes(ack.order));
+}
+
+#[test]
+fn an_order_that_needs_more_than_this_agent_can_is_answered_as_refused() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let link = world.open.unwrap();
+    let payload = sign1(&order(1, Action::Unlock), &secret(1).0).unwrap();
+    world.handle(Event::Received(link, Incoming { channel: Channel::Order, payload, packet: 1 }), usize::MAX);
+    let kept: Vec<&Kept> = world.disk.outbox.values().collect();
+    assert!(
+        matches!(kept[..], [Kept::Receipt(receipt)] if receipt.outcome == ReceiptOutcome::Refused),
+        "{kept:?}"
+    );
+}
+
+#[test]
+fn a_gate_that_is_shut_for_an_hour_costs_no_memory_and_is_found_again_within_five_minutes() {
+    let mut world = World::new();
+    let mut attempts = 0;
+    while world.since_start < Duration::from_secs(3600) {
+        if let Some(link) = world.opening.take() {
+            attempts += 1;
+            world.handle(Event::Closed(link, trouble()), usize::MAX);
+        }
+        if world.opening.is_some() {
+            continue;
+        }
+        let next = world.session.wake_at().unwrap();
+        assert!(next.saturating_sub(world.since_start) <= Duration::from_secs(300));
+        world.since_start = world.since_start.max(next) + Duration::from_millis(1);
+        world.handle(Event::Woke, usize::MAX);
+    }
+    assert!(attempts > 5);
+    assert!(world.session.effects.is_empty() && world.disk.outbox.is_empty());
+    world.connect(usize::MAX);
+    assert!(world.open.is_some());
+}
+
+#[test]
+fn an_ending_agent_says_goodbye_and_does_nothing_more() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.handle(Event::Stopping, usize::MAX);
+    assert!(world.is_over && world.open.is_none());
+    assert_eq!(world.session.wake_at(), None);
+    assert_eq!(world.effects.last(), Some(&"stop"));
+}

@@ -1,0 +1,348 @@
+//! `muster-agent run`: carries out what [`crate::core::session`] decides, and sleeps in between.
+//!
+//! One task waits for three things: news from the connection, the earliest alarm, the wish to end. Each event is followed
+//! by all of its effects, in order, before the next is looked at. A storage error ends the process; that is safe at
+//! every point, because a kill would be, and whoever supervises it starts it again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_wire::desired::Generation;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::sign1;
+use muster_wire::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::files;
+use super::http::Server;
+use super::mqtt::{Gate, Jammed, Link, News, fault};
+use super::outbox::OutboxDir;
+use super::place::Place;
+use super::run::Hands;
+use crate::apply::{Engine, Outcome, Recovery};
+use crate::core::baseline::Admitted;
+use crate::core::outbox::{Body, Message};
+use crate::core::record::Past;
+use crate::core::schedule::Moment;
+use crate::core::session::{Beginning, Change, Effect, Event, InForce, LinkId, Session, Shown};
+use crate::core::{Agent, Caller, Held, Leaf, Refusal, Request, Trouble, TroubleKind, lineage};
+use crate::posture;
+
+/// News of the connection that nobody has looked at yet. A task that has more waits, and so does the server.
+const NEWS: usize = 16;
+/// The file that `muster-agent status` reads.
+const SHOWN: &str = "session";
+/// No such file is larger.
+const SHOWN_CAP: usize = 4096;
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Runner {
+    hands: Hands,
+    place: Place,
+    outbox: OutboxDir,
+    session: Session,
+    engine: Engine,
+    root: PathBuf,
+    root_spki: Sha256Digest,
+    links: Vec<Link>,
+    news: mpsc::Receiver<(LinkId, News)>,
+    tell: mpsc::Sender<(LinkId, News)>,
+    started: Instant,
+    is_over: bool,
+    shown: watch::Sender<Shown>,
+}
+
+/// The wish to end: it has come once this is true, or its sender is gone.
+pub type Stop = watch::Receiver<bool>;
+
+impl Runner {
+    /// An agent in `place` that goes on from what is there, working with `hands`.
+    ///
+    /// # Errors
+    /// [`Failure`] when the device is not enrolled or its state cannot be used.
+    pub async fn begin(place: Place, mut hands: Hands, past: Past) -> Result<Self, Failure> {
+        let held = place.held(&past)?;
+        let (past, held, moves) = Agent::settled(past, held)?;
+        for effect in moves {
+            hands.carry_out(effect).await?;
+        }
+        let now = hands.clock().now();
+        let leaf = in_use(&held).ok_or_else(|| Box::new(Refusal::IdentityLost))?;
+        let lineage = lineage(&past, &held, now).ok_or(Failure::AuthorityLost)?;
+        let accepted = past.accepted.as_ref().ok_or_else(|| Box::new(Refusal::NotEnrolled))?;
+        let (root_spki, root, declared) =
+            (accepted.root_spki, accepted.root.clone(), accepted.declared.clone());
+        let outbox = OutboxDir::new(&place.state_dir);
+        files::ensure_dir(&root)?;
+        let engine = Engine::new(&place.state_dir, &root, &declared)?;
+        let begun = match engine.recovery() {
+            Recovery::RolledBack { generation } => Some(generation),
+            Recovery::Clean | Recovery::Finished => None,
+        };
+        let beginning = Beginning {
+            leaf,
+            interrupted: begun,
+            lineage,
+            in_force: in_force(&engine),
+            declared,
+            outbox: outbox.read()?,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            past,
+            held,
+        };
+        let (tell, news) = mpsc::channel(NEWS);
+        Ok(Self {
+            hands,
+            outbox,
+            session: Session::new(beginning),
+            engine,
+            root,
+            root_spki,
+            links: Vec::new(),
+            news,
+            tell,
+            started: Instant::now(),
+            is_over: false,
+            shown: watch::channel(Shown::default()).0,
+            place,
+        })
+    }
+
+    /// What the agent shows of itself, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    /// Runs until `stop` is true.
+    ///
+    /// # Errors
+    /// [`Failure`] when this device cannot go on.
+    pub async fn run(&mut self, mut stop: Stop) -> Result<(), Failure> {
+        let mut event = Some(Event::Woke);
+        while !self.is_over {
+            if let Some(event) = event.take() {
+                self.session.handle(event, self.moment());
+            }
+            self.carry_out_all(&mut stop).await?;
+            if self.is_over {
+                break;
+            }
+            self.hands.hang_up();
+            event = self.wait(&mut stop).await;
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self, stop: &mut Stop) -> Option<Event> {
+        let alarm = self.session.wake_at();
+        let at = self.started + alarm.unwrap_or(Duration::ZERO);
+        tokio::select! {
+            biased;
+            () = wished(stop) => Some(Event::Stopping),
+            news = self.news.recv() => {
+                let (id, news) = news?;
+                self.links.iter_mut().find(|link| link.id() == id)?.understand(news)
+            }
+            () = tokio::time::sleep_until(at), if alarm.is_some() => Some(Event::Woke),
+        }
+    }
+
+    async fn carry_out_all(&mut self, stop: &mut Stop) -> Result<(), Failure> {
+        while let Some(effect) = self.session.next_effect() {
+            if let Some(event) = self.carry_out(effect, stop).await? {
+                self.session.handle(event, self.moment());
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, effect: Effect, stop: &mut Stop) -> Result<Option<Event>, Failure> {
+        match effect {
+            Effect::Open(link, caller) => return Ok(self.open(link, caller)),
+            Effect::Close(id) => self.close(id).await,
+            Effect::Publish(id, message) => return self.publish(id, message),
+            Effect::Acknowledge(id, packet) => {
+                let link = self.links.iter().find(|link| link.id() == id);
+                let jammed = link.and_then(|link| link.acknowledge(packet).err());
+                return Ok(jammed.map(|jammed| self.broken(id, &jammed)));
+            }
+            Effect::Record(record) => self.hands.record(&record)?,
+            Effect::Keep(kept) => self.outbox.keep(&kept)?,
+            Effect::Drop(id) => self.outbox.remove(id)?,
+            Effect::Discover => return Ok(self.discover(stop).await),
+            Effect::Fetch(digest) => return Ok(self.fetch(digest, stop).await),
+            Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
+            Effect::LookForDrift => return self.look_for_drift().map(Some),
+            Effect::Collect => {
+                let now = self.hands.clock().now();
+                let facts = posture::collect_with_state(&self.root, &self.place.state_dir, now);
+                return Ok(Some(Event::Collected(facts)));
+            }
+            Effect::Renewal(effect) => {
+                let answered = tokio::select! {
+                    biased;
+                    () = wished(stop) => return Ok(Some(Event::Stopping)),
+                    answered = self.hands.carry_out(effect) => answered?,
+                };
+                return Ok(answered.map(Event::Renewal));
+            }
+            Effect::Show(shown) => self.show(shown)?,
+            Effect::Stop => self.is_over = true,
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, id: LinkId, caller: Caller) -> Option<Event> {
+        let opened = self.gate().and_then(|server| {
+            let keys = self.place.keys();
+            let gate = Gate { server: &server, keys: &keys, clock: self.hands.clock() };
+            Link::open(id, self.session.device(), &gate, caller, self.tell.clone())
+        });
+        match opened {
+            Ok(link) => {
+                // Whatever has ended by itself is forgotten here at the latest.
+                self.links.retain(|link| !link.has_ended());
+                self.links.push(link);
+                None
+            }
+            Err(trouble) => Some(Event::Closed(id, trouble)),
+        }
+    }
+
+    /// Where the server said that its gate is.
+    fn gate(&self) -> Result<Server, Trouble> {
+        let url = self.session.gate().unwrap_or_default();
+        let unusable = || Trouble {
+            kind: TroubleKind::Local,
+            server: url.to_owned(),
+            detail: "the server's gate has no usable address".to_owned(),
+        };
+        let (host, port) =
+            url.strip_prefix("mqtts://").and_then(|rest| rest.rsplit_once(':')).ok_or_else(unusable)?;
+        let port = port.parse().map_err(|_| unusable())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Server { host, port, root_spki: self.root_spki })
+    }
+
+    async fn close(&mut self, id: LinkId) {
+        if let Some(at) = self.links.iter().position(|link| link.id() == id) {
+            self.links.swap_remove(at).close().await;
+        }
+    }
+
+    fn publish(&mut self, id: LinkId, message: Message) -> Result<Option<Event>, Failure> {
+        let Message { id: entry, channel, body } = message;
+        let payload = match body {
+            Body::Plain(bytes) => bytes,
+            Body::Receipt(receipt) => {
+                sign1(&*receipt, &self.place.keys().signer()?).map_err(Failure::Sign)?
+            }
+            Body::Renew(renew) => sign1(&*renew, &self.place.keys().signer()?).map_err(Failure::Sign)?,
+        };
+        let Some(link) = self.links.iter_mut().find(|link| link.id() == id) else { return Ok(None) };
+        let jammed = link.publish(entry, channel, payload).err();
+        Ok(jammed.map(|jammed| self.broken(id, &jammed)))
+    }
+
+    fn broken(&mut self, id: LinkId, jammed: &Jammed) -> Event {
+        self.links.retain(|link| link.id() != id);
+        Event::Closed(id, fault(jammed))
+    }
+
+    async fn discover(&mut self, stop: &mut Stop) -> Option<Event> {
+        let request = Request::Discovery(Caller::Current);
+        tokio::select! {
+            biased;
+            () = wished(stop) => Some(Event::Stopping),
+            answer = self.hands.ask(&request) => Some(Event::Discovered(answer)),
+        }
+    }
+
+    async fn fetch(&mut self, digest: Sha256Digest, stop: &mut Stop) -> Option<Event> {
+        let request = Request::Baseline(digest);
+        tokio::select! {
+            biased;
+            () = wished(stop) => Some(Event::Stopping),
+            answer = self.hands.ask(&request) => Some(Event::Fetched(answer)),
+        }
+    }
+
+    fn apply(&mut self, admitted: &Admitted) -> Result<Event, Failure> {
+        let change = match self.engine.apply(admitted)? {
+            Outcome::Applied { .. } => Change::Applied,
+            Outcome::Unchanged => Change::Unchanged,
+            Outcome::RolledBack { generation, why, is_repeated } => {
+                Change::RolledBack { generation, why, is_repeated }
+            }
+        };
+        Ok(Event::Applied(change, in_force(&self.engine)))
+    }
+
+    fn look_for_drift(&mut self) -> Result<Event, Failure> {
+        let repair = self.engine.repair()?;
+        let left = repair.left.into_iter().map(|(drift, _)| drift).collect();
+        Ok(Event::Drifted { found: repair.found.len(), left })
+    }
+
+    fn show(&self, shown: Shown) -> Result<(), Failure> {
+        let file = ShownFile::of(&shown);
+        let text = serde_json::to_vec(&file).unwrap_or_default();
+        files::write_atomic(&self.place.state_dir.join(SHOWN), &text)?;
+        self.shown.send_replace(shown);
+        Ok(())
+    }
+
+    fn moment(&self) -> Moment {
+        let mut random = [0; 16];
+        // Without randomness waits are not spread and report ids still differ by their time.
+        let _ = getrandom::fill(&mut random);
+        Moment { wall: self.hands.clock().now(), since_start: self.started.elapsed(), random }
+    }
+}
+
+fn in_force(engine: &Engine) -> InForce {
+    InForce {
+        head: engine.head().cloned(),
+        profile: engine.profile().map(str::to_owned),
+        highest: engine.highest(),
+        has_failed: engine.failed().is_some(),
+    }
+}
+
+fn in_use(held: &Held) -> Option<Leaf> {
+    let leaf = Leaf::read(held.certificate.as_deref()?).ok()?;
+    (held.key == Some(leaf.spki)).then_some(leaf)
+}
+
+/// Comes to an end when the wish does.
+async fn wished(stop: &mut Stop) {
+    // An error is the sender's end: nobody is left who could wish.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// [`Shown`] as its file has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct ShownFile {
+    connected: bool,
+    generation: Option<(u64, u64)>,
+    last_contact: Option<Timestamp>,
+}
+
+impl ShownFile {
+    fn of(shown: &Shown) -> Self {
+        let generation = shown.generation.map(|generation| (generation.restore_epoch, generation.counter));
+        Self { connected: shown.connected, generation, last_contact: shown.last_contact }
+    }
+}
+
+/// What the agent that runs in `place`, or ran there last, shows of itself.
+pub fn shown(place: &Place) -> Option<Shown> {
+    let bytes = files::read(&place.state_dir.join(SHOWN), SHOWN_CAP).ok()??;
+    let file: ShownFile = serde_json::from_slice(&bytes).ok()?;
+    let generation = file.generation.map(|(restore_epoch, counter)| Generation { restore_epoch, counter });
+    Some(Shown { connected: file.connected, generation, checkpoint: None, last_contact: file.last_contact })
+}

@@ -1,0 +1,275 @@
+//! The running agent, the real program over real MQTT: connected, obeying, renewing, and gone when told to.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use muster_wire::cbor;
+use muster_wire::checkpoint::Checkpoint;
+use muster_wire::desired::{
+    Baseline, CertificatePolicy, DesiredHead, Generation, IdentityKey, Intervals, Lapse, Lease,
+};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::{MultiSigned, Signed, sign1};
+use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::merkle::{ConsistencyProof, TreeHead};
+use muster_wire::order::{Action, Order, Sequence};
+use muster_wire::posture::{EventKind, EventReport, StateReport};
+use muster_wire::receipt::{Receipt, ReceiptOutcome};
+use muster_wire::time::Timestamp;
+use muster_wire::topic::Channel;
+use serde_json::Value;
+
+use crate::fleet::{TRUST_DOMAIN, ed25519};
+use crate::gate::Flaws;
+use crate::program::{Device, now, stub};
+use crate::stub::Stub;
+
+/// An agent that runs until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(device: &Device) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
+            .args(["run", "--json", "--state-dir"])
+            .arg(device.state())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn terminate(&mut self) -> i32 {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.0.wait().unwrap().code().unwrap()
+    }
+}
+
+/// Asks until it is so; a minute is never.
+#[track_caller]
+fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        if let Some(answer) = condition() {
+            return answer;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("waited in vain: {what}");
+}
+
+fn enrolled() -> (Stub, Device, DeviceId) {
+    let (stub, string) = stub();
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    let id = stub.fleet.lock().unwrap().devices[0].id;
+    (stub, device, id)
+}
+
+fn order(device: DeviceId, n: u8, action: Action) -> Order {
+    let head = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
+    let checkpoint = Checkpoint { origin: format!("{TRUST_DOMAIN}/audit"), head };
+    Order {
+        device,
+        id: OrderId::from_parts(1, [n; 10]),
+        sequence: Sequence { authority_version: 1, restore_epoch: 0, counter: u64::from(n) },
+        action,
+        warrant: None,
+        leaf: None,
+        inclusion: None,
+        issued_at: Timestamp(now()),
+        expires: Timestamp(now() + 3600),
+        checkpoint: checkpoint.sign(&ed25519(2).0).unwrap(),
+        consistency: ConsistencyProof { from_size: 0, path: Vec::new() },
+    }
+}
+
+fn push_order(stub: &Stub, device: DeviceId, n: u8, action: Action) {
+    stub.gate.push(device, Channel::Order, sign1(&order(device, n, action), &ed25519(1).0).unwrap());
+}
+
+fn receipts(stub: &Stub) -> Vec<Receipt> {
+    let payloads = stub.gate.heard_on(Channel::Receipt);
+    // Who signed was checked by the gate.
+    payloads.iter().map(|bytes| unsigned(&Signed::<Receipt>::parse(bytes).unwrap())).collect()
+}
+
+fn unsigned(signed: &Signed<Receipt>) -> Receipt {
+    let bytes = signed.to_bytes();
+    let start = bytes.windows(2).position(|pair| pair[0] == 0x59 || pair[0] == 0x58).unwrap();
+    let (at, len) = match bytes[start] {
+        0x58 => (start + 2, usize::from(bytes[start + 1])),
+        _ => (start + 3, usize::from(u16::from_be_bytes([bytes[start + 1], bytes[start + 2]]))),
+    };
+    cbor::decode(&bytes[at..at + len]).unwrap()
+}
+
+fn events(stub: &Stub) -> Vec<EventReport> {
+    let payloads = stub.gate.heard_on(Channel::ReportEvent);
+    payloads.iter().map(|bytes| cbor::decode(bytes).unwrap()).collect()
+}
+
+fn head(device: DeviceId, counter: u64) -> DesiredHead {
+    DesiredHead {
+        device,
+        generation: Generation { restore_epoch: 0, counter },
+        baseline: Sha256Digest([7; 32]),
+        certificate: CertificatePolicy {
+            key: IdentityKey::P256,
+            validity_s: 86_400,
+            renew_after_percent: 66,
+        },
+        intervals: Intervals { state_s: 3600, posture_s: 3600, drift_s: 3600 },
+        lease: Lease { lasts_s: 0, on_lapse: Lapse::Report },
+        issued_at: Timestamp(now()),
+    }
+}
+
+#[test]
+fn it_connects_reports_says_so_and_ends_when_told_to() {
+    let (stub, device, id) = enrolled();
+    let mut running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    until("a state report", || stub.gate.heard_on(Channel::ReportState).pop());
+    until("a posture report", || stub.gate.heard_on(Channel::ReportPosture).pop());
+    let status = until("the status", || {
+        let status = device.run(&["status"]).json;
+        (status["connected"] == true).then_some(status)
+    });
+    assert_eq!(status["state"], "commissioning");
+
+    let refused = device.run(&["renew"]);
+    assert_eq!((refused.exit, &refused.error["code"]), (1, &Value::from("agent_runs")), "{}", refused.stderr);
+
+    assert_eq!(running.terminate(), 0);
+    until("a goodbye", || (*stub.gate.goodbyes.lock().unwrap() == 1).then_some(()));
+    assert_eq!(device.run(&["status"]).json["connected"], false);
+}
+
+#[test]
+fn a_killed_agent_is_not_said_to_be_connected() {
+    let (stub, device, id) = enrolled();
+    let running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    until("the status", || (device.run(&["status"]).json["connected"] == true).then_some(()));
+    drop(running);
+    assert_eq!(device.run(&["status"]).json["connected"], false);
+}
+
+#[test]
+fn a_session_that_is_cut_is_opened_again() {
+    let (stub, device, id) = enrolled();
+    let _running = Running::start(&device);
+    for connects in 1..4 {
+        until("the session", || (*stub.gate.connects.lock().unwrap() >= connects).then_some(()));
+        until("the session", || stub.gate.is_connected(id).then_some(()));
+        stub.gate.cut();
+    }
+}
+
+#[test]
+fn a_device_that_is_not_enrolled_has_nothing_to_run_for() {
+    let refused = Device::new().run(&["run"]);
+    assert_eq!(
+        (refused.exit, &refused.error["code"]),
+        (4, &Value::from("not_enrolled")),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn an_order_is_obeyed_once_and_its_receipt_is_sent_until_it_is_signed_for() {
+    let (stub, device, id) = enrolled();
+    stub.gate.flaws.lock().unwrap().never_acks = true;
+    let mut running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    push_order(&stub, id, 1, Action::CollectPosture);
+    until("the receipt", || receipts(&stub).pop());
+    // Delivered again, as after a lost PUBACK.
+    push_order(&stub, id, 1, Action::CollectPosture);
+    until("its PUBACK", || (stub.gate.confirmed.lock().unwrap().len() == 2).then_some(()));
+    assert_eq!(running.terminate(), 0);
+    assert_eq!(receipts(&stub).len(), 1);
+
+    *stub.gate.flaws.lock().unwrap() = Flaws::default();
+    let mut running = Running::start(&device);
+    until("the receipt again", || (receipts(&stub).len() == 2).then_some(()));
+    until("nothing owed", || {
+        let left = std::fs::read_dir(device.state().join("outbox")).unwrap().count();
+        (left == 0).then_some(())
+    });
+    assert_eq!(running.terminate(), 0);
+    let both = receipts(&stub);
+    assert_eq!(both[0], both[1]);
+    assert_eq!(both[0].outcome, ReceiptOutcome::Done);
+}
+
+#[test]
+fn an_order_to_rotate_brings_another_certificate_over_the_session_and_a_receipt_under_it() {
+    let (stub, device, id) = enrolled();
+    let former = device.certificate();
+    let mut running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    push_order(&stub, id, 1, Action::RotateIdentity);
+    let receipt = until("the receipt", || receipts(&stub).pop());
+    assert_eq!(receipt.outcome, ReceiptOutcome::Done);
+    assert_ne!(device.certificate(), former);
+    let fleet_current = stub.fleet.lock().unwrap().devices[0].current.clone().unwrap().der;
+    assert_eq!(receipt.certificate, Sha256Digest::of(&fleet_current));
+    assert_eq!(receipt.evidence, receipt.certificate);
+    assert_eq!((stub.gate.heard_on(Channel::Renew).len(), *stub.gate.connects.lock().unwrap()), (1, 2));
+    assert!(stub.gate.is_connected(id));
+    assert_eq!(running.terminate(), 0);
+    assert!(!device.state().join("identity/next-key.pem").exists());
+}
+
+#[test]
+fn what_is_not_signed_by_the_command_key_is_refused_and_told_once() {
+    let (stub, device, id) = enrolled();
+    let mut running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    let forged = sign1(&order(id, 1, Action::CollectPosture), &ed25519(9).0).unwrap();
+    stub.gate.push(id, Channel::Order, forged.clone());
+    stub.gate.push(id, Channel::Order, forged);
+    until("both PUBACKs", || (stub.gate.confirmed.lock().unwrap().len() == 2).then_some(()));
+    until("the event", || events(&stub).into_iter().find(|event| event.kind == EventKind::Refused));
+    assert!(receipts(&stub).is_empty());
+    assert_eq!(running.terminate(), 0);
+    assert!(!std::fs::read_to_string(device.state().join("journal")).unwrap().contains("taken"));
+}
+
+#[test]
+fn a_desired_state_is_put_in_place_and_reported_and_never_goes_back() {
+    let (stub, device, id) = enrolled();
+    let baseline = Baseline { profile: "laptop-linux".into(), sections: Vec::new() };
+    let mut signed = MultiSigned::unsigned(&baseline);
+    signed.add_signature(&ed25519(1).0).unwrap();
+    stub.fleet.lock().unwrap().baseline = Some(signed.to_bytes());
+    let mut running = Running::start(&device);
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    let push = |counter| {
+        let head = DesiredHead { baseline: signed.payload_digest(), ..head(id, counter) };
+        stub.gate.push(id, Channel::Desired, sign1(&head, &ed25519(1).0).unwrap());
+    };
+    let reported = || {
+        let state = stub.gate.heard_on(Channel::ReportState).pop()?;
+        cbor::decode::<StateReport>(&state).unwrap().generation.map(|generation| generation.counter)
+    };
+    push(5);
+    until("the report", || (reported() == Some(5)).then_some(()));
+    until("the status", || (device.run(&["status"]).json["generation"] == 5).then_some(()));
+    push(4);
+    until("the event", || events(&stub).into_iter().find(|event| event.kind == EventKind::Refused));
+    assert_eq!(running.terminate(), 0);
+    assert_eq!(reported(), Some(5));
+}
