@@ -13,6 +13,7 @@ mod stories {
     mod faults;
     mod lost_reply;
     mod mistakes;
+    mod mqtt_clients;
     mod openapi;
     mod pkilint;
     mod power_loss;
