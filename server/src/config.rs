@@ -39,6 +39,8 @@ pub struct Settings {
     pub mqtt: Mqtt,
     /// The audit log.
     pub audit: Audit,
+    /// Posture.
+    pub posture: Posture,
     /// The store.
     pub store: Store,
     /// The server's own log.
@@ -144,6 +146,13 @@ pub struct Audit {
     pub checkpoint_entries: u32,
 }
 
+/// Posture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posture {
+    /// Days for which the history of postures is kept.
+    pub history_days: u32,
+}
+
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -205,6 +214,7 @@ impl Default for Settings {
                 look: Duration::from_secs(300),
             },
             audit: Audit { checkpoint_interval: Duration::from_secs(1), checkpoint_entries: 256 },
+            posture: Posture { history_days: 30 },
             store: Store { cache_bytes: 64 << 20, free_space_floor_bytes: 256 << 20, queue: 4096 },
             log: Log { format: LogFormat::Json },
         }

@@ -357,6 +357,7 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let show = move |issued: ServerCertificate| identity.replace(issued.chain, issued.key);
     running.spawn(tasks::server_certificate(Arc::clone(app), issued.not_after_s, show, stopped()));
     running.spawn(tasks::refusals(Arc::clone(app), refusals, stopped()));
+    running.spawn(tasks::expire(Arc::clone(app), settings.posture.history_days, stopped()));
     running.spawn(tasks::sweep(Arc::clone(app), stopped()));
     let (registry, asked) = (Arc::clone(&doors.registry), stopped());
     running.spawn(async move {

@@ -29,6 +29,10 @@ mod limits;
 mod operator;
 mod order;
 mod outgoing;
+#[cfg(test)]
+mod plane_fixture;
+#[cfg(test)]
+mod plane_tests;
 mod profiles;
 mod progress;
 mod receipt;

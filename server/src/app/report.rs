@@ -69,6 +69,7 @@ impl App {
         let Taken::New(next) = reported::take(before, report, known.plan.counter, now_ms)? else {
             return Ok(());
         };
+        let next = *next;
         let mut batch = Batch::default().replace(device.as_bytes(), held.as_ref().map(|h| h.version), &next);
         if next.differs_from(before) {
             batch = batch.audit(state_entry(permit, now_ms, device, before, &next));
@@ -145,7 +146,7 @@ impl App {
         if held.as_ref().is_some_and(|held| held.record.report == report.id) {
             return Ok(());
         }
-        let (next, batch) = self.judged(permit, &known, held, report)?;
+        let (next, batch) = self.judged(permit, &known, held.as_ref(), report)?;
         let as_read = known.device.record.clone();
         known.posture = Some(Held { version: 0, record: next });
         let batch = self.advance(batch, &as_read, &known, Kept::Posture)?;
@@ -157,17 +158,17 @@ impl App {
         &self,
         permit: &Permit<act::ReportPosture>,
         known: &Known,
-        held: Option<Held<PostureRecord>>,
+        held: Option<&Held<PostureRecord>>,
         report: &PostureReport,
     ) -> Result<(PostureRecord, Batch), Error> {
         let (id, now_ms) = (known.device.record.id, self.clock.now_ms());
-        let before = held.as_ref().map(|held| &held.record);
+        let before = held.map(|held| &held.record);
         let rules = &known.ready.settled.resolved.posture.rules;
         let failing = before.map_or(&[][..], |before| &before.failing);
         let appraisal = appraise(rules, &report.facts, failing, Timestamp(now_ms.div_euclid(1000)));
         let next = PostureRecord::new(report, &appraisal, before, now_ms);
         let mut batch = Batch::default();
-        self.put_posture(&mut batch, id, held.as_ref().map(|held| held.version), &next)?;
+        self.put_posture(&mut batch, id, held.map(|held| held.version), &next)?;
         if next.is_news(before) {
             let entry = [id.as_bytes().as_slice(), &instant(now_ms)].concat();
             batch = batch.insert(&entry, &PostureHistory::of(&next));
@@ -280,9 +281,9 @@ impl App {
         };
         if first {
             let refusal = Refusal::by("report.rate", Code::RateLimited);
-            match self.refuse(permit, About::Device(device), refusal).await {
-                Error::Refused(_) => {}
-                error => return Err(error),
+            let written = self.refuse(permit, About::Device(device), refusal).await;
+            if !matches!(written, Error::Refused(_)) {
+                return Err(written);
             }
         }
         Err(Error::RateLimited { retry_after_s })

@@ -90,6 +90,10 @@ const LISTING: &[Column] = &[
     column("STATE", "/state"),
     column("PROFILE", "/profile"),
     column("SITE", "/site"),
+    column("CONNECTED", "/connected"),
+    column("DESIRED", "/generation/desired"),
+    column("REPORTED", "/generation/reported"),
+    column("POSTURE", "/posture/verdict"),
     column("CERTIFICATE", "/certificate/status"),
     column("UNTIL", "/certificate/not_after"),
 ];
@@ -113,6 +117,9 @@ const RECORD: &[Column] = &[
     column("  not after", "/certificate/not_after"),
     column("generation", "/generation"),
     column("posture", "/posture/verdict"),
+    column("  failing", "/posture/failing"),
+    column("last contact", "/last_contact"),
+    column("agent", "/agent_version"),
     column("created", "/created_at"),
     column("changed", "/changed_at"),
 ];
@@ -196,7 +203,7 @@ async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result
 }
 
 /// The id of the device called `name`, which may be its serial number.
-async fn resolve(client: &Client, name: &str) -> Result<String, Error> {
+pub(super) async fn resolve(client: &Client, name: &str) -> Result<String, Error> {
     if let Ok(id) = name.parse::<DeviceId>() {
         return Ok(id.to_string());
     }

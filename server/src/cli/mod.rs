@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod baseline;
 pub mod ca;
 pub mod client;
 pub mod confirm;
@@ -17,6 +18,7 @@ pub mod doctor;
 pub mod error;
 pub mod init;
 pub mod operator;
+pub mod order;
 pub mod output;
 pub mod profile;
 pub mod shell;
@@ -145,6 +147,12 @@ pub enum Operation {
     /// Devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// What was asked of devices, and what came of it
+    #[command(subcommand)]
+    Order(order::OrderCommand),
+    /// What devices of a profile should be like
+    #[command(subcommand)]
+    Baseline(baseline::BaselineCommand),
     /// Firmware profiles: what a device of a kind should be
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -256,6 +264,8 @@ async fn dispatch(context: &Context, operation: Operation) -> Result<Exit, Error
         Operation::Authority(command) => authority::run(context, command).await,
         Operation::Token(command) => token::run(context, command).await,
         Operation::Device(command) => device::run(context, command).await,
+        Operation::Order(command) => order::run(context, command).await,
+        Operation::Baseline(command) => baseline::run(context, command).await,
         Operation::Profile(command) => profile::run(context, command).await,
         Operation::Ca(command) => ca::run(context, command).await,
         Operation::Audit(command) => audit::run(context, command).await,
@@ -301,6 +311,13 @@ mod tests {
             "muster device explain D",
             "muster device approve D",
             "muster device revoke D --reason key_compromise --yes",
+            "muster order list --device D --limit 3",
+            "muster order show O",
+            "muster order make rotate_identity D",
+            "muster baseline set FILE --dry-run",
+            "muster baseline show",
+            "muster baseline show laptop-linux",
+            "muster baseline diff D",
             "muster profile list",
             "muster profile show laptop-linux",
             "muster profile check FILE",
@@ -323,8 +340,6 @@ mod tests {
         for line in [
             "muster freeze",
             "muster warrant list",
-            "muster order list",
-            "muster baseline show",
             "muster observer list",
             "muster authority propose",
             "muster device quarantine D",

@@ -200,6 +200,12 @@ pub const KEYS: &[Key] = &[
         apply: |s, v| number(v, 1, 65_536).map(|n| s.audit.checkpoint_entries = n),
     },
     Key {
+        name: "posture.history_days",
+        default: "30",
+        help: "days for which the history of device postures is kept",
+        apply: |s, v| number(v, 1, 3_650).map(|n| s.posture.history_days = n),
+    },
+    Key {
         name: "store.cache_mib",
         default: "64",
         help: "cache of the store in MiB; real memory is two to three times as much",

@@ -131,3 +131,81 @@ pub fn advance(device: &mut Device, progress: &Progress<'_>, now_ms: i64) {
         device.changed_at = now_ms.div_euclid(1000);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::desired::settle;
+    use crate::domain::device::DeviceState;
+    use crate::domain::reported::{Taken, take};
+    use muster_firmware_profiles::builtin::builtin;
+    use muster_wire::desired::SectionKind;
+    use muster_wire::id::{DeviceId, ReportId, TokenId};
+    use muster_wire::posture::{Drift, StateReport};
+    use muster_wire::time::Timestamp;
+    use std::collections::BTreeMap;
+
+    const DESIRED: Generation = Generation { restore_epoch: 0, counter: 1 };
+
+    fn device() -> Device {
+        let text = serde_json::json!({
+            "v": 1, "id": DeviceId::from_bytes([1; 16]), "profile": "sensor-linux", "state": "commissioning",
+            "token": TokenId::from_bytes([2; 16]), "created_at": 0, "changed_at": 0,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn reported(drift: &[SectionKind]) -> Reported {
+        let report = StateReport {
+            device: DeviceId::from_bytes([1; 16]),
+            id: ReportId::from_bytes([3; 16]),
+            generation: Some(DESIRED),
+            drift: drift.iter().map(|section| Drift { section: *section, item: "x".into() }).collect(),
+            agent_version: "1".into(),
+            last_checkpoint: None,
+            at: Timestamp(1),
+        };
+        match take(None, &report, 1, 0).unwrap() {
+            Taken::New(reported) => *reported,
+            Taken::Known => panic!("nothing was reported before"),
+        }
+    }
+
+    fn with<T>(reported: Option<&Reported>, order_done: bool, look: impl FnOnce(&Progress<'_>) -> T) -> T {
+        let settled = settle(builtin("sensor-linux").unwrap(), None, &BTreeMap::new());
+        let baseline = &settled.baseline;
+        look(&Progress { reported, posture: None, desired: DESIRED, baseline, judged: false, order_done })
+    }
+
+    #[test]
+    fn a_device_that_said_nothing_lacks_everything() {
+        assert_eq!(with(None, false, missing), [Missing::Report, Missing::Order]);
+        let judged = with(None, true, |progress| missing(&Progress { judged: true, ..*progress }));
+        assert_eq!(judged, [Missing::Report, Missing::Posture]);
+    }
+
+    #[test]
+    fn only_differences_that_are_enforced_hold_a_device_back() {
+        let (enforced, other) = (reported(&[SectionKind::Sysctl]), reported(&[SectionKind::Packages]));
+        assert_eq!(with(Some(&enforced), true, missing), [Missing::Drift]);
+        assert_eq!(with(Some(&other), true, missing), []);
+    }
+
+    #[test]
+    fn steps_are_noted_once_and_the_last_makes_it_active() {
+        let mut device = device();
+        let reported = reported(&[]);
+        with(Some(&reported), false, |progress| advance(&mut device, progress, 1_000));
+        assert_eq!((device.state, device.steps.baseline_at), (DeviceState::Commissioning, Some(1_000)));
+        with(Some(&reported), true, |progress| advance(&mut device, progress, 2_000));
+        assert_eq!((device.state, device.changed_at), (DeviceState::Active, 2));
+        assert_eq!((device.steps.baseline_at, device.steps.active_at), (Some(1_000), Some(2_000)));
+    }
+
+    #[test]
+    fn a_device_in_any_other_state_stays_there() {
+        let mut quarantined = Device { state: DeviceState::Quarantined, ..device() };
+        with(Some(&reported(&[])), true, |progress| advance(&mut quarantined, progress, 2_000));
+        assert_eq!(quarantined, Device { state: DeviceState::Quarantined, ..device() });
+    }
+}

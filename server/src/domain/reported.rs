@@ -168,7 +168,7 @@ pub enum Taken {
     /// It was taken already, or was overtaken by a newer one: nothing changes.
     Known,
     /// It is the newest.
-    New(Reported),
+    New(Box<Reported>),
 }
 
 /// The counter that a device should have when its profile stands at `counter`: above the one that it reported without
@@ -210,7 +210,7 @@ pub fn take(
     drifting.sort_unstable();
     drifting.dedup();
     let first = report.drift.iter().take(DRIFT_KEPT);
-    Ok(Taken::New(Reported {
+    Ok(Taken::New(Box::new(Reported {
         v: 1,
         generation: before.max(report.generation).map(kept),
         rolled_back: older.then(|| report.generation.map_or(NOTHING, kept)),
@@ -225,7 +225,7 @@ pub fn take(
         at: report.at.seconds(),
         received_at: received_ms,
         last_report: report.id,
-    }))
+    })))
 }
 
 #[cfg(test)]
@@ -250,7 +250,7 @@ mod tests {
 
     fn new(taken: Taken) -> Reported {
         match taken {
-            Taken::New(reported) => reported,
+            Taken::New(reported) => *reported,
             Taken::Known => panic!("the report was taken as known"),
         }
     }
@@ -324,7 +324,7 @@ mod tests {
                 if let Taken::New(next) = taken {
                     prop_assert!(next.generation >= before);
                     prop_assert_eq!(next.in_place().unwrap().counter, counter);
-                    held = Some(next);
+                    held = Some(*next);
                 }
             }
         }

@@ -4,10 +4,15 @@ use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
 use crate::app::{App, Explanation, Filter, Shown};
+use crate::domain::device;
 use crate::domain::policy::act;
+use crate::domain::posture::{FactNote, PostureRecord};
+use crate::domain::reported::Reported;
 use crate::domain::revocation::Reason;
 use axum::response::Response;
 use http::{HeaderValue, Method, StatusCode, header};
+use muster_firmware_profiles::appraise;
+use muster_firmware_profiles::profile::Action;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{AssetId, DeviceId, device_uri};
 use serde::{Deserialize, Serialize};
@@ -31,6 +36,11 @@ pub(super) struct Device {
     certificate: Option<Certificate>,
     generation: Generation,
     posture: Posture,
+    steps: Steps,
+    /// When its last state report came.
+    last_contact: Option<String>,
+    /// As the agent tells it.
+    agent_version: Option<String>,
     site: Option<String>,
     owner: Option<String>,
     labels: BTreeMap<String, String>,
@@ -65,9 +75,38 @@ pub(super) struct Generation {
 /// What the device's posture was judged to be.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Posture {
+    /// `pass`, `grace`, `fail` or `unknown`; null before the first report.
     verdict: Option<String>,
+    /// Facts by name, each `{state, value, evidence, source, collected_at}`. Written by the device.
     #[schema(value_type = Object)]
     facts: BTreeMap<String, serde_json::Value>,
+    /// The rules that do not hold.
+    failing: Vec<Failing>,
+    reported_at: Option<String>,
+}
+
+/// A rule that does not hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Failing {
+    fact: String,
+    since: String,
+    /// From when on the action is taken.
+    due: String,
+    /// `warn` or `quarantine`.
+    action: String,
+    /// What the person at the device does about it.
+    remediation: String,
+}
+
+/// When a device took which step from enrolment to active, unix milliseconds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Steps {
+    enrolled_at: Option<i64>,
+    connected_at: Option<i64>,
+    baseline_at: Option<i64>,
+    posture_at: Option<i64>,
+    order_at: Option<i64>,
+    active_at: Option<i64>,
 }
 
 /// Part of a list of devices.
@@ -198,6 +237,50 @@ async fn revoke(ctx: Ctx<act::RevokeDevice>) -> Result<Response, HttpError> {
     respond(shown, &ctx.app)
 }
 
+impl Generation {
+    pub(super) fn of(desired: u64, reported: Option<u64>) -> Self {
+        Self { desired: Some(desired), reported }
+    }
+}
+
+fn posture_view(posture: Option<PostureRecord>) -> Posture {
+    let Some(posture) = posture else {
+        return Posture { verdict: None, facts: BTreeMap::new(), failing: Vec::new(), reported_at: None };
+    };
+    let fact = |fact: FactNote| {
+        let said = serde_json::json!({
+            "state": fact.state,
+            "value": fact.value,
+            "evidence": fact.evidence,
+            "source": fact.source,
+            "collected_at": timestamp(fact.collected_at),
+        });
+        (fact.name, said)
+    };
+    let failing = |one: appraise::Failing| Failing {
+        fact: one.fact,
+        since: one.since.to_string(),
+        due: one.due.to_string(),
+        action: match one.action {
+            Action::Warn => "warn",
+            Action::Quarantine => "quarantine",
+        }
+        .to_owned(),
+        remediation: one.remediation,
+    };
+    Posture {
+        verdict: Some(posture.verdict.as_str().to_owned()),
+        facts: posture.facts.into_iter().map(fact).collect(),
+        failing: posture.failing.into_iter().map(failing).collect(),
+        reported_at: Some(timestamp(posture.received_at.div_euclid(1000))),
+    }
+}
+
+fn steps_view(steps: device::Steps) -> Steps {
+    let device::Steps { enrolled_at, connected_at, baseline_at, posture_at, order_at, active_at } = steps;
+    Steps { enrolled_at, connected_at, baseline_at, posture_at, order_at, active_at }
+}
+
 fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
     let tag = super::etag(shown.version);
     let mut response = json(StatusCode::OK, &view(shown, app))?;
@@ -208,7 +291,7 @@ fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
 }
 
 fn view(shown: Shown, app: &App) -> Device {
-    let Shown { device, certificate, connected, .. } = shown;
+    let Shown { device, certificate, connected, desired, reported, posture, .. } = shown;
     let held = device.certificate().zip(certificate.as_ref()).map(|(held, record)| Certificate {
         serial: held.serial.to_string(),
         sha256: held.sha256,
@@ -225,8 +308,14 @@ fn view(shown: Shown, app: &App) -> Device {
         phase: None,
         profile: device.profile,
         connected,
-        generation: Generation { desired: None, reported: None },
-        posture: Posture { verdict: None, facts: BTreeMap::new() },
+        generation: Generation::of(
+            desired,
+            reported.as_ref().and_then(Reported::in_place).map(|reported| reported.counter),
+        ),
+        posture: posture_view(posture),
+        steps: steps_view(device.steps),
+        last_contact: reported.as_ref().map(|reported| timestamp(reported.received_at.div_euclid(1000))),
+        agent_version: reported.map(|reported| reported.agent_version),
         site: device.site,
         owner: device.owner,
         labels: device.labels,

@@ -30,7 +30,7 @@ pub fn routes(routes: Routes) -> Routes {
     let enroll = Doc::raw("A token for a first certificate (RFC 7030 §4.2.1).", CSR_BYTES);
     let renew = Doc::raw("A certificate for the next (RFC 7030 §4.2.2).", CSR_BYTES);
     let discovery = Doc::get("Endpoints, trust bundle and authority chain.", "Discovery");
-    routes
+    let routes = routes
         .on(Method::GET, "/.well-known/est/cacerts", cacerts, ca_certs)
         .on(Method::GET, "/.well-known/est/{label}/cacerts", cacerts, ca_certs)
         .on(Method::GET, "/.well-known/est/csrattrs", csrattrs, csr_attrs)
@@ -39,7 +39,8 @@ pub fn routes(routes: Routes) -> Routes {
         .on(Method::POST, "/.well-known/est/{label}/simpleenroll", enroll, simple_enroll)
         .on(Method::POST, "/.well-known/est/simplereenroll", renew, simple_reenroll)
         .on(Method::POST, "/.well-known/est/{label}/simplereenroll", renew, simple_reenroll)
-        .on(Method::GET, "/.well-known/muster", discovery, discover)
+        .on(Method::GET, "/.well-known/muster", discovery, discover);
+    super::baseline::device_routes(routes)
 }
 
 async fn ca_certs(ctx: Ctx<act::ReadCaCertificates>) -> Result<Response, HttpError> {

@@ -5,12 +5,14 @@
 
 mod audit;
 pub mod auth;
+pub mod baseline;
 mod device;
 pub mod est;
 mod installation;
 mod meta;
 pub mod openapi;
 mod operator;
+mod order;
 pub mod problem;
 pub mod routes;
 pub mod status;
@@ -31,9 +33,18 @@ use serde::Serialize;
 
 /// Everything on the operators' listener.
 pub fn admin(routes: Routes) -> Routes {
-    [token::routes, device::routes, operator::routes, installation::routes, audit::routes, meta::routes]
-        .into_iter()
-        .fold(routes, |routes, add| add(routes))
+    [
+        token::routes,
+        device::routes,
+        order::routes,
+        baseline::routes,
+        operator::routes,
+        installation::routes,
+        audit::routes,
+        meta::routes,
+    ]
+    .into_iter()
+    .fold(routes, |routes, add| add(routes))
 }
 
 /// Most items of a page, and how many there are when nobody says.

@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the routes themselves and the types they answer with.
 
 use super::routes::{Route, Routes};
-use super::{audit, device, installation, operator, token};
+use super::{audit, baseline, device, installation, operator, order, token};
 use crate::app::App;
 use crate::domain::policy::Kind;
 use serde_json::{Map, Value, json};
@@ -120,6 +120,19 @@ fn schemas() -> Map<String, Value> {
     add::<device::DevicePage>(&mut all, "DevicePage");
     add::<device::Explained>(&mut all, "Explained");
     add::<device::RevokeDevice>(&mut all, "RevokeDevice");
+    add::<order::Order>(&mut all, "Order");
+    add::<order::Receipt>(&mut all, "Receipt");
+    add::<order::OrderPage>(&mut all, "OrderPage");
+    add::<order::MakeOrder>(&mut all, "MakeOrder");
+    add::<baseline::Baseline>(&mut all, "Baseline");
+    add::<baseline::BaselineList>(&mut all, "BaselineList");
+    add::<baseline::BaselineEffect>(&mut all, "BaselineEffect");
+    add::<baseline::SetBaseline>(&mut all, "SetBaseline");
+    add::<baseline::BaselineDifference>(&mut all, "BaselineDifference");
+    add::<baseline::Section>(&mut all, "Section");
+    add::<baseline::Drift>(&mut all, "Drift");
+    add::<device::Failing>(&mut all, "Failing");
+    add::<device::Steps>(&mut all, "Steps");
     add::<operator::Operator>(&mut all, "Operator");
     add::<operator::OperatorList>(&mut all, "OperatorList");
     add::<operator::AddOperator>(&mut all, "AddOperator");

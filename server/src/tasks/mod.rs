@@ -96,6 +96,31 @@ pub async fn sweep(app: Arc<App>, stop: impl Future<Output = ()>) {
     }
 }
 
+/// How often orders are looked at whose time has passed, and the posture history for what is too old.
+const TIDY: Duration = Duration::from_secs(30);
+
+/// Closes orders whose time has passed and forgets posture history that is older than `history_days`.
+pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output = ()>) {
+    let mut turns = interval(TIDY);
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => return,
+            _ = turns.tick() => {}
+        }
+        match app.expire_orders().await {
+            Ok(0) => {}
+            Ok(closed) => tracing::info!(closed, "orders expired"),
+            Err(error) => tracing::warn!(%error, "orders could not be closed; trying again"),
+        }
+        let cutoff_ms = app.clock().now_ms().saturating_sub(i64::from(history_days) * 86_400_000);
+        if let Err(error) = app.forget_posture(cutoff_ms).await {
+            tracing::warn!(%error, "posture history could not be forgotten; trying again");
+        }
+    }
+}
+
 /// Writes to the audit log what the doors refused.
 pub async fn refusals(
     app: Arc<App>,

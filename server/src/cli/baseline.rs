@@ -1,0 +1,107 @@
+//! `muster baseline`: what devices of a profile should be like.
+
+use super::Context;
+use super::client::Client;
+use super::error::Error;
+use super::table::{Column, column};
+use clap::{Args, Subcommand};
+use muster_wire::problem::Exit;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The commands about baselines.
+#[derive(Debug, Subcommand)]
+pub enum BaselineCommand {
+    /// Set what devices of a profile should be like, from a TOML file
+    Set(SetArgs),
+    /// Show the baselines of all profiles, or of one
+    Show {
+        /// Name of the profile
+        #[arg(value_name = "P")]
+        profile: Option<String>,
+    },
+    /// Show what a device should be like, beside what it reported
+    Diff {
+        /// Id or serial number of the device
+        #[arg(value_name = "D")]
+        device: String,
+    },
+}
+
+/// What `muster baseline set` takes.
+#[derive(Args, Debug)]
+pub struct SetArgs {
+    /// The file: `profile`, `[baseline]` and `[[override]]` as in a firmware profile
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Say what it would do, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+const LISTING: &[Column] = &[
+    column("PROFILE", "/profile"),
+    column("GENERATION", "/generation"),
+    column("SET", "/set_at"),
+    column("BY", "/set_by"),
+];
+
+const RECORD: &[Column] = &[
+    column("profile", "/profile"),
+    column("generation", "/generation"),
+    column("set", "/set_at"),
+    column("by", "/set_by"),
+    column("files", "/baseline/files"),
+    column("sysctl", "/baseline/sysctl"),
+    column("overrides", "/overrides"),
+];
+
+const EFFECT: &[Column] = &[
+    column("profile", "/baseline/profile"),
+    column("generation", "/baseline/generation"),
+    column("devices", "/devices"),
+    column("changed", "/changed"),
+    column("dry run", "/dry_run"),
+];
+
+const DIFFERENCE: &[Column] = &[
+    column("desired", "/generation/desired"),
+    column("reported", "/generation/reported"),
+    column("digest", "/digest"),
+    column("sections", "/sections"),
+    column("drift", "/drift"),
+    column("differences", "/drift_total"),
+];
+
+/// Runs one of the commands about baselines.
+///
+/// # Errors
+/// Whatever the server refuses or the way there does not allow; for `set`, a file that cannot be read.
+pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Error> {
+    let client = context.client()?;
+    match command {
+        BaselineCommand::Set(args) => set(context, &client, &args).await?,
+        BaselineCommand::Show { profile: None } => {
+            let items = client.list(&["v1", "baselines"], &[], None).await?;
+            context.out.items(items, LISTING, "The server knows no profile.")?;
+        }
+        BaselineCommand::Show { profile: Some(profile) } => {
+            context.out.item(&client.get(&["v1", "baselines", &profile], &[]).await?, RECORD)?;
+        }
+        BaselineCommand::Diff { device } => {
+            let id = super::device::resolve(&client, &device).await?;
+            let item = client.get(&["v1", "devices", &id, "baseline"], &[]).await?;
+            context.out.item(&item, DIFFERENCE)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), Error> {
+    let file = args.file.display().to_string();
+    let toml = std::fs::read_to_string(&args.file).map_err(|cause| {
+        Error::usage(format!("{file} cannot be read: {cause}"), "Name a TOML file that this user may read.")
+    })?;
+    let body = json!({ "file": file, "toml": toml, "dry_run": args.dry_run });
+    context.out.item(&client.post(&["v1", "baselines"], &body).await?, EFFECT)
+}

@@ -1,0 +1,233 @@
+//! `/v1/baselines`, and the baselines themselves at the devices' door.
+
+use super::problem::HttpError;
+use super::routes::{Ctx, Doc, Routes};
+use super::{json, timestamp};
+use crate::app::{App, BaselineShown, Difference, Effect};
+use crate::domain::admission::Topics;
+use crate::domain::policy::{Principal, act};
+use crate::domain::refusal::Refusal;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, Method, StatusCode, header};
+use muster_wire::desired::{self as wire, Content};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::problem::Code;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Most bytes of a baseline in a request: its TOML as JSON.
+const BASELINE_BYTES: usize = 2 << 20;
+
+const COSE_SIGN: HeaderValue = HeaderValue::from_static("application/cose; cose-type=\"cose-sign\"");
+
+/// The baseline of a profile.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Baseline {
+    profile: String,
+    /// Counts the changes of all baselines; 1 is the profile's own.
+    generation: u64,
+    /// When it was set; null for the profile's own.
+    set_at: Option<String>,
+    set_by: Option<String>,
+    #[schema(value_type = Object)]
+    baseline: serde_json::Value,
+    /// Deviations for sites and labels.
+    #[schema(value_type = Vec<Object>)]
+    overrides: serde_json::Value,
+}
+
+/// The baselines of all profiles.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselineList {
+    items: Vec<Baseline>,
+    /// Always null: the list is whole.
+    next: Option<String>,
+}
+
+/// What setting a baseline did, or would do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselineEffect {
+    /// Whether it was only looked at.
+    dry_run: bool,
+    baseline: Baseline,
+    /// Devices of the profile whose life goes on.
+    devices: u64,
+    /// How many of them get another baseline than they had.
+    changed: u64,
+}
+
+/// A baseline to be set.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetBaseline {
+    /// Name of the file, for error messages.
+    file: Option<String>,
+    /// Its text: `profile`, `baseline` and `override` as in a firmware profile.
+    toml: String,
+    /// Only say what it would do.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What a device should be like, beside what it said.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselineDifference {
+    generation: super::device::Generation,
+    /// SHA-256 of the baseline desired.
+    digest: String,
+    sections: Vec<Section>,
+    /// The first differences it reported.
+    drift: Vec<Drift>,
+    /// How many there are.
+    drift_total: u64,
+}
+
+/// A section desired.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Section {
+    section: String,
+    /// `enforce` or `audit`.
+    mode: String,
+    /// Paths or keys.
+    items: Vec<String>,
+}
+
+/// A difference that a device reported.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Drift {
+    section: String,
+    item: String,
+}
+
+/// The operators' routes.
+pub(super) fn routes(routes: Routes) -> Routes {
+    let set = Doc::post("Sets what devices of a profile should be like.", "SetBaseline", "BaselineEffect");
+    let set = Doc { body_bytes: BASELINE_BYTES, ..set };
+    let difference = Doc::get("What a device should be like, beside what it said.", "BaselineDifference");
+    routes
+        .on(Method::GET, "/v1/baselines", Doc::get("The baselines of all profiles.", "BaselineList"), index)
+        .on(Method::POST, "/v1/baselines", set, set_baseline)
+        .on(Method::GET, "/v1/baselines/{profile}", Doc::get("The baseline of a profile.", "Baseline"), show)
+        .on(Method::GET, "/v1/devices/{id}/baseline", difference, diff)
+}
+
+/// The devices' route.
+pub fn device_routes(routes: Routes) -> Routes {
+    let fetch = Doc::raw("The baseline that this device was told to have, signed.", 0);
+    routes.on(Method::GET, "/.well-known/muster/baselines/{digest}", fetch, fetch_baseline)
+}
+
+async fn index(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
+    let items = ctx.app.baselines(&ctx.permit)?.into_iter().map(view).collect::<Result<_, _>>()?;
+    json(StatusCode::OK, &BaselineList { items, next: None })
+}
+
+async fn show(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
+    let profile: String = ctx.param("profile", "profile")?;
+    let shown = ctx.app.baseline(&ctx.permit, &profile)?;
+    let version = shown.version;
+    tagged(json(StatusCode::OK, &view(shown)?)?, version)
+}
+
+async fn set_baseline(ctx: Ctx<act::SetBaseline>) -> Result<Response, HttpError> {
+    let asked: SetBaseline = ctx.json()?;
+    let file = asked.file.as_deref().unwrap_or("baseline");
+    if asked.dry_run {
+        let effect = ctx.app.preview_baseline(&ctx.permit, file, &asked.toml)?;
+        return json(StatusCode::OK, &effect_view(effect, true)?);
+    }
+    super::slot(&ctx).await?;
+    super::if_match(&ctx, || Ok(ctx.app.baseline_version(file, &asked.toml)?))?;
+    let effect = ctx.app.set_baseline(ctx.permit, file, &asked.toml).await?;
+    let version = effect.baseline.version;
+    tagged(json(StatusCode::OK, &effect_view(effect, false)?)?, version)
+}
+
+async fn diff(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
+    let Difference { desired, reported, digest, baseline, drift, drift_total } =
+        ctx.app.difference(&ctx.permit, ctx.param("id", "device")?)?;
+    let drift =
+        drift.into_iter().map(|one| Drift { section: one.section.as_str().to_owned(), item: one.item });
+    let difference = BaselineDifference {
+        generation: super::device::Generation::of(desired.counter, reported.map(|reported| reported.counter)),
+        digest: digest.to_hex(),
+        sections: baseline.sections.iter().map(section).collect(),
+        drift: drift.collect(),
+        drift_total,
+    };
+    json(StatusCode::OK, &difference)
+}
+
+/// Who may hear `desired` may fetch (contract.md, "Certificate status × door").
+async fn fetch_baseline(ctx: Ctx<act::FetchBaseline>) -> Result<Response, HttpError> {
+    let hears = ctx.admission.is_some_and(|admission| admission.topics.contains(Topics::DESIRED));
+    let device = match (&ctx.permit.caller().principal, hears) {
+        (Principal::Device(device), true) => *device,
+        _ => return Err(Refusal::by("door.hears_no_desired_state", Code::CertificateRefused).into()),
+    };
+    let digest: Sha256Digest = ctx.param("digest", "baseline")?;
+    let signed = fetched(&ctx.app, &ctx.permit, device, &digest)?;
+    let mut response = Response::new(Body::from(signed));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, COSE_SIGN);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
+    Ok(response)
+}
+
+fn fetched(
+    app: &App,
+    permit: &crate::domain::policy::Permit<act::FetchBaseline>,
+    device: muster_wire::id::DeviceId,
+    digest: &Sha256Digest,
+) -> Result<Vec<u8>, HttpError> {
+    Ok(app.fetch_baseline(permit, device, digest)?)
+}
+
+fn tagged(mut response: Response, version: u64) -> Result<Response, HttpError> {
+    if let Ok(tag) = HeaderValue::from_str(&super::etag(version)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn effect_view(effect: Effect, dry_run: bool) -> Result<BaselineEffect, HttpError> {
+    Ok(BaselineEffect {
+        dry_run,
+        baseline: view(effect.baseline)?,
+        devices: effect.devices,
+        changed: effect.changed,
+    })
+}
+
+fn view(shown: BaselineShown) -> Result<Baseline, HttpError> {
+    let failed = |error: serde_json::Error| {
+        HttpError::App(crate::app::Error::internal("writing a baseline as JSON")(Box::new(error)))
+    };
+    let (set_at, set_by) = shown.set.map(|(at, by)| (timestamp(at), by)).unzip();
+    Ok(Baseline {
+        profile: shown.profile,
+        generation: shown.counter,
+        set_at,
+        set_by,
+        baseline: serde_json::to_value(&shown.baseline).map_err(failed)?,
+        overrides: serde_json::to_value(&shown.overrides).map_err(failed)?,
+    })
+}
+
+fn section(section: &wire::Section) -> Section {
+    let keys = |settings: &[wire::Setting]| settings.iter().map(|setting| setting.key.clone()).collect();
+    let items = match &section.content {
+        Content::Files(files) => files.iter().map(|file| file.path.clone()).collect(),
+        Content::Sysctl(settings) | Content::Ssh(settings) => keys(settings),
+        Content::SystemdUnits(units) => units.iter().map(|unit| unit.name.clone()).collect(),
+        Content::Time(time) => time.servers.clone(),
+        Content::Packages(packages) => packages.iter().map(|package| package.name.clone()).collect(),
+        Content::Agent(agent) => agent.declared_roots.clone(),
+    };
+    Section {
+        section: section.content.kind().as_str().to_owned(),
+        mode: section.mode.as_str().to_owned(),
+        items,
+    }
+}

@@ -1,0 +1,132 @@
+//! `/v1/orders`.
+
+use super::problem::HttpError;
+use super::routes::{Ctx, Doc, Routes};
+use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
+use crate::app::Error;
+use crate::domain::order::{Ask, OrderRecord};
+use crate::domain::policy::act;
+use axum::response::Response;
+use http::{HeaderValue, Method, StatusCode, header};
+use muster_wire::id::{DeviceId, OrderId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An order, as contract.md pins it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Order {
+    #[schema(value_type = String)]
+    id: OrderId,
+    #[schema(value_type = String)]
+    device: DeviceId,
+    /// The warrant it stands under; null where its kind needs none.
+    warrant: Option<String>,
+    /// `rotate_identity` or `collect_posture`.
+    kind: String,
+    /// How far a wipe goes; null for other kinds.
+    level: Option<String>,
+    /// `ordered`, `delivered`, `done`, `refused`, `failed` or `expired`.
+    phase: String,
+    /// Its place among the orders of the device, from 1.
+    sequence: u64,
+    receipts: Vec<Receipt>,
+    made_by: String,
+    made_at: String,
+    expires: String,
+}
+
+/// What a device said of an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Receipt {
+    phase: String,
+    /// `done`, `refused` or `failed`.
+    outcome: String,
+    sha256: String,
+    at: String,
+}
+
+/// Part of a list of orders.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderPage {
+    items: Vec<Order>,
+    /// Where the next part begins.
+    next: Option<String>,
+}
+
+/// What is to be ordered.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MakeOrder {
+    /// Of which device.
+    #[schema(value_type = String)]
+    device: DeviceId,
+    /// `rotate_identity` or `collect_posture`: the kinds that need no approver.
+    kind: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    cursor: Option<String>,
+    limit: Option<u32>,
+    device: Option<DeviceId>,
+}
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    let list = Doc::get("Orders, oldest first.", "OrderPage").query(&["cursor", "limit", "device"]);
+    let make = Doc::post("Orders something of a device that needs no approver.", "MakeOrder", "Order");
+    routes
+        .on(Method::GET, "/v1/orders", list, index)
+        .on(Method::POST, "/v1/orders", make.status(201), make_order)
+        .on(Method::GET, "/v1/orders/{id}", Doc::get("One order.", "Order"), show)
+}
+
+async fn index(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
+    let list: List = ctx.query()?;
+    let cursor = parse_cursor(list.cursor.as_deref())?;
+    let page = ctx.app.orders(&ctx.permit, list.device, cursor.as_deref(), page_limit(list.limit)?)?;
+    let items = page.items.into_iter().map(view).collect();
+    json(StatusCode::OK, &OrderPage { items, next: cursor_text(page.next.as_deref()) })
+}
+
+async fn show(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
+    let (order, version) = ctx.app.show_order(&ctx.permit, ctx.param("id", "order")?)?;
+    let mut response = json(StatusCode::OK, &view(order))?;
+    if let Ok(tag) = HeaderValue::from_str(&super::etag(version)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+async fn make_order(ctx: Ctx<act::MakeOrder>) -> Result<Response, HttpError> {
+    let asked: MakeOrder = ctx.json()?;
+    super::slot(&ctx).await?;
+    let ask = Ask::ALL.into_iter().find(|ask| ask.as_str() == asked.kind).ok_or_else(|| Error::Invalid {
+        field: "kind",
+        expected: format!("must be one of {}", Ask::ALL.map(Ask::as_str).join(", ")),
+    })?;
+    let order = ctx.app.order(ctx.permit, asked.device, ask).await?;
+    json(StatusCode::CREATED, &view(order))
+}
+
+fn view(order: OrderRecord) -> Order {
+    let receipts = order.receipts.iter().map(|receipt| Receipt {
+        phase: receipt.phase.as_str().to_owned(),
+        outcome: receipt.outcome.as_str().to_owned(),
+        sha256: receipt.sha256.to_hex(),
+        at: timestamp(receipt.at),
+    });
+    Order {
+        id: order.id,
+        device: order.device,
+        warrant: None,
+        kind: order.ask.as_str().to_owned(),
+        level: None,
+        phase: order.phase.as_str().to_owned(),
+        sequence: order.counter,
+        receipts: receipts.collect(),
+        made_at: timestamp(order.made_at),
+        expires: timestamp(order.expires),
+        made_by: order.by,
+    }
+}
