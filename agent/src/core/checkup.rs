@@ -79,14 +79,72 @@ impl Check {
     }
 }
 
-/// Permission bits of one of the agent's files: nobody but the owner may do anything with it.
-pub fn mode(path: &str, mode: u32) -> Option<Check> {
-    let foreign = mode & 0o077;
-    let remedy = format!("chmod go= {path}");
-    match foreign {
-        0 => None,
-        _ => Some(Check::fail("modes", format!("{path} has mode {:04o}", mode & 0o7777), remedy)),
+/// What may be wrong with whose a file of the agent's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It leads somewhere else.
+    Link,
+    /// It is somebody else's.
+    Owner {
+        /// Whose, by user id.
+        owner: u32,
+        /// As whom the agent runs.
+        us: u32,
+    },
+    /// Others may do something with it.
+    Mode {
+        /// The permission bits.
+        mode: u32,
+    },
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Link => f.write_str("is a symbolic link"),
+            Self::Owner { owner, us } => write!(f, "belongs to user {owner}, and this is user {us}"),
+            Self::Mode { mode } => write!(f, "has mode {mode:04o}"),
+        }
     }
+}
+
+impl Fault {
+    /// Whether more than reading is open to others.
+    pub fn lets_others_write(&self) -> bool {
+        match self {
+            Self::Link | Self::Owner { .. } => true,
+            Self::Mode { mode } => mode & 0o022 != 0,
+        }
+    }
+
+    /// What to do about it, where it is `path` that has the fault.
+    pub fn remedy(&self, path: &str) -> String {
+        match self {
+            Self::Link => format!("remove the link {path}"),
+            Self::Owner { owner, us } => format!("run as user {owner}, or `chown {us} {path}`"),
+            Self::Mode { .. } => format!("chmod go= {path}"),
+        }
+    }
+}
+
+/// What is wrong with one of the agent's files, if anything: it is no link, its `(owner, us)` are one user, and
+/// nobody else may do anything with it.
+pub fn fault(is_link: bool, (owner, us): (u32, u32), mode: u32) -> Option<Fault> {
+    if is_link {
+        Some(Fault::Link)
+    } else if owner != us {
+        Some(Fault::Owner { owner, us })
+    } else if mode & 0o077 != 0 {
+        Some(Fault::Mode { mode: mode & 0o7777 })
+    } else {
+        None
+    }
+}
+
+/// The same as a check of `path`.
+pub fn owned(path: &str, fault: Option<Fault>) -> Option<Check> {
+    let fault = fault?;
+    Some(Check::fail("modes", format!("{path} {fault}"), fault.remedy(path)))
 }
 
 /// The system clock against the moment this agent was built.
@@ -173,10 +231,19 @@ mod tests {
 
     #[test]
     fn a_file_that_others_may_read_fails_with_the_command_that_repairs_it() {
-        assert_eq!(mode("key.pem", 0o100_600), None);
-        let check = mode("key.pem", 0o100_640).unwrap();
+        let seen = |is_link, owner, mode| owned("key.pem", fault(is_link, (owner, 0), mode));
+        assert_eq!(seen(false, 0, 0o100_600), None);
+        let check = seen(false, 0, 0o100_640).unwrap();
         assert_eq!((check.state, check.remedy.as_deref()), (State::Fail, Some("chmod go= key.pem")));
         assert!(check.detail.contains("0640"), "{}", check.detail);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_and_a_link_fail_as_such_whatever_their_mode() {
+        assert_eq!(fault(false, (65_534, 0), 0o100_600), Some(Fault::Owner { owner: 65_534, us: 0 }));
+        let link = owned("journal", fault(true, (0, 0), 0o120_777)).unwrap();
+        assert_eq!(link.detail, "journal is a symbolic link");
+        assert!(link.remedy.is_some_and(|remedy| remedy.contains("remove the link")));
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn accept(desk: &mut Desk, order: EnrollOrder, authority: &Authority, trust: Tru
     }
     if let Some(leaf) = prove::current(desk) {
         // The files are ahead of a journal that lost its end: let the server say whether the identity is good.
-        return Ok(prove::begin(desk, Caller::Current, &leaf, Outcome::Enrolled, Origin::Found));
+        return Ok(prove::begin(desk, Caller::Current, &leaf, Outcome::TakenUp, Origin::Found));
     }
     desk.effects.push_back(Effect::MakeKey(Names::First { serial: order.serial.clone() }));
     Ok(Task::Enroll(Box::new(Expect { order, stage: Stage::Key { trust } })))

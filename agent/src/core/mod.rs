@@ -96,6 +96,7 @@ impl Agent {
             Task::Over => Ok(Task::Over),
         };
         self.task = step.unwrap_or_else(|refusal| {
+            desk.note(&refusal, now);
             desk.effects.push_back(Effect::Finish(Err(Box::new(refusal))));
             Task::Over
         });
@@ -166,6 +167,14 @@ impl Desk {
     fn record(&mut self, record: Record) {
         self.past.add(&record);
         self.effects.push_back(Effect::Record(record));
+    }
+
+    /// Remembers that the server would not have this device, for `status` to say.
+    fn note(&mut self, refusal: &Refusal, now: Timestamp) {
+        let refused = record::Refused { code: refusal.code().to_owned(), at: now };
+        if refusal.ends_the_life() && self.past.is_news(&refused) {
+            self.record(Record::Refused(refused));
+        }
     }
 
     fn trust_domain(&self) -> &str {

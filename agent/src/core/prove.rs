@@ -29,6 +29,8 @@ pub struct Done {
 pub enum Outcome {
     /// The device has its first certificate, and it works.
     Enrolled,
+    /// The device held a certificate that no record spoke of, and it works. Nothing was asked of the token.
+    TakenUp,
     /// It had it before.
     AlreadyEnrolled,
     /// It has another certificate, and that works.
@@ -40,6 +42,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enrolled => "enrolled",
+            Self::TakenUp => "taken_up",
             Self::AlreadyEnrolled => "already_enrolled",
             Self::Renewed => "renewed",
         }
@@ -49,6 +52,10 @@ impl Outcome {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Enrolled => "This device is enrolled.",
+            Self::TakenUp => {
+                "The identity that was found here works and was taken up again. This string's token was not used: if \
+                 it is not the one of the first time, it is still good; revoke it with `muster token revoke`."
+            }
             Self::AlreadyEnrolled => "This device was enrolled with this string before; nothing was changed.",
             Self::Renewed => "This device has a new certificate.",
         }

@@ -17,6 +17,9 @@ use muster_wire::time::Timestamp;
 use muster_wire::warrant::Kind;
 use serde::{Deserialize, Serialize};
 
+/// The same refusal is written down again after so many seconds.
+const REFUSED_AGAIN_S: i64 = 3600;
+
 /// One thing that happened, for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
@@ -25,6 +28,8 @@ pub enum Record {
     Accepted(Accepted),
     /// A certificate received an authenticated answer. From here on it is the one to use.
     Proven(Proven),
+    /// The server refused this device's certificate. Only what `status` says follows from it.
+    Refused(Refused),
     /// An order was admitted and is to be carried out. Its sequence is the highest from here on.
     Taken(Taken),
     /// The receipt for an order is durable: it will not be carried out again.
@@ -144,6 +149,15 @@ pub struct Proven {
     pub at: Timestamp,
 }
 
+/// The server would have nothing to do with this device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// In which word.
+    pub code: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What a journal adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
@@ -155,6 +169,8 @@ pub struct Past {
     pub last_order: Option<Taken>,
     /// Orders admitted whose receipt is not durable yet, oldest first.
     pub open: Vec<Taken>,
+    /// The refusal heard since then, if any.
+    pub refused: Option<Refused>,
 }
 
 impl Past {
@@ -170,13 +186,25 @@ impl Past {
                 }
                 self.accepted = Some(accepted.clone());
             }
-            Record::Proven(proven) => self.proven = Some(proven.clone()),
+            Record::Proven(proven) => {
+                self.proven = Some(proven.clone());
+                self.refused = None;
+            }
+            Record::Refused(refused) => self.refused = Some(refused.clone()),
             Record::Taken(taken) => {
                 self.last_order = Some(taken.clone());
                 self.open.push(taken.clone());
             }
             Record::Answered(answered) => self.open.retain(|taken| taken.order != answered.order),
         }
+    }
+
+    /// Whether `refused` is worth a record: a timer that asks in vain shall not fill the disk.
+    pub fn is_news(&self, refused: &Refused) -> bool {
+        self.proven.is_some()
+            && self.refused.as_ref().is_none_or(|former| {
+                former.code != refused.code || former.at.plus_seconds(REFUSED_AGAIN_S) <= refused.at
+            })
     }
 
     /// The newest state of the audit log that was verified here; none before the first order.

@@ -61,6 +61,9 @@ pub enum Refusal {
         "the journal says that this device is enrolled, but its key and certificate are missing or do not fit"
     )]
     IdentityLost,
+    /// Key and certificate say enrolled; the journal knows of nothing.
+    #[error("an identity lies here without the journal that belongs to it")]
+    JournalLost,
     /// An operator has to approve first.
     #[error("the server wants an operator to approve this device first")]
     Pending {
@@ -157,6 +160,7 @@ impl Refusal {
             Self::RootFixed { .. } => "root_fixed",
             Self::NotEnrolled => "not_enrolled",
             Self::IdentityLost => "identity_lost",
+            Self::JournalLost => "journal_lost",
             Self::Pending { .. } => Code::PendingApproval.as_str(),
             Self::Problem(problem) => problem.code.as_str(),
             Self::Status { .. } | Self::Unreadable { .. } => "answer_unreadable",
@@ -178,6 +182,19 @@ impl Refusal {
         }
     }
 
+    /// Whether the server said that it has nothing to do with this device any more.
+    pub fn ends_the_life(&self) -> bool {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "few of many")]
+        match self {
+            Self::Unrecognised => true,
+            Self::Problem(problem) => {
+                matches!(problem.code, Code::CertificateRefused | Code::DeviceStateRefused)
+            }
+            Self::Unanswered(trouble) => trouble.kind == TroubleKind::Rejected,
+            _ => false,
+        }
+    }
+
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         match self {
@@ -196,6 +213,7 @@ impl Refusal {
             Self::Pending { .. } => Code::PendingApproval.exit(),
             Self::Problem(problem) => problem.code.exit(),
             Self::IdentityLost
+            | Self::JournalLost
             | Self::Status { .. }
             | Self::Unreadable { .. }
             | Self::Clock { .. }
@@ -234,6 +252,10 @@ impl Refusal {
             Self::NotEnrolled => "run `muster-agent enroll` with an enrolment string first",
             Self::IdentityLost => {
                 "restore identity/ from a backup; or move the state directory aside and enrol with a new string"
+            }
+            Self::JournalLost => {
+                "restore the journal from a backup; or run `muster-agent enroll` with the string that this device \
+                 was enrolled with, which takes the identity up again; or move the state directory aside"
             }
             Self::Pending { retry_after_s } => return pending_remedy(*retry_after_s),
             Self::Problem(problem) => return Cow::Owned(problem.remedy.clone()),

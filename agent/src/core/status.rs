@@ -15,7 +15,7 @@ use super::trust::Leaf;
 pub struct Status {
     /// The device's id, once a certificate named it.
     pub device: Option<DeviceId>,
-    /// `unenrolled`, `enrolling`, or what the server called the device when it last answered it.
+    /// `refused` (the server refused its certificate since), `unenrolled`, `enrolling`, `journal_lost` (an identity lies here that no record speaks of), or what the server called the device when it last answered it.
     pub state: String,
     /// `https://host:port` of the device listener.
     pub server: Option<String>,
@@ -27,7 +27,7 @@ pub struct Status {
     pub generation: Option<u64>,
     /// Whether a session with the server is open.
     pub connected: bool,
-    /// When the server last gave an authenticated answer.
+    /// When the server last gave an authenticated answer, a refusal included.
     pub last_contact: Option<Timestamp>,
     /// The last checkpoint of the server's audit log verified here: its size and its root. None before there is one.
     pub checkpoint: Option<String>,
@@ -52,8 +52,10 @@ pub struct CertificateStatus {
 pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool) -> Status {
     let leaf = in_use(past, held);
     let state = match (&past.accepted, &past.proven) {
+        _ if past.refused.is_some() => "refused".to_owned(),
         (_, Some(proven)) => proven.state.clone(),
         (Some(_), None) => "enrolling".to_owned(),
+        (None, None) if leaf.is_some() => "journal_lost".to_owned(),
         (None, None) => "unenrolled".to_owned(),
     };
     Status {
@@ -64,7 +66,14 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
         generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
         connected: is_running && shown.is_some_and(|shown| shown.connected),
-        last_contact: past.proven.as_ref().map(|proven| proven.at).max(shown.and_then(|it| it.last_contact)),
+        last_contact: [
+            past.proven.as_ref().map(|proven| proven.at),
+            past.refused.as_ref().map(|refused| refused.at),
+            shown.and_then(|shown| shown.last_contact),
+        ]
+        .into_iter()
+        .max()
+        .flatten(),
         checkpoint: past.log_head().map(|head| format!("{} {}", head.size, head.root)),
         renewal_unfinished: past.proven.is_some() && held.next_key.is_some(),
         root: past.accepted.as_ref().map(|accepted| accepted.root.display().to_string()),
@@ -81,7 +90,10 @@ fn in_use(past: &Past, held: &Held) -> Option<Leaf> {
 
 #[cfg(test)]
 mod tests {
+    use muster_wire::digest::Sha256Digest;
+
     use super::*;
+    use crate::core::record::{Proven, Record, Refused};
 
     #[test]
     fn a_device_that_knows_nothing_says_so_in_every_pinned_field() {
@@ -99,5 +111,24 @@ mod tests {
             assert!(json.get(field).is_some_and(serde_json::Value::is_null), "{field}");
         }
         assert_eq!(json["connected"], false);
+    }
+
+    #[test]
+    fn a_refusal_heard_after_the_last_good_answer_is_the_state_and_the_last_contact() {
+        let proven = Proven {
+            certificate: Sha256Digest::of(b"c"),
+            device: DeviceId::from_parts(1, [0; 10]),
+            state: "commissioning".to_owned(),
+            at: Timestamp(100),
+            mqtt: None,
+        };
+        let refused = |at| Refused { code: "certificate_refused".to_owned(), at: Timestamp(at) };
+        let mut past = Past::of(&[Record::Proven(proven.clone()), Record::Refused(refused(200))]);
+        let status = report(&past, &Held::default(), None, false);
+        assert_eq!((status.state.as_str(), status.last_contact), ("refused", Some(Timestamp(200))));
+        // A timer that asks in vain fills no disk.
+        assert!(!past.is_news(&refused(300)) && past.is_news(&refused(200 + 3600)));
+        past.add(&Record::Proven(Proven { at: Timestamp(400), ..proven }));
+        assert_eq!(report(&past, &Held::default(), None, false).state, "commissioning");
     }
 }

@@ -1,6 +1,6 @@
 //! The commands, from their words to their end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read};
 
 use muster_wire::digest::Sha256Digest;
@@ -20,6 +20,7 @@ use super::output::{self, Manner};
 use super::place::Place;
 use super::run::Hands;
 use super::session::{self, Runner};
+use super::terminal;
 use crate::apply;
 use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
@@ -61,8 +62,11 @@ pub fn enroll(place: &Place, args: &cli::Enroll, manner: Manner) -> Result<(), F
 /// [`Failure`], each with its remedy.
 pub fn renew(place: &Place, args: &cli::Renew, manner: Manner) -> Result<(), Failure> {
     let not_enrolled = || Failure::from(Box::new(Refusal::NotEnrolled));
-    if !place.state_dir.is_dir() {
-        return Err(not_enrolled());
+    match fs::metadata(&place.state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_enrolled()),
+        Ok(found) if !found.is_dir() => return Err(not_enrolled()),
+        // Whatever else is wrong with it, taking the lock will say.
+        _ => {}
     }
     let _lock = lock::take(&place.state_dir)?;
     let (journal, records) = Journal::open(&place.journal())?;
@@ -211,10 +215,13 @@ fn read_string(args: &cli::Enroll) -> Result<EnrollmentString, Failure> {
     } else if source.starts_with("muster:") {
         return Err(Failure::OnCommandLine);
     } else if source == "-" {
-        if io::stdin().is_terminal() {
-            eprintln!("muster-agent: paste the enrolment string, then press Enter and Ctrl-D");
+        let stdin = io::stdin().lock();
+        if stdin.is_terminal() {
+            eprintln!("muster-agent: paste the enrolment string, which is not shown, then press Enter");
+            terminal::read_unseen(stdin, STRING_CAP).map_err(Failure::Source)?
+        } else {
+            read_source(stdin)?
         }
-        read_source(io::stdin().lock())?
     } else {
         match File::open(source) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

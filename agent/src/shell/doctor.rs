@@ -4,7 +4,7 @@
 //! A check that cannot be made because another failed is skipped rather than blamed.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io;
 
 use muster_wire::time::Timestamp;
 
@@ -14,6 +14,7 @@ use super::files;
 use super::http::{Client, HANDSHAKE, Server};
 use super::journal;
 use super::output::{self, Manner};
+use super::own;
 use super::place::Place;
 use super::tls;
 use crate::clock::{self, Clock};
@@ -35,19 +36,31 @@ pub fn doctor(place: &Place, manner: Manner) -> Result<(), Failure> {
 }
 
 fn look(place: &Place, clock: &Clock) -> Result<Vec<Check>, Failure> {
-    let mut checks = vec![state_dir(place), modes(place), writable(place)];
-    let (check, past) = read_journal(place);
-    checks.push(check);
+    let mut checks = vec![state_dir(place)];
+    let is_there = !checks.iter().any(Check::has_failed);
+    let past = if is_there { files_of(place, &mut checks) } else { None };
     checks.push(checkup::clock(Timestamp(clock::system_s()), Timestamp(clock::floor_s())));
-    let Some(accepted) = &past.accepted else {
-        checks
-            .push(Check::skip("enrolment", "this device is not enrolled, so there is nothing more to check"));
+    let accepted = past.as_ref().and_then(|past| past.accepted.as_ref());
+    let Some(accepted) = accepted else {
+        let enrolled = |detail| Check::skip("enrolment", detail);
+        checks.push(match past {
+            Some(_) => enrolled("this device is not enrolled, so there is nothing more to check"),
+            None => enrolled("what could not be read above says whether this device is enrolled"),
+        });
         return Ok(checks);
     };
     let is_identity_usable = identity(place, accepted, clock, &mut checks);
     let caller = if is_identity_usable { Caller::Current } else { Caller::Anonymous };
     checks.extend(block_on(network(place, server_of(accepted), caller, clock))?);
     Ok(checks)
+}
+
+/// The files in a state directory that exists; what they say, when they can be read.
+fn files_of(place: &Place, checks: &mut Vec<Check>) -> Option<Past> {
+    checks.extend([modes(place), writable(place)]);
+    let (check, past) = read_journal(place);
+    checks.push(check);
+    past
 }
 
 fn state_dir(place: &Place) -> Check {
@@ -59,10 +72,14 @@ fn state_dir(place: &Place) -> Check {
         Ok(_) => {
             Check::fail("state_dir", format!("{shown} is no directory"), "name another with --state-dir")
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let remedy = "run as the user who owns it (usually root)";
+            Check::fail("state_dir", format!("{shown}: {error}"), remedy)
+        }
         Err(error) => Check::fail(
             "state_dir",
             format!("{shown}: {error}"),
-            "`muster-agent enroll` makes it; if it was made before, check the path and who may enter it",
+            "`muster-agent enroll` makes it; if it was made before, check the path",
         ),
     }
 }
@@ -73,17 +90,21 @@ fn modes(place: &Place) -> Check {
     let identity = ["key.pem", "certificate.pem", "next-key.pem", "next-certificate.pem"];
     let mut paths = vec![place.state_dir.clone(), keys.dir().to_owned()];
     paths.extend(identity.map(|name| keys.dir().join(name)));
-    paths.extend([place.journal(), place.trust(), place.authority()]);
+    paths.extend([place.journal(), place.trust(), place.authority(), place.state_dir.join("lock")]);
     let foreign = paths.iter().find_map(|path| {
-        let found = fs::symlink_metadata(path).ok()?;
-        checkup::mode(&path.display().to_string(), found.permissions().mode())
+        // The state directory itself may be a link of ours to another disk.
+        let look = if *path == place.state_dir { fs::metadata } else { fs::symlink_metadata };
+        checkup::owned(&path.display().to_string(), own::fault(&look(path).ok()?))
     });
-    foreign.unwrap_or_else(|| Check::pass("modes", "only the owner may read or change the agent's files"))
+    let trap = own::demand(&place.state_dir).err();
+    let trap = trap.and_then(|trap| checkup::owned(&trap.path.display().to_string(), Some(trap.fault)));
+    trap.or(foreign)
+        .unwrap_or_else(|| Check::pass("modes", "only the owner may read or change the agent's files"))
 }
 
 fn writable(place: &Place) -> Check {
-    if !place.state_dir.is_dir() {
-        return Check::skip("writable", "there is no state directory");
+    if own::demand(&place.state_dir).is_err() {
+        return Check::skip("writable", "nothing is written in a directory that is not ours alone");
     }
     let probe = place.state_dir.join("probe");
     match files::write_atomic(&probe, &[0; 4096]).and_then(|()| files::remove(&probe)) {
@@ -95,23 +116,25 @@ fn writable(place: &Place) -> Check {
     }
 }
 
-fn read_journal(place: &Place) -> (Check, Past) {
+fn read_journal(place: &Place) -> (Check, Option<Past>) {
     match journal::read(&place.journal()) {
         Ok(contents) => {
             let past = Past::of(&contents.records);
             let count = contents.records.len();
-            let check = if contents.torn_len == 0 {
+            let check = if place.is_orphaned(&past) {
+                Check::refused("journal", &Refusal::JournalLost)
+            } else if contents.torn_len == 0 {
                 Check::pass("journal", format!("{count} sound records"))
             } else {
                 let detail =
                     format!("{count} sound records, then {} bytes torn off by a crash", contents.torn_len);
                 Check::warn("journal", detail, "nothing is lost; the next command that writes clears it away")
             };
-            (check, past)
+            (check, Some(past))
         }
         Err(error) => {
             let remedy = error.remedy();
-            (Check::fail("journal", Failure::from(error).sentence(), remedy), Past::default())
+            (Check::fail("journal", Failure::from(error).sentence(), remedy), None)
         }
     }
 }
@@ -201,6 +224,7 @@ fn failed(name: &'static str, trouble: Trouble) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::*;
@@ -230,5 +254,24 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(modes(&place).state, State::Fail);
+    }
+
+    #[test]
+    fn a_state_directory_that_is_not_there_is_not_praised() {
+        let dir = tempfile::tempdir().unwrap();
+        let checks = look(&place(&dir.path().join("none")), &Clock::system()).unwrap();
+        let praised = |name| checks.iter().any(|check| check.name == name && check.state == State::Pass);
+        assert!(!praised("modes") && !praised("journal"), "{checks:?}");
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_does_not_make_a_device_unenrolled() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let place = place(dir.path());
+        std::os::unix::fs::symlink("elsewhere", place.journal()).unwrap();
+        let checks = look(&place, &Clock::system()).unwrap();
+        assert!(checks.iter().any(|check| check.name == "journal" && check.has_failed()), "{checks:?}");
+        assert!(!checks.iter().any(|check| check.detail.contains("not enrolled")), "{checks:?}");
     }
 }

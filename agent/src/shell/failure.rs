@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::io::{self, ErrorKind};
 
 use muster_wire::enrollment::EnrollmentError;
 use muster_wire::failure;
@@ -41,7 +42,7 @@ pub enum Failure {
     },
     /// The enrolment string could not be read from where it should be.
     #[error("cannot read the enrolment string")]
-    Source(#[source] std::io::Error),
+    Source(#[source] io::Error),
     /// The enrolment string is none.
     #[error("this is no enrolment string")]
     NotEnrolment(#[source] EnrollmentError),
@@ -65,7 +66,7 @@ pub enum Failure {
     },
     /// The runtime did not start.
     #[error("cannot start")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[source] io::Error),
     /// The file `authority` is missing or damaged.
     #[error("the file `authority` does not hold the authority that this device obeys")]
     AuthorityLost,
@@ -122,6 +123,7 @@ impl Failure {
             Self::Simulated { .. } => "simulation",
             Self::Lock(LockError::Running { .. }) => "agent_runs",
             Self::Lock(LockError::Held { .. }) => "locked",
+            Self::Lock(LockError::NotOurs(_)) => "state_dir_unsafe",
             Self::NoSource { .. } => "not_found",
             Self::NotEnrolment(_) => "enrolment_malformed",
             Self::OnCommandLine => "enrolment_on_command_line",
@@ -139,8 +141,9 @@ impl Failure {
         match self {
             Self::Refusal(refusal) => refusal.exit(),
             Self::NoSource { .. } => Exit::NotFound,
+            Self::Lock(LockError::NotOurs(_)) => Exit::Refused,
+            Self::Source(error) if !says_nothing_of_its_content(error) => Exit::Usage,
             Self::Keystore(KeystoreError::Serial(_))
-            | Self::Source(_)
             | Self::NotEnrolment(_)
             | Self::OnCommandLine
             | Self::NotDigest
@@ -151,6 +154,7 @@ impl Failure {
             | Self::Journal(_)
             | Self::Keystore(_)
             | Self::Lock(_)
+            | Self::Source(_)
             | Self::Runtime(_)
             | Self::AuthorityLost
             | Self::Simulated { .. }
@@ -179,8 +183,12 @@ impl Failure {
             Self::Simulated { .. } => "the first of their failures are listed",
             Self::Sign(_) => "run `muster-agent doctor`",
             Self::Lock(LockError::Held { .. }) => "wait until it is done, then run the same command again",
+            Self::Lock(LockError::NotOurs(error)) => return Cow::Owned(error.remedy()),
             Self::NoSource { .. } => {
                 "name the file that holds the enrolment string, or `-` for standard input"
+            }
+            Self::Source(error) if error.kind() == ErrorKind::PermissionDenied => {
+                "run as a user who may read that file, or pass the string on standard input"
             }
             Self::Source(_) => "give it in a file of one line, or on standard input",
             Self::NotEnrolment(_) => "copy the whole string, as `muster token create` printed it",
@@ -234,4 +242,9 @@ impl Failure {
         }
         (!causes.is_empty()).then(|| causes.join(": "))
     }
+}
+
+/// Whether a source could not be read at all, rather than held what no enrolment string is.
+fn says_nothing_of_its_content(error: &io::Error) -> bool {
+    !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge)
 }

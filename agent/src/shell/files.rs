@@ -1,12 +1,16 @@
 //! Files that are either the old one or the new one, whole, whatever happens in between.
 //!
 //! Write a neighbour, fsync it, rename it over the name, fsync the directory. What a crash leaves behind is a
-//! neighbour (`.name.new`) that the next write removes. Every file is 0600, every directory 0700.
+//! neighbour (`.name.new`) that the next write removes. Every file is 0600, every directory 0700. No file of ours
+//! is a symbolic link: one that lies in its place is not followed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// What was being done when the file system said no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,16 @@ impl FileError {
         move |source| Self { operation, path: path.to_owned(), source }
     }
 
+    /// Whether a symbolic link lay where a file of ours should be.
+    pub fn is_link(&self) -> bool {
+        self.source.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+    }
+
     /// What the person at the device should do.
     pub fn remedy(&self) -> &'static str {
+        if self.is_link() {
+            return "it is a symbolic link, which muster-agent does not follow there: find out who made it, then remove it";
+        }
         #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -72,6 +84,13 @@ impl FileError {
             _ => "check that file and its file system, then run the same command again",
         }
     }
+}
+
+/// Options to open one of our own files with: never through a symbolic link.
+pub fn unlinked() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 /// Makes `path` and its missing parents, 0700, and makes them durable. An existing directory is left as it is.
@@ -136,7 +155,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`] when it cannot be read, or holds more than `cap` bytes.
 pub fn read(path: &Path, cap: usize) -> Result<Option<Vec<u8>>, FileError> {
-    match File::open(path) {
+    match unlinked().read(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::on(Operation::Read, path)(error)),
         Ok(file) => read_capped(file, cap).map(Some).map_err(FileError::on(Operation::Read, path)),
@@ -172,7 +191,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         }
         _ => {}
     }
-    let mut file = OpenOptions::new()
+    let mut file = unlinked()
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -244,6 +263,18 @@ mod tests {
         let path = dir.path().join("none");
         assert!(read(&path, 10).unwrap().is_none());
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_neither_read_nor_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("trust"));
+        fs::write(&target, b"theirs").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(read(&link, 100).unwrap_err().is_link());
+        write_atomic(&link, b"ours").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        assert_eq!(read(&link, 100).unwrap().unwrap(), b"ours");
     }
 
     #[test]

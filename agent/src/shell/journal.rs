@@ -10,7 +10,7 @@
 //! * A bad line with another line after it was durable once. That is damage, not a crash, and nothing is guessed:
 //!   the agent stops and says what to do.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -119,8 +119,8 @@ impl Journal {
         let contents = read(path)?;
         let on = |source| FileError { operation: Operation::Write, path: path.to_owned(), source };
         let is_new = !path.exists();
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(on)?;
+        let mut options = files::unlinked();
+        let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(on)?;
         let sound_len = u64::try_from(contents.sound_len).unwrap_or(u64::MAX);
         if contents.torn_len > 0 {
             file.set_len(sound_len).and_then(|()| file.sync_all()).map_err(on)?;

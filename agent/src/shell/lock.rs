@@ -2,8 +2,11 @@
 //!
 //! The lock is the kernel's (`flock` on `<state-dir>/lock`), so a killed agent leaves none behind. The file says
 //! who holds it, for the person who finds it held; its content is never trusted.
+//!
+//! Every command that writes takes the lock first, so this is where a directory is refused in which somebody else
+//! could have laid a trap: see [`super::own`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -11,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use super::files::{self, FileError, Operation};
+use super::own::{self, NotOurs};
 
 /// What the file of a running agent ends with.
 const RUNS: &str = " runs";
@@ -35,6 +39,9 @@ pub enum LockError {
         /// Its process id, where it could be read.
         pid: Option<u32>,
     },
+    /// The directory is not ours alone to write in.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
     /// The lock file could not be opened.
     #[error(transparent)]
     File(#[from] FileError),
@@ -47,7 +54,7 @@ fn holder(pid: Option<u32>) -> String {
 /// Takes the lock of `state_dir` without waiting.
 ///
 /// # Errors
-/// [`LockError::Held`] when another process has it.
+/// [`LockError::Held`] when another process has it, [`LockError::NotOurs`] when others may write there.
 pub fn take(state_dir: &Path) -> Result<Lock, LockError> {
     take_as(state_dir, "")
 }
@@ -62,15 +69,16 @@ pub fn take_to_run(state_dir: &Path) -> Result<Lock, LockError> {
 
 /// Whether an agent runs in `state_dir`, as far as one can tell without disturbing it.
 pub fn is_running(state_dir: &Path) -> bool {
-    let Ok(file) = File::open(state_dir.join("lock")) else { return false };
+    let Ok(file) = files::unlinked().read(true).open(state_dir.join("lock")) else { return false };
     let free = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
     !free && read_holder(&state_dir.join("lock")).1
 }
 
 fn take_as(state_dir: &Path, how: &str) -> Result<Lock, LockError> {
+    own::demand(state_dir)?;
     let path = state_dir.join("lock");
     let on = |source| FileError { operation: Operation::Lock, path: path.clone(), source };
-    let mut file = OpenOptions::new()
+    let mut file = files::unlinked()
         .read(true)
         .write(true)
         .create(true)

@@ -13,10 +13,12 @@ pub mod lock;
 pub mod mqtt;
 pub mod outbox;
 pub mod output;
+pub mod own;
 pub mod place;
 pub mod run;
 pub mod session;
 pub mod simulate;
+mod terminal;
 pub mod tls;
 
 use std::ffi::OsString;

@@ -12,8 +12,8 @@ use super::doctor::Check;
 use super::failure::Failure;
 use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
-use crate::core::Done;
 use crate::core::status::Status;
+use crate::core::{Done, Refusal};
 
 /// A line for whoever reads; when nobody reads any more, that is no reason to fail.
 macro_rules! say {
@@ -220,6 +220,9 @@ fn print_status(status: &Status) {
     ];
     for (name, value) in rows {
         say!("{name:13} {value}");
+    }
+    if status.state == "journal_lost" {
+        say!("{}; {}", Refusal::JournalLost, Refusal::JournalLost.remedy());
     }
     if status.renewal_unfinished {
         say!("a renewal was interrupted; `muster-agent renew` takes it up");

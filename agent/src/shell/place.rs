@@ -76,6 +76,11 @@ impl Place {
         Ok(Past::of(&journal::read(&self.journal())?.records))
     }
 
+    /// Whether a certificate lies here that no record speaks of: the journal lost its end, or was lost.
+    pub fn is_orphaned(&self, past: &Past) -> bool {
+        past.accepted.is_none() && self.keys().held().is_ok_and(|held| held.certificate.is_some())
+    }
+
     /// What the files hold.
     ///
     /// # Errors

@@ -446,3 +446,52 @@ fn a_lost_journal_is_mended_by_the_same_string() {
     assert_eq!(stub.fleet.lock().unwrap().devices.len(), 1);
     assert_eq!(device.run(&["renew"]).exit, 0);
 }
+
+#[test]
+fn a_state_directory_that_somebody_else_may_write_in_is_refused_and_nothing_is_written_through_its_links() {
+    let (_stub, string) = stub();
+    let device = Device::new();
+    let theirs = device.state().with_file_name("theirs");
+    fs::write(&theirs, b"theirs").unwrap();
+    fs::create_dir(device.state()).unwrap();
+    fs::set_permissions(device.state(), fs::Permissions::from_mode(0o777)).unwrap();
+    std::os::unix::fs::symlink(&theirs, device.state().join("lock")).unwrap();
+    for refused in [device.enroll(&string), device.run(&["renew"])] {
+        assert_eq!((refused.exit, &refused.error["code"]), (3, &Value::from("state_dir_unsafe")));
+    }
+    // The directory put right, the link is still followed by nobody.
+    fs::set_permissions(device.state(), fs::Permissions::from_mode(0o700)).unwrap();
+    for name in ["lock", "journal"] {
+        let _ = fs::remove_file(device.state().join("lock"));
+        std::os::unix::fs::symlink(&theirs, device.state().join(name)).unwrap();
+        for failed in [device.enroll(&string), device.run(&["renew"])] {
+            assert_eq!(failed.exit, 1, "{name}: {}", failed.stderr);
+            assert!(failed.error["remedy"].as_str().unwrap().contains("symbolic link"), "{}", failed.error);
+        }
+    }
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    let doctor = device.run(&["doctor"]);
+    assert!(doctor.json.to_string().contains("is a symbolic link"), "{}", doctor.json);
+}
+
+#[test]
+fn an_identity_without_its_journal_is_named_and_taken_up_without_claiming_that_a_token_was_used() {
+    let (stub, string) = stub();
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    let certificate = device.certificate();
+    let journal = device.state().join("journal");
+    fs::File::options().write(true).open(&journal).unwrap().set_len(100).unwrap();
+
+    assert_eq!(device.run(&["status"]).json["state"], "journal_lost");
+    let doctor = device.run(&["doctor"]);
+    assert_eq!(doctor.exit, 1);
+    assert!(doctor.json.to_string().contains("without the journal"), "{}", doctor.json);
+
+    let mut other = stub.fleet.lock().unwrap().mint("127.0.0.1", 0);
+    other.port = stub.port;
+    let taken = device.enroll(&other);
+    assert_eq!((taken.exit, &taken.json["outcome"]), (0, &Value::from("taken_up")), "{}", taken.stderr);
+    assert_eq!(device.certificate(), certificate);
+    assert_eq!(stub.fleet.lock().unwrap().devices.len(), 1);
+}
