@@ -5,8 +5,8 @@
 
 use crate::app::found::{FoundError, Founding, bracketed, founded, status_urls};
 use crate::app::{
-    App, EngineSource, Error, Issuance, Local, Parts, RefusedAtDoor, RevocationChanges, ServerCertificate,
-    feed, fill, refusals_at_doors,
+    App, EngineSource, Error, EventFeed, Issuance, Local, Parts, RefusedAtDoor, RevocationChanges,
+    ServerCertificate, feed, fill, refusals_at_doors,
 };
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::{Keystore, write_durably};
@@ -238,8 +238,11 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         .on_stranger(move |reason| strangers.stranger(reason))
         .on_misconduct(move |certificate, rule| misconduct.misconduct(certificate, rule));
     let revocation_changes = Arc::new(RevocationChanges::default());
-    let observer =
-        feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let events = Arc::new(EventFeed::default());
+    let first = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let observer = events.after(first);
+    let (presence, now) = (Arc::clone(&events), clock.clone());
+    doors.registry.on_presence(move |told| presence.presence(told, now.now_s()));
     let limits = store::Limits {
         queue: usize::try_from(settings.store.queue).unwrap_or(usize::MAX),
         floor_bytes: settings.store.free_space_floor_bytes,
@@ -278,6 +281,7 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         doors,
         founding,
         revocation_changes,
+        events,
         wrong_tokens_per_minute: settings.limits.wrong_tokens_per_minute,
         issuance: Issuance {
             device_renewals_per_hour: settings.limits.device_renewals_per_hour,
@@ -359,9 +363,10 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     running.spawn(tasks::refusals(Arc::clone(app), refusals, stopped()));
     running.spawn(tasks::expire(Arc::clone(app), settings.posture.history_days, stopped()));
     running.spawn(tasks::sweep(Arc::clone(app), stopped()));
-    let (registry, asked) = (Arc::clone(&doors.registry), stopped());
+    let (registry, feed, asked) = (Arc::clone(&doors.registry), Arc::clone(app.event_feed()), stopped());
     running.spawn(async move {
         asked.await;
+        feed.close();
         tracing::debug!(sessions = registry.close_sessions(), "sessions ended for the stop");
     });
     Ok(())

@@ -1,6 +1,6 @@
 //! An installation for tests: founded in a temporary directory, its store watched, its clock set by hand.
 
-use super::{App, EngineSource, Founding, Issuance, Local, Parts, RevocationChanges, feed, found};
+use super::{App, EngineSource, EventFeed, Founding, Issuance, Local, Parts, RevocationChanges, feed, found};
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::Keystore;
 use crate::ca::{Ca, fresh_ed25519};
@@ -93,8 +93,9 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), key).unwrap();
     let doors = Doors::new(founding.trust_domain.clone(), clock.clock());
     let revocation_changes = Arc::new(RevocationChanges::default());
-    let observer =
-        feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let events = Arc::new(EventFeed::default());
+    let first = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
+    let observer = events.after(first);
     let store = Store::open(engine, ALL, Box::new(log), observer, store::Limits::default()).unwrap();
     let at = |scheme: &str| format!("{scheme}://muster.test:1");
     App::new(Parts {
@@ -111,6 +112,7 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
         doors,
         founding,
         revocation_changes,
+        events,
         wrong_tokens_per_minute: 30,
         issuance,
     })

@@ -19,6 +19,8 @@ mod enroll;
 #[cfg(test)]
 mod enroll_tests;
 mod error;
+mod event;
+mod event_feed;
 mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -55,6 +57,8 @@ pub use self::crl::CrlError;
 pub use self::device::{Explanation, Filter, Shown};
 pub use self::enroll::{Answer, Enroll};
 pub use self::error::Error;
+pub use self::event::{Event, Place};
+pub use self::event_feed::{Ended, EventFeed, Subscription, Wanted};
 pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
@@ -124,6 +128,7 @@ pub struct App {
     plans: desired::Plans,
     audit_key: AuditKey,
     report_pace: report_pace::ReportPace,
+    events: Arc<EventFeed>,
 }
 
 /// Where the listeners are on this machine, as `endpoints.json` tells it.
@@ -157,6 +162,8 @@ pub struct Parts {
     pub founding: Founding,
     /// What changed in the revocations, as the store's commits tell.
     pub revocation_changes: Arc<RevocationChanges>,
+    /// How long the log is, as the store's commits tell.
+    pub events: Arc<EventFeed>,
     /// Where the doors are, by their advertised names.
     pub endpoints: Endpoints,
     /// Where the listeners are on this machine.
@@ -204,6 +211,7 @@ impl App {
             urls: parts.urls,
             crls: crl::Cache::default(),
             revocation_changes: parts.revocation_changes,
+            events: parts.events,
             strangers: Strangers::new(parts.wrong_tokens_per_minute),
             mistakes: Strangers::new(parts.wrong_tokens_per_minute),
             issuances: Issuances::new(parts.issuance),

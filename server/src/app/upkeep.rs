@@ -54,7 +54,9 @@ impl App {
     /// [`CheckpointError`].
     pub fn publish_checkpoint(&self) -> Result<(), CheckpointError> {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        publisher.publish(&LogSource(self.store.clone()))?;
+        if let Some(signed) = publisher.publish(&LogSource(self.store.clone()))? {
+            self.events.checkpoint(signed.size, signed.root.to_hex(), self.clock.now_s());
+        }
         Ok(())
     }
 

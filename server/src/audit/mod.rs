@@ -91,6 +91,12 @@ pub fn size(source: &dyn Source) -> Result<u64, ReadError> {
     Ok(log::right_edge(source)?.size())
 }
 
+/// The sequence number of the entry that lies under `key` of the store; nothing for other keys.
+pub fn entry_number(key: &[u8]) -> Option<u64> {
+    let number = key.strip_prefix(PREFIX)?.strip_prefix(b"e/")?;
+    number.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// At most `limit` entries about `object`, those after sequence number `after`, in order.
 ///
 /// Only objects that begin with `device/` are listed in the store; others have no entries here.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod baseline;
 mod device;
 pub mod est;
+mod events;
 mod installation;
 mod meta;
 pub mod openapi;
@@ -41,6 +42,7 @@ pub fn admin(routes: Routes) -> Routes {
         operator::routes,
         installation::routes,
         audit::routes,
+        events::routes,
         meta::routes,
     ]
     .into_iter()

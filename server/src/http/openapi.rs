@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the routes themselves and the types they answer with.
 
 use super::routes::{Route, Routes};
-use super::{audit, baseline, device, installation, operator, order, token};
+use super::{audit, baseline, device, events, installation, operator, order, token};
 use crate::app::App;
 use crate::domain::policy::Kind;
 use serde_json::{Map, Value, json};
@@ -69,6 +69,11 @@ fn operation(route: &Route) -> Value {
 }
 
 fn good(route: &Route) -> Value {
+    if let Some(media_type) = route.doc.stream {
+        let schema = route.doc.response.map_or_else(|| json!({}), reference);
+        let content = json!({ media_type: { "schema": { "type": "string" }, "x-event-data": schema } });
+        return json!({ "description": events::FORM, "content": content });
+    }
     match route.doc.response {
         Some(schema) => {
             json!({ "description": "Done.", "content": { "application/json": { "schema": reference(schema) } } })
@@ -87,6 +92,13 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({ "name": name, "in": "query", "required": false, "schema": { "type": kind } })
     });
     let mut parameters: Vec<Value> = in_path.chain(in_query).collect();
+    if route.doc.stream.is_some() {
+        parameters.push(json!({
+            "name": "Last-Event-ID", "in": "header", "required": false,
+            "description": "The id of the last event that was heard; it wins over `after`.",
+            "schema": { "type": "string" },
+        }));
+    }
     if route.method == http::Method::POST {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
@@ -145,6 +157,10 @@ fn schemas() -> Map<String, Value> {
     add::<installation::Authority>(&mut all, "Authority");
     add::<installation::ProfileView>(&mut all, "Profile");
     add::<installation::ProfileList>(&mut all, "ProfileList");
+    add::<events::Event>(&mut all, "Event");
+    add::<events::EventCertificate>(&mut all, "EventCertificate");
+    add::<events::EventOrder>(&mut all, "EventOrder");
+    add::<events::EventCheckpoint>(&mut all, "EventCheckpoint");
     add::<audit::Page>(&mut all, "AuditPage");
     add::<audit::Files>(&mut all, "AuditFiles");
     add::<audit::File>(&mut all, "AuditFile");

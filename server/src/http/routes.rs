@@ -44,6 +44,8 @@ pub struct Doc {
     pub status: u16,
     /// Keys of the query.
     pub query: &'static [&'static str],
+    /// Media type of an answer that goes on until one side ends it; `response` is then the schema of its parts.
+    pub stream: Option<&'static str>,
     /// Most bytes of a body.
     pub body_bytes: usize,
 }
@@ -51,7 +53,15 @@ pub struct Doc {
 impl Doc {
     /// A path that answers JSON of the schema `response` and takes no body.
     pub const fn get(summary: &'static str, response: &'static str) -> Self {
-        Self { summary, request: None, response: Some(response), status: 200, query: &[], body_bytes: 0 }
+        Self {
+            summary,
+            request: None,
+            response: Some(response),
+            status: 200,
+            query: &[],
+            stream: None,
+            body_bytes: 0,
+        }
     }
 
     /// A path that takes JSON of the schema `request` as well.
@@ -63,18 +73,24 @@ impl Doc {
             response: Some(response),
             status: 200,
             query: &[],
+            stream: None,
             body_bytes,
         }
     }
 
     /// A path that answers something else than JSON.
     pub const fn raw(summary: &'static str, body_bytes: usize) -> Self {
-        Self { summary, request: None, response: None, status: 200, query: &[], body_bytes }
+        Self { summary, request: None, response: None, status: 200, query: &[], stream: None, body_bytes }
     }
 
     /// The same, with these keys in the query.
     pub const fn query(self, query: &'static [&'static str]) -> Self {
         Self { query, ..self }
+    }
+
+    /// The same, as a stream of this media type whose parts have the schema of the answer.
+    pub const fn stream(self, media_type: &'static str) -> Self {
+        Self { stream: Some(media_type), ..self }
     }
 
     /// The same, answering with this status.

@@ -26,6 +26,7 @@ const NOBODY: &str = "01900000-0000-7000-8000-000000000000";
 /// Every route at the operators' door; ids are of nothing that exists.
 const ADMIN: &[Case] = &[
     ("GET", "/metrics", None, 200),
+    ("GET", "/v1/events", None, 400),
     ("GET", "/v1/openapi.json", None, 200),
     ("GET", "/v1/tokens", None, 200),
     ("POST", "/v1/tokens", Some(r#"{"profile":"no such"}"#), 422),
@@ -70,6 +71,9 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 fn request(method: &str, path: &str, authorization: Option<&str>, body: &'static str) -> Request<Bytes> {
     let path = path.replace("{id}", NOBODY).replace("{path}", "no/such");
     let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    // A stream of events has no end; a request that only its handler refuses has an answer.
+    let endless = path == "/v1/events";
+    let request = if endless { request.header("last-event-id", "none") } else { request };
     let request =
         authorization.into_iter().fold(request, |request, value| request.header("authorization", value));
     request.body(Bytes::from_static(body.as_bytes())).unwrap()
