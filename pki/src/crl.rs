@@ -7,13 +7,18 @@
 //! also across a restore. When a hold ends its entry is left out; a revoked entry stays until one list after the
 //! certificate's expiry, which is the caller's to decide.
 
+use aws_lc_rs::signature as verify;
 use rcgen::{
     CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
     KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
 };
 
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
+
 use crate::hierarchy::{Authority, ROOT_SHARD};
-use crate::issuer::IssueError;
+use crate::issuer::{CaCertificate, IssueError};
+use crate::key::{Algorithm, PublicKey};
 use crate::lint::{self, ExpectedList};
 use crate::record::{instant, seal};
 use crate::serial::Serial;
@@ -169,6 +174,45 @@ pub fn sign_list(
     };
     let tbs = lint::list(ca.writer().list(&params)?, &expected)?;
     seal(&tbs, ca.spki_der(), authority.key)
+}
+
+/// What is wrong with a list that claims to be `issuer`'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// It is not one list in DER and nothing else.
+    #[error("it is no revocation list")]
+    Form,
+    /// It names another issuer.
+    #[error("it is another issuer's list")]
+    Issuer,
+    /// The issuer's key did not make its signature.
+    #[error("its signature does not hold")]
+    Signature,
+}
+
+/// Checks that `der` is a list that `issuer` signed. Its dates are not looked at.
+///
+/// # Errors
+/// [`ListError`].
+pub fn check_list(der: &[u8], issuer: &CaCertificate) -> Result<(), ListError> {
+    let (rest, list) = CertificateRevocationList::from_der(der).map_err(|_| ListError::Form)?;
+    if !rest.is_empty() {
+        return Err(ListError::Form);
+    }
+    if list.issuer().as_raw() != issuer.subject_der() {
+        return Err(ListError::Issuer);
+    }
+    let key = PublicKey::parse(issuer.spki_der()).map_err(|_| ListError::Signature)?;
+    let scheme: &dyn verify::VerificationAlgorithm = match key.algorithm() {
+        Algorithm::P256 => &verify::ECDSA_P256_SHA256_ASN1,
+        Algorithm::P384 => &verify::ECDSA_P384_SHA384_ASN1,
+        Algorithm::Ed25519 => &verify::ED25519,
+        Algorithm::Rsa { .. } => return Err(ListError::Signature),
+    };
+    verify::UnparsedPublicKey::new(scheme, key.bits())
+        .verify(list.tbs_cert_list.as_ref(), &list.signature_value.data)
+        .map_err(|_| ListError::Signature)
 }
 
 fn in_order(scope: Scope, entries: &[Revoked]) -> Result<Vec<Revoked>, IssueError> {

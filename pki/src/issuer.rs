@@ -77,7 +77,7 @@ pub enum IssueError {
     #[error("the key to be certified is the issuer's own")]
     IssuersOwnKey,
     /// The issuer is not valid now, so nothing that it signs would be.
-    #[error("the issuer is valid only from {not_before_s} to {not_after_s}")]
+    #[error("by this machine's clock the issuer is not valid: it is so only from {} to {}; set the clock, or replace the issuer if its time is over", in_words(*not_before_s), in_words(*not_after_s))]
     IssuerNotValid {
         /// First second of the issuer's validity.
         not_before_s: i64,
@@ -304,4 +304,12 @@ fn uri_name(uri: &str) -> Result<SanType, IssueError> {
         return Err(refused());
     }
     Ia5String::try_from(uri).map(SanType::URI).map_err(|_| refused())
+}
+
+/// An instant as people write it, in UTC; the seconds where no calendar reaches.
+fn in_words(at_s: i64) -> String {
+    use time::format_description::well_known::Rfc3339;
+    let written =
+        time::OffsetDateTime::from_unix_timestamp(at_s).ok().and_then(|at| at.format(&Rfc3339).ok());
+    written.unwrap_or_else(|| format!("{at_s} s since 1970"))
 }

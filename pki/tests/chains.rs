@@ -242,3 +242,19 @@ fn a_device_certificate_or_a_stolen_issuing_key_makes_no_server() {
     let outcome = shake(trust(), &[&server.der, issuing, root], &key, "muster.example.org");
     assert_eq!(outcome, Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurpose)));
 }
+
+#[test]
+fn a_list_is_its_issuers_or_refused_for_what_is_wrong_with_it() {
+    use muster_pki::crl::{ListError, Scope, check_list, sign_list};
+    let house = found();
+    let list = sign_list(&house.root.authority(), Scope::Authorities, &[], 1, NOW_S).unwrap();
+    let root = &house.root.certificate;
+    assert_eq!(check_list(&list, root), Ok(()));
+    assert_eq!(check_list(&list, &house.issuing.certificate), Err(ListError::Issuer));
+    assert_eq!(check_list(&list, &found().root.certificate), Err(ListError::Signature));
+    let mut changed = list.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_ne!(check_list(&changed, root), Ok(()));
+    assert_eq!(check_list(&[&list[..], b"x"].concat(), root), Err(ListError::Form));
+    assert_eq!(check_list(b"no list", root), Err(ListError::Form));
+}

@@ -3,6 +3,7 @@
 use super::{App, Error, Page};
 use crate::domain::commissioning::Missing;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
+use crate::domain::enrollment::{is_same_serial, serial_key};
 use crate::domain::policy::{Permit, act};
 use crate::domain::posture::PostureRecord;
 use crate::domain::refusal::LastRefusal;
@@ -11,6 +12,7 @@ use crate::store::collections::{DEVICES, Facet, decode};
 use crate::store::key::ordinal;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
+use std::borrow::Cow;
 
 /// Which devices a list shows; all that is given must hold.
 #[derive(Clone, Debug, Default)]
@@ -29,15 +31,17 @@ pub struct Filter {
 
 impl Filter {
     /// The narrowest index that serves this filter.
-    fn facet(&self) -> Option<(Facet, &str)> {
+    fn facet(&self) -> Option<(Facet, Cow<'_, str>)> {
+        if let Some(serial) = &self.serial {
+            return Some((Facet::Serial, serial_key(serial).into()));
+        }
         let narrowest_first = [
-            (Facet::Serial, &self.serial),
             (Facet::Owner, &self.owner),
             (Facet::Site, &self.site),
             (Facet::State, &self.state),
             (Facet::Profile, &self.profile),
         ];
-        narrowest_first.into_iter().find_map(|(facet, text)| Some((facet, text.as_deref()?)))
+        narrowest_first.into_iter().find_map(|(facet, text)| Some((facet, text.as_deref()?.into())))
     }
 
     fn matches(&self, device: &Device) -> bool {
@@ -48,7 +52,9 @@ impl Filter {
             && is(&self.profile, Some(&device.profile))
             && is(&self.site, device.site.as_deref())
             && is(&self.owner, device.owner.as_deref())
-            && is(&self.serial, device.serial.as_deref())
+            && self.serial.as_deref().is_none_or(|wanted| {
+                device.serial.as_deref().is_some_and(|serial| is_same_serial(serial, wanted))
+            })
     }
 }
 

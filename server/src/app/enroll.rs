@@ -180,7 +180,7 @@ impl App {
         let rules = self.profiles.rules(&binding.profile)?;
         let claimed = claim.csr.serial_number();
         let serial = enrollment::effective_serial(binding.serial.as_deref(), claimed)?;
-        let asset = self.asset(serial)?;
+        let asset = self.asset(serial.as_deref())?;
         let open_life = self.open_life(asset.as_ref())?;
         let decision = enrollment::decide(&Circumstances {
             bound: binding.serial.as_deref(),
@@ -296,7 +296,8 @@ impl App {
         let id = place.asset.as_ref().map_or_else(fresh, |asset| asset.record.id);
         device.asset = Some(id);
         let record = Asset { v: 1, id, life: device.id };
-        batch = batch.replace(serial.as_bytes(), place.asset.map(|asset| asset.version), &record);
+        let key = enrollment::serial_key(&serial);
+        batch = batch.replace(key.as_bytes(), place.asset.map(|asset| asset.version), &record);
         if let Some(life) = place.open_life {
             let ending = Ending { how: Retirement::Superseded, reason: Reason::Superseded };
             batch = self.end_life(claim.permit, batch, life, ending)?;
@@ -332,7 +333,7 @@ impl App {
 
     fn asset(&self, serial: Option<&str>) -> Result<Option<Held<Asset>>, Error> {
         match serial {
-            Some(serial) => Ok(self.store.load::<Asset>(serial.as_bytes())?),
+            Some(serial) => Ok(self.store.load::<Asset>(enrollment::serial_key(serial).as_bytes())?),
             None => Ok(None),
         }
     }

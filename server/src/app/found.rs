@@ -9,14 +9,16 @@
 
 mod ceremony;
 mod error;
+mod offline;
 
 pub(crate) use self::ceremony::bracketed;
 pub use self::error::FoundError;
+pub use self::offline::{NewOperator, add_operator, check_root_list};
 
 use self::error::io_error;
 use super::audit::EngineSource;
 use crate::audit::{self, AuditKey};
-use crate::ca::keystore::{Keystore, sync_dir, write_durably};
+use crate::ca::keystore::{Keystore, KeystoreError, sync_dir, write_durably};
 use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, random};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -180,7 +182,8 @@ fn check(options: &FoundOptions) -> Result<TrustDomain, FoundError> {
     if !is_host(&options.public_name) {
         return Err(invalid(
             "--public-name",
-            "must be the host name or address under which devices reach this server",
+            "must be the host name or address under which devices reach this server; give it without scheme, port \
+             and blanks, for instance muster.example.com",
         ));
     }
     if options.solo && options.approvers.len() > 1 {
@@ -189,12 +192,16 @@ fn check(options: &FoundOptions) -> Result<TrustDomain, FoundError> {
     if !options.solo && options.approvers.is_empty() {
         return Err(invalid(
             "an approver",
-            "is needed: name their public keys with --approver, or found with --solo",
+            "is needed; name their public keys with --approver, or found with --solo",
         ));
     }
     let name = options.trust_domain.as_ref().unwrap_or(&options.public_name);
-    name.parse()
-        .map_err(|_| invalid("the trust domain", "must be lower-case letters, digits, dots and dashes"))
+    name.parse().map_err(|_| {
+        invalid(
+            "the trust domain",
+            "must be lower-case letters, digits, dots and dashes; name another with --trust-domain",
+        )
+    })
 }
 
 /// Whether `name` can stand in a URL and a certificate.
@@ -264,12 +271,23 @@ fn commit_founding(dir: &Path, clock: &Clock, key: AuditKey, first: &First<'_>) 
     let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
     let batch = founding_batch(&store, &permit, clock.now_ms(), first)
         .map_err(|_| FoundError::Unreadable { dir: dir.to_path_buf() })?;
+    commit_and_close(dir, &store, &mut publisher, batch)
+}
+
+/// Commits `batch`, signs a checkpoint over it and closes the store.
+fn commit_and_close(
+    dir: &Path,
+    store: &Store,
+    publisher: &mut audit::Publisher,
+    batch: Batch,
+) -> Result<(), FoundError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io_error("start", dir))?;
-    runtime.block_on(store.commit(batch))?;
+    let committed = runtime.block_on(store.commit(batch)).map(|_| ());
     let published = publisher.publish(&super::LogSource(store.clone())).map(|_| ());
     runtime.block_on(store.close())?;
+    committed?;
     published.map_err(|error| {
-        io_error("publish the log's first checkpoint in", &audit_dir)(io::Error::other(error))
+        io_error("publish the log's checkpoint in", &dir.join("audit"))(io::Error::other(error))
     })
 }
 
@@ -303,17 +321,27 @@ fn founding_batch(
     Ok(batch)
 }
 
-fn write_credential(options: &FoundOptions, facts: &Facts, secret: &Secret) -> Result<PathBuf, FoundError> {
-    let admin = options.settings.listen.admin;
-    let host = if admin.ip().is_unspecified() { options.public_name.clone() } else { admin.ip().to_string() };
+/// What a credential file holds.
+fn credential_text(
+    settings: &Settings,
+    public_name: &str,
+    root_pin: Sha256Digest,
+    secret: &Secret,
+) -> Zeroizing<String> {
+    let admin = settings.listen.admin;
+    let host = if admin.ip().is_unspecified() { public_name.to_owned() } else { admin.ip().to_string() };
     let port = if admin.port() == 0 { Settings::default().listen.admin.port() } else { admin.port() };
     let credential = serde_json::json!({
         "server": format!("https://{}:{port}", bracketed(&host)),
-        "root_spki_sha256": facts.root_spki_sha256,
+        "root_spki_sha256": root_pin,
         "token": secret.reveal(),
     });
+    Zeroizing::new(format!("{credential:#}\n"))
+}
+
+fn write_credential(options: &FoundOptions, facts: &Facts, secret: &Secret) -> Result<PathBuf, FoundError> {
     let path = options.data_dir.join(CREDENTIAL);
-    let text = Zeroizing::new(format!("{credential:#}\n"));
+    let text = credential_text(&options.settings, &options.public_name, facts.root_spki_sha256, secret);
     write_durably(&path, text.as_bytes()).map_err(io_error("write", &path))?;
     Ok(path)
 }
@@ -321,12 +349,19 @@ fn write_credential(options: &FoundOptions, facts: &Facts, secret: &Secret) -> R
 /// Whether `dir` holds a founded installation.
 ///
 /// # Errors
-/// [`FoundError::NotFounded`], [`FoundError::Interrupted`].
+/// [`FoundError::NotFounded`], [`FoundError::Interrupted`]; [`FoundError::Forbidden`] where this user may not look.
 pub fn founded(dir: &Path) -> Result<(), FoundError> {
-    if dir.join(MARKER).exists() {
+    let is_there = |name: &str| match fs::symlink_metadata(dir.join(name)) {
+        Ok(_) => Ok(true),
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(FoundError::Forbidden { dir: dir.to_path_buf(), source })
+        }
+        Err(_) => Ok(false),
+    };
+    if is_there(MARKER)? {
         return Err(FoundError::Interrupted { dir: dir.to_path_buf() });
     }
-    if !dir.join("store").exists() && !dir.join("keys").exists() {
+    if !is_there("store")? && !is_there("keys")? {
         return Err(FoundError::NotFounded { dir: dir.to_path_buf() });
     }
     Ok(())
@@ -348,10 +383,14 @@ impl Founding {
         let found =
             engine.get(&INSTALLATION.key(FOUNDING_ID)).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
         let facts: Facts = serde_json::from_slice(&found.value).map_err(|_| unreadable())?;
-        let text = Keystore::of(dir).read_private(SEED_KEY)?;
+        let no_seed = |path| FoundError::NoSeed { path };
+        let text = match Keystore::of(dir).read_private(SEED_KEY) {
+            Err(KeystoreError::Missing { path }) => return Err(no_seed(path)),
+            read => read?,
+        };
         let mut seed = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim(), seed.as_mut_slice())
-            .map_err(|_| CaError::Key { file: SEED_KEY })?;
+            .map_err(|_| no_seed(Keystore::of(dir).path(SEED_KEY)))?;
         Ok(Self {
             trust_domain: facts.trust_domain,
             public_name: facts.public_name,

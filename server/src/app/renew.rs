@@ -8,7 +8,7 @@ use super::limits::Taken;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::device::{CertificateRecord, CertificateState, Device};
-use crate::domain::enrollment::{self, Renewal};
+use crate::domain::enrollment::{self, Renewal, is_same_serial};
 use crate::domain::issuance::Grant;
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::domain::refusal::Refusal;
@@ -201,7 +201,7 @@ fn same_names(csr: &VerifiedCsr, shown: &[u8]) -> Result<(), Refusal> {
 
 fn same_serial(csr: &VerifiedCsr, device: &Device) -> Result<(), Refusal> {
     match csr.serial_number() {
-        Some(claimed) if device.serial.as_deref() != Some(claimed) => {
+        Some(claimed) if !device.serial.as_deref().is_some_and(|ours| is_same_serial(ours, claimed)) => {
             Err(Refusal::by("renewal.serial", Code::CsrSerialMismatch).at("serialNumber"))
         }
         Some(_) | None => Ok(()),

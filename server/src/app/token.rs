@@ -4,8 +4,10 @@ use super::enroll::ms;
 use super::{App, Error, Page};
 use crate::ca::random;
 use crate::domain::device::Device;
+use crate::domain::enrollment::tidy_serial;
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
+use crate::domain::text::is_shown;
 use crate::domain::token::{Binding, TokenRecord, TokenState};
 use crate::store::collections::{Held, TOKENS};
 use crate::store::{Batch, Urgency};
@@ -168,19 +170,24 @@ impl App {
             if request.count != 1 {
                 return invalid("count", "must be 1 where the token is bound to a serial number");
             }
-            if !(1..=MAX_CHARS).contains(&serial.len()) || !is_printable(serial) {
-                return invalid("serial", "must be 1 to 64 letters, digits, spaces or '()+,-./:=?");
+            let is_blank = tidy_serial(serial).is_empty();
+            if is_blank || !(1..=MAX_CHARS).contains(&serial.len()) || !is_printable(serial) {
+                return invalid(
+                    "serial",
+                    "must be 1 to 64 letters, digits, spaces or '()+,-./:=?, and not spaces alone",
+                );
             }
         }
-        let text =
-            |text: &String| (1..=TEXT_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-        if !binding.site.iter().chain(&binding.owner).all(text) {
-            return invalid("site", "and owner must be 1 to 128 bytes without control characters");
+        let text = |text: &String| (1..=TEXT_MAX).contains(&text.len()) && text.chars().all(is_shown);
+        for (field, value) in [("site", &binding.site), ("owner", &binding.owner)] {
+            if !value.iter().all(text) {
+                return invalid(field, "must be 1 to 128 bytes without control or invisible characters");
+            }
         }
         if binding.labels.len() > LABELS_MAX || !binding.labels.iter().all(|(k, v)| text(k) && text(v)) {
             return invalid(
                 "labels",
-                "must be at most 16 pairs of 1 to 128 bytes without control characters",
+                "must be at most 16 pairs of 1 to 128 bytes without control or invisible characters",
             );
         }
         Ok(())

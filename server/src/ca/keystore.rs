@@ -22,8 +22,14 @@ pub enum KeystoreError {
         #[source]
         source: io::Error,
     },
+    /// A file is not there.
+    #[error("{} is missing; restore it from the backup of keys/, there is no other way to it", path.display())]
+    Missing {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}; restore it from the backup of keys/", path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -32,7 +38,7 @@ pub enum KeystoreError {
         source: io::Error,
     },
     /// Others than the owner may read a private key.
-    #[error("{} may be read by others (mode {mode:o}): run `chmod 600` on it", path.display())]
+    #[error("{} may be read by others (mode {mode:o}); run `chmod 600` on it, and replace the key if others may have read it", path.display())]
     TooOpen {
         /// Which.
         path: PathBuf,
@@ -40,7 +46,7 @@ pub enum KeystoreError {
         mode: u32,
     },
     /// A file is too large to be what its name says.
-    #[error("{} is larger than any key or certificate", path.display())]
+    #[error("{} is larger than any key or certificate; restore it from the backup of keys/", path.display())]
     TooLarge {
         /// Which.
         path: PathBuf,
@@ -92,7 +98,7 @@ impl Keystore {
     /// [`KeystoreError::Read`], [`KeystoreError::TooOpen`], [`KeystoreError::TooLarge`].
     pub fn read_private(&self, name: &str) -> Result<Zeroizing<String>, KeystoreError> {
         let path = self.path(name);
-        let read = |source| KeystoreError::Read { path: path.clone(), source };
+        let read = |source| unread(path.clone(), source);
         let mode = fs::metadata(&path).map_err(read)?.mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeystoreError::TooOpen { path, mode });
@@ -118,7 +124,7 @@ impl Keystore {
     /// [`KeystoreError::Read`], [`KeystoreError::TooLarge`].
     pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>, KeystoreError> {
         let path = self.path(name);
-        let read = |source| KeystoreError::Read { path: path.clone(), source };
+        let read = |source| unread(path.clone(), source);
         let mut bytes = Vec::new();
         File::open(&path).map_err(read)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
         if bytes.len() as u64 > FILE_MAX {
@@ -147,6 +153,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, path)?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// A file that is not there has another remedy than one that cannot be read.
+fn unread(path: PathBuf, source: io::Error) -> KeystoreError {
+    match source.kind() {
+        io::ErrorKind::NotFound => KeystoreError::Missing { path },
+        _ => KeystoreError::Read { path, source },
+    }
 }
 
 /// Makes the names in `dir` durable.

@@ -11,7 +11,7 @@ use crate::domain::policy::{Permit, act};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use keystore::{Keystore, KeystoreError};
-use muster_pki::crl::{self, Revoked, Scope};
+use muster_pki::crl::{self, ListError, Revoked, Scope};
 use muster_pki::csr::VerifiedCsr;
 use muster_pki::hierarchy::{self, Authority, ServerTerms};
 pub use muster_pki::issuer::CaCertificate;
@@ -70,6 +70,15 @@ pub enum CaError {
     /// The certificate, server certificate or list was not issued.
     #[error("issuing failed")]
     Issue(#[from] IssueError),
+    /// The root's list of revoked authorities is not what the founding wrote.
+    #[error("{file} cannot be served; restore it from the backup of keys/")]
+    RootList {
+        /// Which file.
+        file: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: ListError,
+    },
     /// The status URL cannot stand in a certificate.
     #[error("the advertised status address cannot stand in a certificate")]
     Urls(#[from] ProfileError),
@@ -130,11 +139,12 @@ impl Ca {
     /// # Errors
     /// [`CaError`], naming the file.
     pub fn open(keys: &Keystore, trust_domain: TrustDomain) -> Result<Self, CaError> {
+        let (root, root_crl) = root_and_list(keys)?;
         Ok(Self {
-            root: CaCertificate::parse(&keys.read_bytes(file::ROOT)?)?,
+            root,
             issuing: Signing::open(keys, file::ISSUING, file::ISSUING_KEY)?,
             names: Signing::open(keys, file::NAMES, file::NAMES_KEY)?,
-            root_crl: keys.read_bytes(file::ROOT_CRL)?,
+            root_crl,
             command: read_ed25519(keys, file::COMMAND_KEY)?,
             audit: read_ed25519(keys, file::AUDIT_KEY)?,
             trust_domain,
@@ -402,6 +412,17 @@ pub fn fresh_ed25519() -> SigningKey {
 /// [`CaError::Key`].
 pub fn ed25519_pem(key: &SigningKey, file: &'static str) -> Result<Zeroizing<String>, CaError> {
     key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).map_err(|_| CaError::Key { file })
+}
+
+/// The root's certificate, and its list of revoked authorities, which it signed.
+///
+/// # Errors
+/// [`CaError::Keystore`], [`CaError::Issue`], [`CaError::RootList`].
+pub fn root_and_list(keys: &Keystore) -> Result<(CaCertificate, Vec<u8>), CaError> {
+    let root = CaCertificate::parse(&keys.read_bytes(file::ROOT)?)?;
+    let list = keys.read_bytes(file::ROOT_CRL)?;
+    crl::check_list(&list, &root).map_err(|source| CaError::RootList { file: file::ROOT_CRL, source })?;
+    Ok((root, list))
 }
 
 fn read_ed25519(keys: &Keystore, file: &'static str) -> Result<SigningKey, CaError> {

@@ -113,6 +113,7 @@ fn directory_checks(data_dir: &Path) -> Vec<Check> {
         ));
     }
     checks.push(keys_check(&data_dir.join("keys")));
+    checks.extend(root_list_check(data_dir));
     match rustix::fs::statvfs(data_dir) {
         Ok(space) if space.f_bavail.saturating_mul(space.f_frsize) < LOW_SPACE => checks.push(warning(
             "disk space",
@@ -126,6 +127,12 @@ fn directory_checks(data_dir: &Path) -> Vec<Check> {
         Err(cause) => checks.push(bad("disk space", &Error::file("measure", data_dir)(cause.into()))),
     }
     checks
+}
+
+/// What is wrong with the root's list of revoked authorities, which is served as it lies there.
+fn root_list_check(data_dir: &Path) -> Option<Check> {
+    let wrong = crate::app::found::check_root_list(data_dir).err()?;
+    Some(bad("root's revocation list", &Error::told(&wrong)))
 }
 
 /// Whether the private keys are their owner's alone.

@@ -136,13 +136,13 @@ impl Error {
     }
 
     /// What another room of this program says in one line, `sentence; what to do`, with its causes.
-    pub fn told(cause: &dyn StdError) -> Self {
+    pub fn told(cause: &(dyn StdError + 'static)) -> Self {
         let (what, remedy) = in_two(cause);
         Self::Failed { what, remedy }
     }
 
     /// The same, when the command line or the settings are to blame.
-    pub fn told_usage(cause: &dyn StdError) -> Self {
+    pub fn told_usage(cause: &(dyn StdError + 'static)) -> Self {
         let (what, remedy) = in_two(cause);
         Self::Usage { what, remedy }
     }
@@ -217,7 +217,7 @@ impl Error {
             line.push('.');
         }
         let mut remedy = self.remedy();
-        if !remedy.ends_with(['.', ')']) {
+        if !remedy.ends_with(['.', ')', '?']) {
             remedy.push('.');
         }
         format!("error: {}\nnext:  {}", super::table::plain(&line), super::table::plain(&remedy))
@@ -251,23 +251,28 @@ impl Error {
     }
 }
 
-/// A sentence with its causes, and what to do next.
-fn in_two(error: &dyn StdError) -> (String, String) {
-    let text = error.to_string();
-    let (what, remedy) = match text.split_once("; ") {
-        Some((what, remedy)) => (what.to_owned(), capitalised(remedy)),
-        None => (text, "See what it names, then run it again.".to_owned()),
-    };
-    let mut what = what;
-    let mut cause = error.source();
+/// A sentence with its causes, and what to do next: the remedy of whichever of them names one, the outermost first.
+fn in_two(error: &(dyn StdError + 'static)) -> (String, String) {
+    let mut what = String::new();
+    let mut remedy = None;
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(inner) = cause {
         let text = inner.to_string();
-        if !what.contains(&text) {
-            what = format!("{what}: {text}");
+        let (said, advice) = text.split_once("; ").map_or((text.as_str(), None), |(a, b)| (a, Some(b)));
+        if what.is_empty() {
+            said.clone_into(&mut what);
+        } else if !what.contains(said) {
+            what = format!("{what}: {said}");
+        }
+        remedy = remedy.or_else(|| advice.map(capitalised));
+        let denied =
+            inner.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+        if denied {
+            remedy = Some(remedy_of_io(io::ErrorKind::PermissionDenied).to_owned());
         }
         cause = inner.source();
     }
-    (what, remedy)
+    (what, remedy.unwrap_or_else(|| "See what it names, then run it again.".to_owned()))
 }
 
 fn capitalised(text: &str) -> String {
@@ -378,6 +383,23 @@ mod tests {
             error.for_people(),
             "error: cannot listen on 127.0.0.1:1: in use.\nnext:  Choose another port."
         );
+    }
+
+    #[test]
+    fn a_remedy_that_a_cause_names_is_told_and_a_denied_permission_is_never_mistaken_for_a_full_disk() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the keys could not be read")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("a.key is missing; restore it")]
+        struct Inner(#[source] io::Error);
+        let missing = Error::told(&Outer(Inner(io::Error::other("no such file"))));
+        assert_eq!(
+            missing.for_people(),
+            "error: the keys could not be read: a.key is missing: no such file.\nnext:  Restore it."
+        );
+        let denied = Error::told(&Outer(Inner(io::ErrorKind::PermissionDenied.into())));
+        assert!(denied.for_people().contains("Run it as the user who owns the path"), "{denied}");
     }
 
     #[test]

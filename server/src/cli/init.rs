@@ -59,7 +59,7 @@ pub struct InitArgs {
 ///
 /// # Errors
 /// [`Error::Usage`] naming file and line, or the variable.
-fn settings(config: Option<&Path>, data_dir: &Path) -> Result<Settings, Error> {
+pub(super) fn settings(config: Option<&Path>, data_dir: &Path) -> Result<Settings, Error> {
     let default = data_dir.join(FILE_NAME);
     let file = config.or_else(|| default.exists().then_some(default.as_path()));
     let environment = std::env::vars_os()
@@ -119,12 +119,15 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
         settings: settings(args.config.as_deref(), &data_dir)?,
         data_dir: data_dir.clone(),
     })
-    .map_err(|cause| {
-        let is_usage = matches!(cause, FoundError::Invalid { .. });
-        if is_usage { Error::told_usage(&cause) } else { Error::told(&cause) }
-    })?;
+    .map_err(|cause| refused(&cause))?;
     print(context, &founded, made.map(|_| data_dir.join(SOLO_KEY)))?;
     Ok(Exit::Done)
+}
+
+/// What founding says, as this command line tells it.
+pub(super) fn refused(cause: &FoundError) -> Error {
+    let is_usage = matches!(cause, FoundError::Invalid { .. });
+    if is_usage { Error::told_usage(cause) } else { Error::told(cause) }
 }
 
 fn print(context: &Context, founded: &Founded, solo_key: Option<PathBuf>) -> Result<(), Error> {

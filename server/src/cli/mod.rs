@@ -229,9 +229,13 @@ pub fn run(global: Global, operation: Operation) -> Exit {
 
 fn run_in(context: &Context, operation: Operation) -> Result<Exit, Error> {
     // Founding waits for the store itself, and so stands outside the runtime.
-    if let Operation::Init(args) = operation {
-        return init::run(context, &args);
-    }
+    let operation = match operation {
+        Operation::Init(args) => return init::run(context, &args),
+        Operation::Operator(operator::OperatorCommand::Add { name, out, offline: true }) => {
+            return operator::add_offline(context, &name, out).map(|()| Exit::Done);
+        }
+        other => other,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -297,6 +301,7 @@ mod tests {
             "muster serve --data-dir d --config f.toml",
             "muster operator keygen a.key",
             "muster operator add alice --out alice.credential",
+            "muster operator add alice --offline --data-dir d --out alice.credential",
             "muster operator list --json",
             "muster operator remove alice --yes",
             "muster authority show",

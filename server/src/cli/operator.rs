@@ -37,6 +37,9 @@ pub enum OperatorCommand {
         /// Where the credential goes [default: NAME.credential]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Work on --data-dir itself while no server runs: for when every credential is lost
+        #[arg(long)]
+        offline: bool,
     },
     /// List operators
     List,
@@ -65,7 +68,8 @@ const LISTING: &[Column] = &[
 pub async fn run(context: &Context, command: OperatorCommand) -> Result<Exit, Error> {
     match command {
         OperatorCommand::Keygen { file } => keygen(context, &file)?,
-        OperatorCommand::Add { name, out } => add(context, &name, out).await?,
+        OperatorCommand::Add { name, out, offline: false } => add(context, &name, out).await?,
+        OperatorCommand::Add { name, out, offline: true } => add_offline(context, &name, out)?,
         OperatorCommand::List => {
             let items = context.client()?.list(&["v1", "operators"], &[], None).await?;
             context.out.items(items, LISTING, "No operators.")?;
@@ -172,13 +176,39 @@ async fn add(context: &Context, name: &str, out: Option<PathBuf>) -> Result<(), 
         "id": added.get("id"), "name": added.get("name"), "server": added.get("server"),
         "credential": path.display().to_string(),
     });
+    show_added(context, &shown)
+}
+
+/// Adds an operator to an installation that nobody serves. Waits for the store, so no runtime may be running.
+pub(super) fn add_offline(context: &Context, name: &str, out: Option<PathBuf>) -> Result<(), Error> {
+    let data_dir = context.global.data_dir();
+    let settings = super::init::settings(None, &data_dir)?;
+    let path = out.unwrap_or_else(|| PathBuf::from(format!("{name}.credential")));
+    let file = NewSecretFile::create(&path)?;
+    let added = match crate::app::found::add_operator(&data_dir, name, &settings) {
+        Ok(added) => added,
+        Err(cause) => {
+            file.discard();
+            return Err(super::init::refused(&cause));
+        }
+    };
+    file.fill(added.credential.as_bytes())?;
+    let credential: Value = serde_json::from_str(&added.credential).unwrap_or_default();
+    let shown = json!({
+        "id": added.id, "name": name, "server": credential.get("server"),
+        "credential": path.display().to_string(),
+    });
+    show_added(context, &shown)
+}
+
+fn show_added(context: &Context, shown: &Value) -> Result<(), Error> {
     let rows = [
         column("operator", "/name"),
         column("id", "/id"),
         column("server", "/server"),
         column("credential", "/credential"),
     ];
-    context.out.item(&shown, &rows)?;
+    context.out.item(shown, &rows)?;
     context.out.notice("Hand the file over safely; it is all that is needed to act in this name.");
     Ok(())
 }

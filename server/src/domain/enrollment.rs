@@ -4,6 +4,10 @@
 //! certificate may be issued, a person must be asked, or it is refused; [`replay`] says whether a lost reply may
 //! be given again. Names and extensions of the request play no part: the certificate's names come from the
 //! record (contract.md, "Device and asset").
+//!
+//! **Serial numbers** are compared as X.520 compares them (RFC 4518: blanks around it do not count, a run of blanks
+//! counts as one, case does not matter): what a person would call the same number is one asset. [`serial_key`] is
+//! that form; assets lie under it. A device carries the number as it was given, without idle blanks.
 
 use super::admission::{self, SpentToken};
 use super::device::{CertificateRef, Device};
@@ -69,18 +73,36 @@ pub enum Decision {
     },
 }
 
-/// The serial number that a redemption would give the device, before any rule is asked.
+/// `serial` without idle blanks: none around it, single ones within. Empty where it is nothing but blanks.
+pub fn tidy_serial(serial: &str) -> String {
+    serial.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The form in which serial numbers are compared: two are the same number exactly when this is the same.
+pub fn serial_key(serial: &str) -> String {
+    tidy_serial(serial).to_ascii_uppercase()
+}
+
+/// Whether the two are one serial number.
+pub fn is_same_serial(one: &str, other: &str) -> bool {
+    serial_key(one) == serial_key(other)
+}
+
+/// The serial number that a redemption would give the device, without idle blanks, before any rule is asked: as
+/// the token spells it, else as the request does.
 ///
 /// # Errors
 /// [`Code::TokenRefused`] where token and request name different ones: to another device the token is worth
-/// nothing, and is not told why.
-pub fn effective_serial<'a>(
-    bound: Option<&'a str>,
-    claimed: Option<&'a str>,
-) -> Result<Option<&'a str>, Refusal> {
+/// nothing, and is not told why. [`Code::CsrSerialMismatch`] where the request's is nothing but blanks.
+pub fn effective_serial(bound: Option<&str>, claimed: Option<&str>) -> Result<Option<String>, Refusal> {
     match (bound, claimed) {
-        (Some(bound), Some(claimed)) if bound != claimed => Err(refused("token.serial").at("serialNumber")),
-        (bound, claimed) => Ok(bound.or(claimed)),
+        (Some(bound), Some(claimed)) if !is_same_serial(bound, claimed) => {
+            Err(refused("token.serial").at("serialNumber"))
+        }
+        (None, Some(claimed)) if tidy_serial(claimed).is_empty() => {
+            Err(Refusal::by("enrollment.serial_blank", Code::CsrSerialMismatch).at("serialNumber"))
+        }
+        (bound, claimed) => Ok(bound.or(claimed).map(tidy_serial)),
     }
 }
 
@@ -94,7 +116,7 @@ pub fn decide(given: &Circumstances<'_>) -> Result<Decision, Refusal> {
     if given.key_holder.is_some() {
         return Err(Refusal::by("enrollment.key_in_use", Code::CsrKeyInUse).at("subjectPublicKeyInfo"));
     }
-    let serial = effective_serial(given.bound, given.claimed)?.map(str::to_owned);
+    let serial = effective_serial(given.bound, given.claimed)?;
     let named = match given.serial {
         SerialRule::Optional => true,
         SerialRule::Required => serial.is_some(),
@@ -222,6 +244,26 @@ mod tests {
     fn token_and_request_must_name_the_same_serial() {
         let given = Circumstances { bound: Some("S1"), claimed: Some("S2"), ..PLAIN };
         assert_eq!(decide(&given).unwrap_err().rule, "token.serial");
+    }
+
+    #[test]
+    fn serials_that_a_person_would_call_the_same_are_the_same() {
+        for alike in ["SN7", "SN7 ", "  sn7", "Sn7"] {
+            assert!(is_same_serial("SN7", alike), "{alike:?}");
+            let given = Circumstances { bound: Some("SN7"), claimed: Some(alike), ..PLAIN };
+            assert_eq!(decide(&given), issue(Some("SN7"), None), "{alike:?}");
+        }
+        assert!(is_same_serial("rack 4  unit 2", "RACK 4 UNIT 2"));
+        for other in ["SN 7", "SN70", ""] {
+            assert!(!is_same_serial("SN7", other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_serial_is_carried_as_given_without_idle_blanks_and_blanks_alone_are_none() {
+        assert_eq!(decide(&Circumstances { claimed: Some(" a  B "), ..PLAIN }), issue(Some("a B"), None));
+        let blank = decide(&Circumstances { claimed: Some("  "), ..PLAIN }).unwrap_err();
+        assert_eq!(blank.rule, "enrollment.serial_blank");
     }
 
     #[test]

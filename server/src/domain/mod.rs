@@ -16,4 +16,5 @@ pub mod reconcile;
 pub mod refusal;
 pub mod reported;
 pub mod revocation;
+pub mod text;
 pub mod token;

@@ -191,6 +191,8 @@ table! {
     ManageOperator = "operator.manage": Operator;
     /// List REST credentials, never their secrets.
     ReadOperator = "operator.read": Operator;
+    /// Add a REST credential to an installation that is not being served, by whoever may write in its directory.
+    AddOperatorLocally = "operator.add_locally": Server;
     /// Found the installation.
     Found = "installation.found": Server;
     /// Issue the server's own TLS certificate.

@@ -28,6 +28,7 @@
 use super::key::{Collection, Index, instant};
 use super::{Batch, Expect, Packed, ReadError, Store};
 use crate::domain::device::{Asset, CertificateRecord, Device};
+use crate::domain::enrollment::serial_key;
 use crate::domain::idempotency::Kept;
 use crate::domain::operator::Operator;
 use crate::domain::order::OrderRecord;
@@ -199,7 +200,7 @@ fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
     ];
     keys.extend(device.site.as_ref().map(|site| Facet::Site.value(site.as_bytes())));
     keys.extend(device.owner.as_ref().map(|owner| Facet::Owner.value(owner.as_bytes())));
-    keys.extend(device.serial.as_ref().map(|serial| Facet::Serial.value(serial.as_bytes())));
+    keys.extend(device.serial.as_ref().map(|serial| Facet::Serial.value(serial_key(serial).as_bytes())));
     if device.state.is_open() {
         keys.extend(device.certificate().map(|held| Facet::Expiry.value(&instant(held.not_after))));
     }

@@ -144,8 +144,9 @@ fn sync_parent(dir: &Path) -> Result<(), OpenError> {
 /// The identity in the sentinel; `None` when there is no sentinel.
 pub(super) fn read_sentinel(dir: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let path = dir.join("sentinel");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let text = match fs::read(&path) {
+        // What is no text has no header, and so is damage like any other.
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(io_error("reading", &path, source)),
     };
@@ -269,8 +270,10 @@ mod tests {
         assert_eq!(read_sentinel(dir.path()).unwrap(), None);
         write_sentinel(dir.path(), &[7; IDENTITY_BYTES]).unwrap();
         assert_eq!(read_sentinel(dir.path()).unwrap(), Some(vec![7; IDENTITY_BYTES]));
-        fs::write(dir.path().join("sentinel"), "muster store 1\n0707").unwrap();
-        assert!(matches!(read_sentinel(dir.path()), Err(OpenError::Corrupt { .. })));
+        for damaged in [&b"muster store 1\n0707"[..], b"\xff\xfe no text"] {
+            fs::write(dir.path().join("sentinel"), damaged).unwrap();
+            assert!(matches!(read_sentinel(dir.path()), Err(OpenError::Corrupt { .. })));
+        }
     }
 
     #[test]

@@ -32,6 +32,15 @@ pub enum FoundError {
         /// Where.
         dir: PathBuf,
     },
+    /// Whether anything was founded cannot be seen.
+    #[error("this user may not look into {}; run it as the user who founded it", dir.display())]
+    Forbidden {
+        /// Where.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A founding was interrupted.
     #[error("the founding of {} was interrupted and nothing of it has been used; run the same `muster init` again", dir.display())]
     Interrupted {
@@ -72,6 +81,12 @@ pub enum FoundError {
     /// The audit log refuses to be appended to.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
+    /// The seed of repeated requests is lost, which costs nothing but their answers.
+    #[error("{} holds no 32 bytes in hexadecimal; restore it, or make another: (umask 077; openssl rand -hex 32 > {})", path.display(), path.display())]
+    NoSeed {
+        /// The file.
+        path: PathBuf,
+    },
     /// What was founded cannot be read.
     #[error("{} holds an installation that cannot be read; restore it from a backup", dir.display())]
     Unreadable {
