@@ -108,7 +108,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .on(Method::GET, "/v1/baselines", Doc::get("The baselines of all profiles.", "BaselineList"), index)
         .on(Method::POST, "/v1/baselines", set, set_baseline)
-        .on(Method::GET, "/v1/baselines/{profile}", Doc::get("The baseline of a profile.", "Baseline"), show)
+        .on(Method::GET, "/v1/baselines/{id}", Doc::get("The baseline of a profile.", "Baseline"), show)
         .on(Method::GET, "/v1/devices/{id}/baseline", difference, diff)
 }
 
@@ -124,7 +124,7 @@ async fn index(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
 }
 
 async fn show(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
-    let profile: String = ctx.param("profile", "profile")?;
+    let profile: String = ctx.param("id", "profile")?;
     let shown = ctx.app.baseline(&ctx.permit, &profile)?;
     let version = shown.version;
     tagged(json(StatusCode::OK, &view(shown)?)?, version)

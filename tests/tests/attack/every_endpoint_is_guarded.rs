@@ -23,6 +23,9 @@ type Case = (&'static str, &'static str, Option<&'static str>, u16);
 
 const NOBODY: &str = "01900000-0000-7000-8000-000000000000";
 
+/// An order for nobody.
+const ORDER: &str = r#"{"device":"01900000-0000-7000-8000-000000000000","kind":"collect_posture"}"#;
+
 /// Every route at the operators' door; ids are of nothing that exists.
 const ADMIN: &[Case] = &[
     ("GET", "/metrics", None, 200),
@@ -38,6 +41,13 @@ const ADMIN: &[Case] = &[
     ("GET", "/v1/devices/{id}/explain", None, 404),
     ("POST", "/v1/devices/{id}:approve", None, 404),
     ("POST", "/v1/devices/{id}:revoke", Some(r#"{"reason":"unspecified"}"#), 404),
+    ("GET", "/v1/devices/{id}/baseline", None, 404),
+    ("GET", "/v1/orders", None, 200),
+    ("POST", "/v1/orders", Some(ORDER), 404),
+    ("GET", "/v1/orders/{id}", None, 404),
+    ("GET", "/v1/baselines", None, 200),
+    ("POST", "/v1/baselines", Some(r#"{"toml":"profile = \"no such\""}"#), 422),
+    ("GET", "/v1/baselines/{id}", None, 404),
     ("GET", "/v1/operators", None, 200),
     ("POST", "/v1/operators", Some(r#"{"name":"not a name"}"#), 422),
     ("POST", "/v1/operators/{id}:remove", None, 404),
@@ -70,7 +80,7 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 fn request(method: &str, path: &str, authorization: Option<&str>, body: &'static str) -> Request<Bytes> {
     let path = path.replace("{id}", NOBODY).replace("{path}", "no/such");
-    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let request = Request::builder().method(method).uri(&path).header("content-type", "application/json");
     // A stream of events has no end; a request that only its handler refuses has an answer.
     let endless = path == "/v1/events";
     let request = if endless { request.header("last-event-id", "none") } else { request };
