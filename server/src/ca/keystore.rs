@@ -157,10 +157,10 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A file that is not there has another remedy than one that cannot be read.
 fn unread(path: PathBuf, source: io::Error) -> KeystoreError {
-    match source.kind() {
-        io::ErrorKind::NotFound => KeystoreError::Missing { path },
-        _ => KeystoreError::Read { path, source },
+    if source.kind() == io::ErrorKind::NotFound {
+        return KeystoreError::Missing { path };
     }
+    KeystoreError::Read { path, source }
 }
 
 /// Makes the names in `dir` durable.

@@ -229,13 +229,12 @@ pub fn run(global: Global, operation: Operation) -> Exit {
 
 fn run_in(context: &Context, operation: Operation) -> Result<Exit, Error> {
     // Founding waits for the store itself, and so stands outside the runtime.
-    let operation = match operation {
-        Operation::Init(args) => return init::run(context, &args),
-        Operation::Operator(operator::OperatorCommand::Add { name, out, offline: true }) => {
-            return operator::add_offline(context, &name, out).map(|()| Exit::Done);
-        }
-        other => other,
-    };
+    if let Operation::Init(args) = operation {
+        return init::run(context, &args);
+    }
+    if let Operation::Operator(operator::OperatorCommand::Add { name, out, offline: true }) = operation {
+        return operator::add_offline(context, &name, out).map(|()| Exit::Done);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
