@@ -151,6 +151,10 @@ pub struct Audit {
 pub struct Posture {
     /// Days for which the history of postures is kept.
     pub history_days: u32,
+    /// Devices that rules may hold in an hour in any case.
+    pub quarantines_per_hour: u32,
+    /// Or so many of a hundred devices, if that is more.
+    pub quarantines_percent: u32,
 }
 
 /// The store.
@@ -214,7 +218,7 @@ impl Default for Settings {
                 look: Duration::from_secs(300),
             },
             audit: Audit { checkpoint_interval: Duration::from_secs(1), checkpoint_entries: 256 },
-            posture: Posture { history_days: 30 },
+            posture: Posture { history_days: 30, quarantines_per_hour: 10, quarantines_percent: 5 },
             store: Store { cache_bytes: 64 << 20, free_space_floor_bytes: 256 << 20, queue: 4096 },
             log: Log { format: LogFormat::Json },
         }

@@ -13,6 +13,7 @@ use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
 use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
+use crate::domain::quarantine::Budget;
 use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
 use crate::doors::arrival::Arrivals;
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
@@ -283,6 +284,10 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         revocation_changes,
         events,
         wrong_tokens_per_minute: settings.limits.wrong_tokens_per_minute,
+        rule_holds: Budget {
+            least: settings.posture.quarantines_per_hour,
+            percent: settings.posture.quarantines_percent,
+        },
         issuance: Issuance {
             device_renewals_per_hour: settings.limits.device_renewals_per_hour,
             batch_enrolments_per_minute: settings.limits.batch_enrolments_per_minute,

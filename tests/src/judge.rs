@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 
 use crate::run::{Launch, Run, run};
-use crate::{PATIENCE, pkilint_program};
+use crate::{Identity, PATIENCE, Server, est, pkilint_program};
 
 /// Runs `openssl` with `input` on standard input.
 pub async fn openssl(arguments: &[&str], input: &[u8]) -> Run {
@@ -64,6 +64,26 @@ pub async fn curl(arguments: &[&str]) -> Run {
         .chain(arguments.iter().copied())
         .collect();
     run(&Launch::plain(), Path::new("curl"), &words, b"").await
+}
+
+/// `openssl verify -crl_check` of the leaf of `identity`, with nothing but what `server` hands out, fetched anew.
+///
+/// # Panics
+/// As [`verify_with_crl`].
+pub async fn verify(server: &Server, identity: &Identity) -> Run {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut door = est::connect(server).await.expect("a connection");
+    let authorities = est::certificates(&door.get(&est::path(None, "cacerts")).await.expect("an answer"));
+    let write =
+        |name: &str, text: String| std::fs::write(directory.path().join(name), text).expect("it is writable");
+    write("certificate.pem", pem(identity.leaf()));
+    write("root.pem", pem(&authorities[0]));
+    write("cacerts.pem", authorities.iter().map(|der| pem(der)).collect());
+    verify_with_crl(directory.path()).await
+}
+
+fn pem(der: &[u8]) -> String {
+    muster_pki::armor::pem("CERTIFICATE", der)
 }
 
 /// `openssl verify -crl_check` of `certificate.pem` in `directory` against its `root.pem` and `cacerts.pem`, with the

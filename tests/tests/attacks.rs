@@ -24,6 +24,7 @@ mod attack {
     mod a06;
     mod a07;
     mod a09;
+    mod a10;
     mod a16;
     mod a26;
     mod a27;

@@ -17,5 +17,6 @@ mod stories {
     mod openapi;
     mod pkilint;
     mod power_loss;
+    mod quarantine_and_back;
     mod superseding;
 }

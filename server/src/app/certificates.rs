@@ -7,13 +7,14 @@ use crate::domain::issuance::Grant;
 use crate::domain::policy::{Act, Permit};
 use crate::domain::refusal::Refusal;
 use crate::domain::revocation::{Entry, Reason};
-use crate::store::Batch;
-use crate::store::collections::{CERTIFICATE_BYTES, Held, PUBLIC_KEYS};
+use crate::store::collections::{CERTIFICATE_BYTES, Held, PUBLIC_KEYS, REVOCATIONS};
 use crate::store::key::ordinal;
+use crate::store::{Batch, Expect};
 use muster_pki::csr::VerifiedCsr;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 /// How a life ends and what its certificates' CRL entries say.
@@ -47,11 +48,15 @@ impl App {
     /// Signs the certificate that `grant` allows, in memory. Nothing has left the process when this returns; the
     /// caller commits it and only then lets the DER go.
     pub(super) fn issue(&self, grant: &Grant, csr: &VerifiedCsr) -> Result<(CertificateRef, Vec<u8>), Error> {
-        let leaf = self.profiles.leaf(grant.profile())?;
+        let mut leaf = Cow::Borrowed(self.profiles.leaf(grant.profile())?);
+        let life_s = grant.term().life_s(leaf.validity_s);
+        if life_s != leaf.validity_s {
+            leaf.to_mut().validity_s = life_s;
+        }
         let now = self.clock.now_s();
         let issued = self
             .ca
-            .issue(grant, csr, leaf, At { urls: &self.urls, now_s: now })
+            .issue(grant, csr, &leaf, At { urls: &self.urls, now_s: now })
             .map_err(|error| Error::Internal { doing: "issuing a certificate", source: Box::new(error) })?;
         let certificate = CertificateRef {
             ordinal: self.next_ordinal.fetch_add(1, Ordering::Relaxed),
@@ -64,7 +69,7 @@ impl App {
         Ok((certificate, issued.der))
     }
 
-    /// Adds the certificate and its DER to `batch`.
+    /// Adds the certificate and its DER to `batch`; on hold from the beginning where its device is.
     pub(super) fn put_certificate(
         &self,
         batch: Batch,
@@ -80,8 +85,11 @@ impl App {
             device: device.id,
             not_after: issued.not_after,
             grace_s: self.profiles.grace_s(&device.profile)?,
+            held: device.quarantine.is_some(),
             state: CertificateState::Issued,
         };
+        let batch =
+            if record.held { batch.insert(&self.entry_id(issued), &self.hold_entry(issued)) } else { batch };
         Ok(batch.insert(&id, &record).put(CERTIFICATE_BYTES.key(&id), der.to_vec()))
     }
 
@@ -125,22 +133,68 @@ impl App {
         Ok(batch.update(life.record.id.as_bytes(), life.version, &life.record).audit(entry))
     }
 
-    /// Adds to `batch` the end of one certificate: its record and its CRL entry.
+    /// Under what id the CRL entry of `certificate` is kept.
+    fn entry_id(&self, certificate: &CertificateRef) -> Vec<u8> {
+        super::crl::entry_id(self.ca.issuing_id(), &certificate.serial)
+    }
+
+    fn hold_entry(&self, certificate: &CertificateRef) -> Entry {
+        let (at, reason) = (self.clock.now_s(), Reason::CertificateHold);
+        Entry { at, reason, not_after: certificate.not_after }
+    }
+
+    /// Adds to `batch` that `certificate` is on hold: its record and its CRL entry. Nothing where it is already.
+    pub(super) fn suspend_certificate(
+        &self,
+        batch: Batch,
+        certificate: &CertificateRef,
+    ) -> Result<Batch, Error> {
+        let (id, mut held) = self.certificate(certificate)?;
+        if std::mem::replace(&mut held.record.held, true) {
+            return Ok(batch);
+        }
+        let batch = batch.update(&id, held.version, &held.record);
+        Ok(batch.insert(&self.entry_id(certificate), &self.hold_entry(certificate)))
+    }
+
+    /// Adds to `batch` that `certificate` is on hold no more: its CRL entry is dropped.
+    pub(super) fn resume_certificate(
+        &self,
+        batch: Batch,
+        certificate: &CertificateRef,
+    ) -> Result<Batch, Error> {
+        let (id, mut held) = self.certificate(certificate)?;
+        if !std::mem::replace(&mut held.record.held, false) {
+            return Ok(batch);
+        }
+        let batch = batch.update(&id, held.version, &held.record);
+        let entry_id = self.entry_id(certificate);
+        // A certificate that expired on hold has no entry left: one list after its expiry named it, and that is enough.
+        let Some(entry) = self.store.load::<Entry>(&entry_id)? else { return Ok(batch) };
+        let key = REVOCATIONS.key(&entry_id);
+        Ok(batch.expect(key.clone(), Expect::Version(entry.version)).delete(key))
+    }
+
+    fn certificate(&self, certificate: &CertificateRef) -> Result<([u8; 8], Held<CertificateRecord>), Error> {
+        let id = ordinal(certificate.ordinal);
+        let held = self.store.load::<CertificateRecord>(&id)?;
+        held.map(|held| (id, held)).ok_or(Error::NotFound { kind: "certificate" })
+    }
+
+    /// Adds to `batch` the end of one certificate: its record and its CRL entry, in place of one that says hold.
     pub(super) fn end_certificate(
         &self,
         batch: Batch,
         certificate: &CertificateRef,
         reason: Reason,
     ) -> Result<Batch, Error> {
-        let id = ordinal(certificate.ordinal);
-        let Some(mut held) = self.store.load::<CertificateRecord>(&id)? else {
-            return Err(Error::NotFound { kind: "certificate" });
-        };
+        let (id, mut held) = self.certificate(certificate)?;
         let at = self.clock.now_s();
         held.record.state = CertificateState::Revoked { at, reason };
+        held.record.held = false;
+        let entry_id = self.entry_id(certificate);
+        let on_hold = self.store.load::<Entry>(&entry_id)?.map(|entry| entry.version);
         let entry = Entry { at, reason, not_after: certificate.not_after };
-        Ok(batch
-            .update(&id, held.version, &held.record)
-            .insert(&super::crl::entry_id(self.ca.issuing_id(), &certificate.serial), &entry))
+        Ok(batch.update(&id, held.version, &held.record).replace(&entry_id, on_hold, &entry))
     }
 }

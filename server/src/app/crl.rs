@@ -173,5 +173,6 @@ fn reason(reason: Reason) -> muster_pki::crl::Reason {
         Reason::Superseded => Listed::Superseded,
         Reason::CessationOfOperation => Listed::CessationOfOperation,
         Reason::PrivilegeWithdrawn => Listed::PrivilegeWithdrawn,
+        Reason::CertificateHold => Listed::CertificateHold,
     }
 }

@@ -6,6 +6,7 @@ use crate::domain::device::{CertificateRecord, Device, DeviceState};
 use crate::domain::enrollment::{is_same_serial, serial_key};
 use crate::domain::policy::{Permit, act};
 use crate::domain::posture::PostureRecord;
+use crate::domain::quarantine::By;
 use crate::domain::refusal::LastRefusal;
 use crate::domain::reported::Reported;
 use crate::store::collections::{DEVICES, Facet, decode};
@@ -204,6 +205,19 @@ fn by_refusal(last: &LastRefusal) -> Explanation {
     }
 }
 
+fn by_quarantine(device: &Device) -> (&'static str, &'static str) {
+    match device.quarantine.as_ref().map(|quarantine| &quarantine.by) {
+        Some(By::Rule { .. }) => (
+            "quarantine.rule",
+            "Mend what `posture.failing` names on the device: its next report releases it. Or `muster device release` it.",
+        ),
+        Some(By::Manual { .. }) | None => (
+            "quarantine.manual",
+            "A person holds it; `muster device history` says who and why. `muster device release` lets it go back.",
+        ),
+    }
+}
+
 fn by_missing(rule: &str, missing: &[Missing]) -> Explanation {
     let remedies: Vec<&str> = missing.iter().map(|missing| missing.remedy()).collect();
     Explanation {
@@ -233,7 +247,7 @@ fn by_state(device: &Device) -> Explanation {
             ("commissioning.complete", "Nothing is missing: its next report makes it active.")
         }
         DeviceState::Active => ("device.active", "Nothing: it passed muster."),
-        DeviceState::Quarantined => ("device.held", "Mend what holds it, or release it."),
+        DeviceState::Quarantined => by_quarantine(device),
         DeviceState::Deprovisioning => ("device.leaving", "Wait for its receipt."),
         DeviceState::Retired => {
             ("device.retired", "Its life is over; enrol the thing again with a new token.")

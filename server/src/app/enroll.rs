@@ -325,6 +325,8 @@ impl App {
             current: None,
             issued: None,
             waiting: None,
+            quarantine: None,
+            excused_until: None,
             steps: Steps::default(),
             orders_made: 0,
             last_refusal: None,

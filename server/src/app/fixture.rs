@@ -7,6 +7,7 @@ use crate::ca::{Ca, fresh_ed25519};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Settings;
 use crate::domain::policy::{self, Act, Caller, Permit, Principal};
+use crate::domain::quarantine::Budget;
 use crate::domain::token::Binding;
 use crate::doors::Doors;
 use crate::store::collections::ALL;
@@ -22,6 +23,9 @@ use tempfile::TempDir;
 /// No limit on what is issued.
 pub(crate) const UNLIMITED: Issuance =
     Issuance { device_renewals_per_hour: 0, batch_enrolments_per_minute: 0, site_enrolments_per_minute: 0 };
+
+/// Two devices an hour, or half of them.
+const RULE_HOLDS: Budget = Budget { least: 2, percent: 50 };
 
 /// The installation. Its verbs run without listeners.
 pub(crate) struct Bench {
@@ -115,6 +119,7 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
         events,
         wrong_tokens_per_minute: 30,
         issuance,
+        rule_holds: RULE_HOLDS,
     })
     .unwrap()
 }

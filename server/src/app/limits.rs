@@ -3,6 +3,7 @@
 //!
 //! Per address only what is wrong counts, never what is good: a factory line sits behind one address.
 
+use crate::domain::quarantine::Budget;
 use muster_wire::id::{DeviceId, TokenId};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -70,14 +71,21 @@ impl<K: Eq + Hash> Limiter<K> {
         if !is_running(window, self.window_ms, now_ms) {
             *window = Window { began_ms: now_ms, count: 0 };
         }
-        window.count = window.count.saturating_add(1);
-        if window.count <= self.most {
+        window.take(self.most, self.window_ms, now_ms)
+    }
+}
+
+impl Window {
+    /// One more of `most`, in a window that runs.
+    fn take(&mut self, most: u32, window_ms: i64, now_ms: i64) -> Taken {
+        self.count = self.count.saturating_add(1);
+        if self.count <= most {
             return Taken::Within;
         }
-        let left_ms = window.began_ms.saturating_add(self.window_ms).saturating_sub(now_ms).max(1);
+        let left_ms = self.began_ms.saturating_add(window_ms).saturating_sub(now_ms).max(1);
         Taken::Past(Past {
             retry_after_s: u64::try_from(left_ms).unwrap_or(1).div_ceil(1000),
-            first: window.count == self.most.saturating_add(1),
+            first: self.count == most.saturating_add(1),
         })
     }
 }
@@ -151,6 +159,42 @@ impl Issuances {
             Some(Taken::Past(past)) => Err(("limits.site", past)),
             Some(Taken::Within) | None => Ok(()),
         }
+    }
+}
+
+/// How many devices posture rules have held in this hour, against their budget.
+#[derive(Debug)]
+pub(super) struct RuleHolds {
+    budget: Budget,
+    window: Mutex<(Window, Option<u32>)>,
+}
+
+impl RuleHolds {
+    /// None so far.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, window: Mutex::new((Window { began_ms: i64::MIN, count: 0 }, None)) }
+    }
+
+    /// One more at `now_ms` (unix milliseconds). How many `devices` there are is asked at most once in a window, and
+    /// only where the least that the budget allows is spent.
+    ///
+    /// # Errors
+    /// Whatever keeps `devices` from answering; nothing is taken then.
+    pub(super) fn take<E>(&self, devices: impl FnOnce() -> Result<u64, E>, now_ms: i64) -> Result<Taken, E> {
+        let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let (window, most) = &mut *guard;
+        if !is_running(window, HOUR_MS, now_ms) {
+            (*window, *most) = (Window { began_ms: now_ms, count: 0 }, None);
+        }
+        if window.count < self.budget.least {
+            window.count += 1;
+            return Ok(Taken::Within);
+        }
+        let most = match *most {
+            Some(most) => most,
+            None => *most.insert(self.budget.of(devices()?)),
+        };
+        Ok(window.take(most, HOUR_MS, now_ms))
     }
 }
 
@@ -232,6 +276,19 @@ mod tests {
             strangers.wrong(IpAddr::V4(n.into()), 0);
         }
         assert!(strangers.0.windows.lock().unwrap().len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn rules_hold_so_many_devices_in_an_hour_and_the_fleet_is_counted_once() {
+        let holds = RuleHolds::new(Budget { least: 1, percent: 5 });
+        let ask = |now_ms| holds.take(|| Ok::<_, ()>(40), now_ms);
+        let unasked = || -> Result<u64, ()> { panic!("the least is enough, or it is known") };
+        assert_eq!(holds.take(unasked, 0), Ok(Taken::Within));
+        assert_eq!(holds.take(|| Err(()), 1), Err(()));
+        assert_eq!(ask(1), Ok(Taken::Within));
+        assert_eq!(holds.take(unasked, 2_000), Ok(Taken::Past(Past { retry_after_s: 3_598, first: true })));
+        assert_eq!(holds.take(unasked, 2_000), Ok(Taken::Past(Past { retry_after_s: 3_598, first: false })));
+        assert_eq!(holds.take(unasked, HOUR_MS), Ok(Taken::Within));
     }
 
     #[test]

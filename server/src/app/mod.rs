@@ -37,6 +37,9 @@ mod plane_fixture;
 mod plane_tests;
 mod profiles;
 mod progress;
+mod quarantine;
+#[cfg(test)]
+mod quarantine_tests;
 mod receipt;
 mod refusals;
 mod refuse;
@@ -78,11 +81,12 @@ use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
 use crate::domain::ledger::{Draft, Outcome};
+use crate::domain::quarantine::Budget;
 use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
 use crate::store::{Batch, Store};
 use crate::telemetry;
-use limits::{Issuances, PerMinute, Strangers};
+use limits::{Issuances, PerMinute, RuleHolds, Strangers};
 use muster_wire::discovery::Endpoints;
 use muster_wire::id::DeviceId;
 
@@ -123,6 +127,7 @@ pub struct App {
     strangers: Strangers,
     mistakes: Strangers,
     issuances: Issuances,
+    rule_holds: RuleHolds,
     anonymous_refusals: PerMinute,
     next_ordinal: AtomicU64,
     plans: desired::Plans,
@@ -178,6 +183,8 @@ pub struct Parts {
     pub wrong_tokens_per_minute: u32,
     /// How often certificates may be issued.
     pub issuance: Issuance,
+    /// How many devices posture rules may hold in an hour.
+    pub rule_holds: Budget,
 }
 
 /// Refusals of anonymous callers by the authorisation table that are written to the log each minute.
@@ -215,6 +222,7 @@ impl App {
             strangers: Strangers::new(parts.wrong_tokens_per_minute),
             mistakes: Strangers::new(parts.wrong_tokens_per_minute),
             issuances: Issuances::new(parts.issuance),
+            rule_holds: RuleHolds::new(parts.rule_holds),
             anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
         })
     }

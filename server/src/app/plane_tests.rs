@@ -343,7 +343,7 @@ async fn drift_and_failing_posture_hold_a_device_back() {
     let posture = site.app.show(&site.operator(), life.id).unwrap().posture.unwrap();
     assert_eq!(posture.verdict.as_str(), "fail");
     assert_eq!(posture.facts[0].evidence, "\u{fffd}[31mred");
-    assert_eq!(site.app.explain(&site.operator(), life.id).unwrap().rule, "commissioning.verdict");
+    assert_eq!(site.app.explain(&site.operator(), life.id).unwrap().rule, "quarantine.rule");
     site.clock.advance_ms(1);
     site.shows(&life, FactState::Pass).await.unwrap();
     assert!(site.device(life.id).steps.posture_at.is_some());

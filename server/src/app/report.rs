@@ -6,7 +6,7 @@
 use super::progress::{Kept, Known};
 use super::refuse::About;
 use super::report_pace::Pace;
-use super::{App, Error};
+use super::{App, Error, limits};
 use crate::domain::device::DeviceState;
 use crate::domain::order::Ask;
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
@@ -124,8 +124,9 @@ impl App {
         let taken = async {
             let report: PostureReport = self.read_report(&permit, device, body).await?;
             whose(report.device, device)?;
+            let mut counted = None;
             for _ in 0..super::ATTEMPTS {
-                match self.take_posture(&permit, device, &report).await {
+                match self.take_posture(&permit, device, &report, &mut counted).await {
                     Err(Error::Contended) => {}
                     settled => return settled,
                 }
@@ -140,6 +141,7 @@ impl App {
         permit: &Permit<act::ReportPosture>,
         device: DeviceId,
         report: &PostureReport,
+        counted: &mut Option<limits::Taken>,
     ) -> Result<(), Error> {
         let mut known = self.known(device)?;
         let held = known.posture.take();
@@ -148,6 +150,7 @@ impl App {
         }
         let (next, batch) = self.judged(permit, &known, held.as_ref(), report)?;
         let as_read = known.device.record.clone();
+        let batch = self.follow_posture(batch, &mut known.device.record, &next, counted)?;
         known.posture = Some(Held { version: 0, record: next });
         let batch = self.advance(batch, &as_read, &known, Kept::Posture)?;
         self.commit(batch).await

@@ -32,8 +32,8 @@ impl RevocationChanges {
     }
 }
 
-/// What the store is opened with: feeds `index` and `changes`, ends the connections of what has died, and lets
-/// sessions look again for which there may be something new.
+/// What the store is opened with: feeds `index` and `changes`, ends the connections of certificates that have moved to
+/// another row of the table, and lets sessions look again for which there may be something new.
 ///
 /// The index comes first, the kick second: who comes back after the kick meets the new status.
 pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<RevocationChanges>) -> Observer {
@@ -52,9 +52,8 @@ pub fn feed(index: Arc<StatusIndex>, registry: Arc<Registry>, changes: Arc<Revoc
                 let Some((serial, standing)) = change.value.and_then(read) else {
                     continue;
                 };
-                index.set(&serial, &standing);
-                if matches!(standing.certificate, CertificateStatus::Revoked | CertificateStatus::Superseded)
-                {
+                let before = index.set(&serial, &standing);
+                if before.is_some_and(|before| moved(&before, &standing)) {
                     registry.kick_serial(&serial, Kicked::Status);
                 }
             }
@@ -81,6 +80,15 @@ pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
     }
 }
 
+/// Whether a certificate has moved to another row of the table than the one its connections were let in by: it died,
+/// or its device is held or released. First use moves none: what is issued may do what is current may.
+fn moved(before: &Standing, now: &Standing) -> bool {
+    let is_alive = |standing: &Standing| {
+        matches!(standing.certificate, CertificateStatus::Issued | CertificateStatus::Current)
+    };
+    is_alive(before) != is_alive(now) || before.device != now.device
+}
+
 /// The device that has something to hear by this order: the order itself, or the one that waited for its answer.
 fn to_be_told(value: &[u8]) -> Option<DeviceId> {
     let order: OrderRecord = decode(value).ok()?;
@@ -103,6 +111,10 @@ fn standing(certificate: &CertificateRecord) -> Standing {
     Standing {
         print: print_of(certificate.sha256.as_bytes()),
         certificate: status,
-        device: DeviceStanding::Active { grace_s: certificate.grace_s },
+        device: if certificate.held {
+            DeviceStanding::Held { grace_s: certificate.grace_s }
+        } else {
+            DeviceStanding::Active { grace_s: certificate.grace_s }
+        },
     }
 }

@@ -26,6 +26,10 @@ pub enum DeviceCommand {
     Explain(Device),
     /// Let a device in that waits for approval
     Approve(Device),
+    /// Hold a device: it may mend itself and nothing more, and its certificate is on hold
+    Quarantine(QuarantineArgs),
+    /// Let a held device go back to where it was
+    Release(ReleaseArgs),
     /// End a device's certificate at every door; there is no way back
     Revoke(RevokeArgs),
 }
@@ -47,6 +51,34 @@ pub struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// What `muster device quarantine` takes.
+#[derive(Args, Debug)]
+pub struct QuarantineArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
+    /// Why, in up to 200 bytes of plain text, for whoever looks at it later
+    #[arg(long, value_name = "TEXT", default_value = "not said")]
+    pub reason: String,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `muster device release` takes.
+#[derive(Args, Debug)]
+pub struct ReleaseArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
+    /// Why, in up to 200 bytes of plain text, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What `muster device revoke` takes.
@@ -104,6 +136,10 @@ const RECORD: &[Column] = &[
     column("asset", "/asset"),
     column("serial", "/serial"),
     column("state", "/state"),
+    column("quarantine", "/quarantine/reason"),
+    column("  by", "/quarantine/by"),
+    column("  since", "/quarantine/since"),
+    column("  former", "/quarantine/former"),
     column("retirement", "/retirement"),
     column("phase", "/phase"),
     column("profile", "/profile"),
@@ -112,6 +148,7 @@ const RECORD: &[Column] = &[
     column("labels", "/labels"),
     column("connected", "/connected"),
     column("certificate", "/certificate/status"),
+    column("  on hold", "/certificate/held"),
     column("  serial", "/certificate/serial"),
     column("  sha256", "/certificate/sha256"),
     column("  not after", "/certificate/not_after"),
@@ -158,6 +195,8 @@ pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Erro
             let item = client.act(&["v1", "devices", &format!("{id}:approve")]).await?;
             context.out.item(&item, RECORD)?;
         }
+        DeviceCommand::Quarantine(args) => quarantine(context, &client, &args).await?,
+        DeviceCommand::Release(args) => release(context, &client, &args).await?,
         DeviceCommand::Revoke(args) => revoke(context, &client, &args).await?,
     }
     Ok(Exit::Done)
@@ -182,16 +221,61 @@ fn explain(context: &Context, item: &Value) -> Result<(), Error> {
     context.out.item(item, EXPLANATION)
 }
 
+/// Nobody is asked first: it can be taken back, and whoever holds a device is in a hurry.
+async fn quarantine(context: &Context, client: &Client, args: &QuarantineArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    if args.dry_run {
+        let target = client.get(&["v1", "devices", &id], &[]).await?;
+        let consequence = format!(
+            "Device {} will be held until somebody releases it: its connections are cut, it may mend itself and nothing \
+             more, and others see its certificate on hold.",
+            named(&id, &target),
+        );
+        return only_show(context, &Intent { action: "device.quarantine", consequence, target: &target });
+    }
+    let body = json!({"reason": args.reason});
+    let item = client.post(&["v1", "devices", &format!("{id}:quarantine")], &body).await?;
+    context.out.item(&item, RECORD)
+}
+
+async fn release(context: &Context, client: &Client, args: &ReleaseArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    if args.dry_run {
+        let target = client.get(&["v1", "devices", &id], &[]).await?;
+        let consequence = format!(
+            "Device {} will go back to where it was before it was held, and what its posture fails now is not held \
+             against it again.",
+            named(&id, &target),
+        );
+        return only_show(context, &Intent { action: "device.release", consequence, target: &target });
+    }
+    let body = args.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+    let item = client.post(&["v1", "devices", &format!("{id}:release")], &body).await?;
+    context.out.item(&item, RECORD)
+}
+
+fn only_show(context: &Context, intent: &Intent<'_>) -> Result<(), Error> {
+    consent(context, intent, true).map(drop)
+}
+
+/// A device in a sentence: id, serial number, profile and state.
+fn named(id: &str, target: &Value) -> String {
+    format!(
+        "{id} (serial {}, profile {}, {})",
+        value_at(target, "/serial"),
+        value_at(target, "/profile"),
+        value_at(target, "/state"),
+    )
+}
+
 async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result<(), Error> {
     let id = resolve(client, &args.device.device).await?;
     let target = client.get(&["v1", "devices", &id], &[]).await?;
     let reason = args.reason.as_str();
     let consequence = format!(
-        "Device {id} (serial {}, profile {}, {}) will be retired without proof: its certificate opens no door any \
-         more, nothing is wiped, and there is no way back. One operator's credential can do this.",
-        value_at(&target, "/serial"),
-        value_at(&target, "/profile"),
-        value_at(&target, "/state"),
+        "Device {} will be retired without proof: its certificate opens no door any more, nothing is wiped, and there \
+         is no way back. One operator's credential can do this.",
+        named(&id, &target),
     );
     let intent = Intent { action: "device.revoke", consequence, target: &target };
     if consent(context, &intent, args.dry_run)? == Verdict::Go {

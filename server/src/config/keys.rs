@@ -206,6 +206,18 @@ pub const KEYS: &[Key] = &[
         apply: |s, v| number(v, 1, 3_650).map(|n| s.posture.history_days = n),
     },
     Key {
+        name: "posture.quarantines_per_hour",
+        default: "10",
+        help: "devices that posture rules may quarantine in an hour in any case; past this and the next one there is only an alarm",
+        apply: |s, v| number(v, 0, 1_000_000).map(|n| s.posture.quarantines_per_hour = n),
+    },
+    Key {
+        name: "posture.quarantines_percent",
+        default: "5",
+        help: "or so many of a hundred devices, if that is more",
+        apply: |s, v| number(v, 0, 100).map(|n| s.posture.quarantines_percent = n),
+    },
+    Key {
         name: "store.cache_mib",
         default: "64",
         help: "cache of the store in MiB; real memory is two to three times as much",

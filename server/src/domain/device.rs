@@ -7,6 +7,7 @@
 //!                                         deprovisioning ─▶ retired {proven | unproven | without_proof | superseded}
 //! ```
 
+use super::quarantine::Quarantine;
 use super::refusal::LastRefusal;
 use super::revocation::Reason;
 use muster_pki::serial::Serial;
@@ -185,6 +186,12 @@ pub struct Device {
     /// The request that waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// How it is held, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+    /// When a person last released it, unix seconds: what was due by then is not held against it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excused_until: Option<i64>,
     /// When it took which step from enrolment to active.
     #[serde(default)]
     pub steps: Steps,
@@ -228,6 +235,7 @@ impl Device {
         self.retirement = Some(how);
         self.changed_at = now;
         self.waiting = None;
+        self.quarantine = None;
     }
 }
 
@@ -287,6 +295,9 @@ pub struct CertificateRecord {
     pub not_after: i64,
     /// Seconds after that in which it may still renew; fixed when it is issued.
     pub grace_s: u32,
+    /// Whether it is on hold, since its device is in quarantine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// What became of it.
     #[serde(flatten)]
     pub state: CertificateState,

@@ -5,6 +5,7 @@
 
 use super::device::Device;
 use super::policy::{Permit, act};
+use super::quarantine::HELD_LEAF_S;
 use muster_wire::id::DeviceId;
 
 /// The right of one device to one certificate.
@@ -16,6 +17,26 @@ pub struct Grant {
     device: DeviceId,
     serial_number: Option<String>,
     profile: String,
+    term: Term,
+}
+
+/// How long a certificate may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// As long as its profile says.
+    Full,
+    /// [`HELD_LEAF_S`] at most: its device is in quarantine.
+    Held,
+}
+
+impl Term {
+    /// The life in seconds of a certificate whose profile says `full_s`.
+    pub fn life_s(self, full_s: i64) -> i64 {
+        match self {
+            Self::Full => full_s,
+            Self::Held => full_s.min(HELD_LEAF_S),
+        }
+    }
 }
 
 impl Grant {
@@ -30,7 +51,12 @@ impl Grant {
     }
 
     fn of(device: &Device) -> Self {
-        Self { device: device.id, serial_number: device.serial.clone(), profile: device.profile.clone() }
+        Self {
+            device: device.id,
+            serial_number: device.serial.clone(),
+            profile: device.profile.clone(),
+            term: if device.quarantine.is_some() { Term::Held } else { Term::Full },
+        }
     }
 
     /// Whose certificate it will be.
@@ -41,6 +67,11 @@ impl Grant {
     /// The hardware serial number it will carry.
     pub fn serial_number(&self) -> Option<&str> {
         self.serial_number.as_deref()
+    }
+
+    /// How long it may live.
+    pub fn term(&self) -> Term {
+        self.term
     }
 
     /// The firmware profile that shapes it.

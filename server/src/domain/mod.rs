@@ -12,6 +12,7 @@ pub mod operator;
 pub mod order;
 pub mod policy;
 pub mod posture;
+pub mod quarantine;
 pub mod reconcile;
 pub mod refusal;
 pub mod reported;

@@ -145,6 +145,10 @@ table! {
     ApproveDevice = "device.approve": Operator;
     /// End a device's certificates now, without a wipe.
     RevokeDevice = "device.revoke": Operator;
+    /// Hold a device: by hand, or by a posture rule.
+    QuarantineDevice = "device.quarantine": Operator | Server;
+    /// Let a held device go back to where it was.
+    ReleaseDevice = "device.release": Operator | Server;
     /// Order something of a device that needs no approver.
     MakeOrder = "order.make": Operator | Server;
     /// List orders, or show one.

@@ -20,6 +20,8 @@ pub enum Reason {
     CessationOfOperation,
     /// What the certificate allowed was withdrawn.
     PrivilegeWithdrawn,
+    /// Its device is in quarantine; the entry goes when that ends.
+    CertificateHold,
 }
 
 impl Reason {
@@ -42,6 +44,7 @@ impl Reason {
             Self::Superseded => "superseded",
             Self::CessationOfOperation => "cessation_of_operation",
             Self::PrivilegeWithdrawn => "privilege_withdrawn",
+            Self::CertificateHold => "certificate_hold",
         }
     }
 
@@ -53,6 +56,7 @@ impl Reason {
             Self::AffiliationChanged => 3,
             Self::Superseded => 4,
             Self::CessationOfOperation => 5,
+            Self::CertificateHold => 6,
             Self::PrivilegeWithdrawn => 9,
         }
     }
@@ -143,5 +147,10 @@ mod tests {
             assert_eq!(reason.as_str().parse(), Ok(reason));
         }
         assert_eq!("Key_Compromise".parse::<Reason>(), Err(UnknownReason));
+        assert_eq!(
+            Reason::CertificateHold.as_str().parse::<Reason>(),
+            Err(UnknownReason),
+            "no operator's reason"
+        );
     }
 }

@@ -141,10 +141,10 @@ impl StatusIndex {
         Self { shards: std::array::from_fn(|_| RwLock::default()) }
     }
 
-    /// Sets what is known about `serial`, in place of what was known before.
-    pub fn set(&self, serial: &Serial, standing: &Standing) {
+    /// Sets what is known about `serial`, in place of what was known before, which is the answer.
+    pub fn set(&self, serial: &Serial, standing: &Standing) -> Option<Standing> {
         let mut shard = self.shard(serial).write().unwrap_or_else(PoisonError::into_inner);
-        shard.insert(key(serial), Packed::pack(standing));
+        shard.insert(key(serial), Packed::pack(standing)).map(Packed::unpack)
     }
 
     /// Forgets `serial`, which is from now on unknown and therefore refused.

@@ -7,6 +7,7 @@ use crate::app::{App, Explanation, Filter, Shown};
 use crate::domain::device;
 use crate::domain::policy::act;
 use crate::domain::posture::{FactNote, PostureRecord};
+use crate::domain::quarantine::{BadReason, Because, By, Quarantine as Hold};
 use crate::domain::reported::Reported;
 use crate::domain::revocation::Reason;
 use axum::response::Response;
@@ -46,10 +47,28 @@ pub(super) struct Device {
     labels: BTreeMap<String, String>,
     /// How its life ended.
     retirement: Option<String>,
+    /// How it is held, while it is.
+    quarantine: Option<Quarantine>,
     created_at: String,
     changed_at: String,
     /// Its name: the URI in its certificates.
     spiffe: String,
+}
+
+/// How a device is held.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Quarantine {
+    /// `manual` or `rule`.
+    by: &'static str,
+    /// Who holds it, where a person does.
+    operator: Option<String>,
+    /// The posture fact that fails, where a rule does.
+    fact: Option<String>,
+    /// Why, in words.
+    reason: String,
+    since: String,
+    /// The state that it goes back to.
+    former: String,
 }
 
 /// A device's certificate.
@@ -62,6 +81,8 @@ pub(super) struct Certificate {
     sha256: Sha256Digest,
     /// `issued`, `current`, `superseded` or `revoked`.
     status: String,
+    /// Whether it is on hold, since its device is in quarantine.
+    held: bool,
     not_after: String,
 }
 
@@ -135,6 +156,23 @@ pub(super) struct RevokeDevice {
     reason: String,
 }
 
+/// Why a device is held.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QuarantineDevice {
+    /// 1 to 200 bytes of plain text.
+    reason: String,
+}
+
+/// Why a device is released. The whole body may be left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseDevice {
+    /// 1 to 200 bytes of plain text.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -173,6 +211,18 @@ pub(super) fn routes(routes: Routes) -> Routes {
             explain,
         )
         .verb("/v1/devices", "approve", Doc::get("Says yes to a device that waits.", "Device"), approve)
+        .verb(
+            "/v1/devices",
+            "quarantine",
+            Doc::post("Holds a device: it may mend itself, nothing more.", "QuarantineDevice", "Device"),
+            quarantine,
+        )
+        .verb(
+            "/v1/devices",
+            "release",
+            Doc::post("Lets a held device go back to where it was.", "ReleaseDevice", "Device"),
+            release,
+        )
         .verb(
             "/v1/devices",
             "revoke",
@@ -222,6 +272,33 @@ async fn approve(ctx: Ctx<act::ApproveDevice>) -> Result<Response, HttpError> {
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.approve(ctx.permit, id).await?;
     respond(shown, &ctx.app)
+}
+
+async fn quarantine(ctx: Ctx<act::QuarantineDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    let asked: QuarantineDevice = ctx.json()?;
+    super::slot(&ctx).await?;
+    let because = because(&asked.reason)?;
+    super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
+    let shown = ctx.app.quarantine(ctx.permit, id, &because).await?;
+    respond(shown, &ctx.app)
+}
+
+async fn release(ctx: Ctx<act::ReleaseDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    let asked: ReleaseDevice = if ctx.body.is_empty() { ReleaseDevice::default() } else { ctx.json()? };
+    super::slot(&ctx).await?;
+    let because = asked.reason.as_deref().map(because).transpose()?;
+    super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
+    let shown = ctx.app.release(ctx.permit, id, because.as_ref()).await?;
+    respond(shown, &ctx.app)
+}
+
+fn because(reason: &str) -> Result<Because, crate::app::Error> {
+    reason.parse().map_err(|error: BadReason| crate::app::Error::Invalid {
+        field: "reason",
+        expected: error.to_string(),
+    })
 }
 
 async fn revoke(ctx: Ctx<act::RevokeDevice>) -> Result<Response, HttpError> {
@@ -290,12 +367,22 @@ fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
     Ok(response)
 }
 
+fn quarantine_view(held: Hold) -> Quarantine {
+    let (by, operator, fact) = match held.by {
+        By::Manual { operator } => ("manual", Some(operator), None),
+        By::Rule { fact } => ("rule", None, Some(fact)),
+    };
+    let former = held.former.as_str().to_owned();
+    Quarantine { by, operator, fact, reason: held.reason, since: timestamp(held.since), former }
+}
+
 fn view(shown: Shown, app: &App) -> Device {
     let Shown { device, certificate, connected, desired, reported, posture, .. } = shown;
     let held = device.certificate().zip(certificate.as_ref()).map(|(held, record)| Certificate {
         serial: held.serial.to_string(),
         sha256: held.sha256,
         status: record.state.as_str().to_owned(),
+        held: record.held,
         not_after: timestamp(held.not_after),
     });
     Device {
@@ -319,6 +406,7 @@ fn view(shown: Shown, app: &App) -> Device {
         site: device.site,
         owner: device.owner,
         labels: device.labels,
+        quarantine: device.quarantine.map(quarantine_view),
         retirement: device.retirement.map(|how| how.as_str().to_owned()),
         created_at: timestamp(device.created_at),
         changed_at: timestamp(device.changed_at),

@@ -145,6 +145,9 @@ fn schemas() -> Map<String, Value> {
     add::<baseline::Drift>(&mut all, "Drift");
     add::<device::Failing>(&mut all, "Failing");
     add::<device::Steps>(&mut all, "Steps");
+    add::<device::QuarantineDevice>(&mut all, "QuarantineDevice");
+    add::<device::ReleaseDevice>(&mut all, "ReleaseDevice");
+    add::<device::Quarantine>(&mut all, "Quarantine");
     add::<operator::Operator>(&mut all, "Operator");
     add::<operator::OperatorList>(&mut all, "OperatorList");
     add::<operator::AddOperator>(&mut all, "AddOperator");

@@ -8,7 +8,7 @@ use super::siege::{Device, Siege, refused, text};
 use http::Method;
 use muster_tests::est::{leaf, reenroll_request};
 use muster_tests::faults::at_time;
-use muster_tests::{Answer, Server};
+use muster_tests::{Answer, Server, judge};
 use rcgen::KeyPair;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -145,6 +145,53 @@ async fn grace_renews_an_expired_certificate_and_is_recorded_until_it_ends() {
     let siege = Siege::of(later(siege.into_server(), 100).await).await;
     assert!(!is_let_in(siege.server(), &late).await, "grace has ended");
     assert_eq!(shown(&siege, &late).await["state"], "commissioning");
+    let _ = siege.lift(0, &["certificate_expired"]).await;
+}
+
+/// Last second of the validity of a device's certificate.
+fn not_after(device: &Device) -> i64 {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    X509Certificate::from_der(device.identity.leaf()).unwrap().1.validity().not_after.timestamp()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_device_renews_shortly_and_what_it_gets_is_held_too() {
+    let siege = Siege::begin().await;
+    let device = siege.device("laptop-linux").await;
+    siege.quarantine(&device.id).await;
+    let next = renewed(siege.server(), &device).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let left = not_after(&next) - i64::try_from(now).unwrap();
+    assert!((0..=7 * 86_400).contains(&left), "seven days at most: {left} s");
+    assert!(judge::verify(siege.server(), &next.identity).await.stderr.contains("certificate revoked"));
+    assert!(is_let_in(siege.server(), &next).await, "it mends itself");
+    assert!(!is_let_in(siege.server(), &device).await);
+    let told = shown(&siege, &device).await;
+    assert_eq!(
+        (&told["state"], &told["certificate"]["held"], &told["certificate"]["status"]),
+        (&"quarantined".into(), &true.into(), &"current".into())
+    );
+    siege.release(&device.id).await;
+    let _ = judge::verify(siege.server(), &next.identity).await.ok();
+    assert!(is_let_in(siege.server(), &next).await);
+    let _ = siege.lift(2, &["certificate_superseded"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_device_keeps_its_grace_and_nothing_more() {
+    let siege = Siege::begin().await;
+    let (early, late) = (siege.device("laptop-linux").await, siege.device("laptop-linux").await);
+    siege.quarantine(&early.id).await;
+    siege.quarantine(&late.id).await;
+    let siege = Siege::of(later(siege.into_server(), 45).await).await;
+    let next = renewed(siege.server(), &early).await;
+    assert!(is_let_in(siege.server(), &next).await);
+    assert_eq!(shown(&siege, &next).await["certificate"]["held"], true);
+    let entries = siege.entries().await;
+    let renewal = entries.iter().find(|entry| entry["action"] == "est.simplereenroll").unwrap();
+    assert_eq!(renewal["reason"], "grace");
+    let siege = Siege::of(later(siege.into_server(), 100).await).await;
+    assert!(!is_let_in(siege.server(), &late).await, "grace has ended");
     let _ = siege.lift(0, &["certificate_expired"]).await;
 }
 

@@ -18,20 +18,20 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first][..], &length, body].concat()
 }
 
-fn connect(id: &str, flags: u8, rest: &[u8]) -> Vec<u8> {
+pub(super) fn connect(id: &str, flags: u8, rest: &[u8]) -> Vec<u8> {
     packet(0x10, &[&b"\0\x04MQTT\x04"[..], &[flags, 0, 60], &string(id), rest].concat())
 }
 
-fn publish(first: u8, topic: &str) -> Vec<u8> {
+pub(super) fn publish(first: u8, topic: &str) -> Vec<u8> {
     let id: &[u8] = if first & 6 == 0 { &[] } else { &[0, 7] };
     packet(first, &[&string(topic), id, b"poison"].concat())
 }
 
-fn subscribe(filter: &str) -> Vec<u8> {
+pub(super) fn subscribe(filter: &str) -> Vec<u8> {
     packet(0x82, &[&[0, 9][..], &string(filter), &[1]].concat())
 }
 
-async fn open(server: &Server, device: &Device, hello: &[u8]) -> TlsStream<TcpStream> {
+pub(super) async fn open(server: &Server, device: &Device, hello: &[u8]) -> TlsStream<TcpStream> {
     let mut stream = Tls::with(server, &device.identity).open(&server.endpoints().mqtt).await.unwrap();
     stream.write_all(hello).await.unwrap();
     stream
@@ -46,7 +46,7 @@ async fn said(server: &Server, device: &Device, packets: &[&[u8]]) -> Vec<u8> {
     heard
 }
 
-const WELCOME: &[u8] = &[0x20, 2, 0, 0];
+pub(super) const WELCOME: &[u8] = &[0x20, 2, 0, 0];
 const GOODBYE: &[u8] = &[0xe0, 0];
 
 #[tokio::test(flavor = "multi_thread")]

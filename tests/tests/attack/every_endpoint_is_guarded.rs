@@ -40,6 +40,8 @@ const ADMIN: &[Case] = &[
     ("GET", "/v1/devices/{id}/history", None, 404),
     ("GET", "/v1/devices/{id}/explain", None, 404),
     ("POST", "/v1/devices/{id}:approve", None, 404),
+    ("POST", "/v1/devices/{id}:quarantine", Some(r#"{"reason":"lost"}"#), 404),
+    ("POST", "/v1/devices/{id}:release", Some("{}"), 404),
     ("POST", "/v1/devices/{id}:revoke", Some(r#"{"reason":"unspecified"}"#), 404),
     ("GET", "/v1/devices/{id}/baseline", None, 404),
     ("GET", "/v1/orders", None, 200),

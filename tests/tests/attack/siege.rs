@@ -90,6 +90,19 @@ impl Siege {
         assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
     }
 
+    /// Holds a device.
+    pub(crate) async fn quarantine(&self, device: &str) {
+        let path = format!("/v1/devices/{device}:quarantine");
+        let answer = self.rest(Method::POST, &path, Some(&json!({ "reason": "left in a train" }))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
+    }
+
+    /// Lets a held device go back.
+    pub(crate) async fn release(&self, device: &str) {
+        let answer = self.rest(Method::POST, &format!("/v1/devices/{device}:release"), None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
+    }
+
     /// Every audit entry since the attack began.
     pub(crate) async fn entries(&self) -> Vec<Value> {
         entries(&self.server, self.began).await

@@ -26,26 +26,6 @@ async fn is_gone(server: &Server, identity: &Identity) -> bool {
     est::prove(server, identity).await.map_or(true, |answer| answer.status != 200)
 }
 
-/// `openssl verify -crl_check` with nothing but what the server hands out.
-async fn judged(server: &Server, identity: &Identity) -> muster_tests::Run {
-    let directory = tempfile::tempdir().unwrap();
-    let mut door = est::connect(server).await.expect("a connection");
-    let authorities = est::certificates(&door.get(&est::path(None, "cacerts")).await.expect("an answer"));
-    let pem = |der: &[u8]| pem_of(der);
-    let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).unwrap();
-    write("certificate.pem", pem(identity.leaf()));
-    write("root.pem", pem(&authorities[0]));
-    write("cacerts.pem", authorities.iter().map(|der| pem(der)).collect());
-    judge::verify_with_crl(directory.path()).await
-}
-
-fn pem_of(der: &[u8]) -> String {
-    use base64::prelude::{BASE64_STANDARD, Engine};
-    let text = BASE64_STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-}
-
 fn open_lives(devices: &[Value]) -> usize {
     devices.iter().filter(|device| device["state"] != "retired" && device["state"] != "cancelled").count()
 }
@@ -55,7 +35,7 @@ async fn a_token_bound_to_the_serial_number_ends_the_open_life_and_begins_the_ne
     let server = Server::start().await;
     let (first, former) =
         living(&server, &bound_to(&server, "C02XL0GTJG5H").await, &Pledge::claiming("C02XL0GTJG5H")).await;
-    assert_eq!(judged(&server, &first).await.code, Some(0));
+    assert_eq!(judge::verify(&server, &first).await.code, Some(0));
 
     // The request need not repeat what the token says.
     let (second, present) = living(&server, &bound_to(&server, "C02XL0GTJG5H").await, &Pledge::new("")).await;
@@ -68,9 +48,9 @@ async fn a_token_bound_to_the_serial_number_ends_the_open_life_and_begins_the_ne
     assert_eq!(open_lives(&server.devices().await), 1);
 
     assert!(is_gone(&server, &first).await, "the former life is shut out");
-    let refused = judged(&server, &first).await;
+    let refused = judge::verify(&server, &first).await;
     assert!(refused.stderr.contains("certificate revoked"), "{refused:?}");
-    assert_eq!(judged(&server, &second).await.code, Some(0));
+    assert_eq!(judge::verify(&server, &second).await.code, Some(0));
     server.verify_audit().await;
 }
 
