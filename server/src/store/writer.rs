@@ -207,7 +207,8 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Writes and syncs `changes`; readers see them only afterwards.
+    /// Writes and syncs `changes`; readers see them only afterwards, and before the observer hears of them: whoever it
+    /// wakes looks at once, and would go to sleep again over what it cannot see yet.
     fn persist(&self, changes: &Arc<[Change]>, batches: usize) -> Result<(), EngineError> {
         let shared = &self.shared;
         let started = Instant::now();
@@ -218,8 +219,8 @@ impl Writer {
         shared.counters.version.store(self.version, Ordering::Relaxed);
         shared.engine.synced(self.version);
         let written: Vec<Written<'_>> = changes.iter().filter_map(|change| self.written(change)).collect();
-        (self.observer)(&written);
         shared.overlay.withdraw();
+        (self.observer)(&written);
         Ok(())
     }
 
