@@ -211,6 +211,8 @@ words! {
         ClockJumped = "clock_jumped",
         /// A renewal failed.
         RenewalFailed = "renewal_failed",
+        /// What differed from the desired state was put right.
+        DriftRepaired = "drift_repaired",
     }
 }
 

@@ -74,8 +74,8 @@ pub enum Event {
     Applied(Change, InForce),
     /// What differs from the desired state after what may be repaired was repaired.
     Drifted {
-        /// How many things differed before.
-        found: usize,
+        /// What differed before.
+        found: Vec<Drift>,
         /// What still does.
         left: Vec<Drift>,
     },
@@ -290,7 +290,7 @@ impl Session {
             Event::Discovered(answer) => self.discovered(answer, now),
             Event::Fetched(answer) => self.fetched(answer, now),
             Event::Applied(change, in_force) => self.applied(change, in_force, now),
-            Event::Drifted { found, left } => self.drifted(found, left, now),
+            Event::Drifted { found, left } => self.drifted(&found, left, now),
             Event::Collected(facts) => self.collected(facts, now),
             Event::Renewal(event) => self.renewal_went_on(event, now),
             Event::Stopping => return self.stop(),

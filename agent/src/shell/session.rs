@@ -285,7 +285,7 @@ impl Runner {
     fn look_for_drift(&mut self) -> Result<Event, Failure> {
         let repair = self.engine.repair()?;
         let left = repair.left.into_iter().map(|(drift, _)| drift).collect();
-        Ok(Event::Drifted { found: repair.found.len(), left })
+        Ok(Event::Drifted { found: repair.found, left })
     }
 
     fn show(&self, shown: Shown) -> Result<(), Failure> {

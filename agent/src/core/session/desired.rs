@@ -134,10 +134,17 @@ impl Session {
     }
 
     /// The look for drift is over. What is news is reported at once.
-    pub(super) fn drifted(&mut self, found: usize, left: Vec<Drift>, now: Moment) {
+    pub(super) fn drifted(&mut self, found: &[Drift], left: Vec<Drift>, now: Moment) {
         self.alarms.drift =
             Some(now.since_start + schedule::interval(self.intervals().drift_s, now.jitter()));
-        let is_news = found > 0 || left != self.drift || self.reported != Some(self.in_force.generation());
+        let repaired: Vec<&str> =
+            found.iter().filter(|drift| !left.contains(drift)).map(|drift| drift.item.as_str()).collect();
+        if !repaired.is_empty() {
+            // The state reported below says that all is well; that it was not is told for itself.
+            self.tell(EventKind::DriftRepaired, format!("put right: {}", repaired.join(", ")), now);
+        }
+        let is_news =
+            !found.is_empty() || left != self.drift || self.reported != Some(self.in_force.generation());
         self.drift = left;
         // Before the first report there is one to come anyway, unless a desired state has just been put in place.
         if is_news && self.has_begun && self.alarms.state.is_none_or(|_| self.reported.is_some()) {

@@ -79,6 +79,8 @@ impl Session {
                     self.collecting.orders.push(taken.order);
                 }
                 self.collect();
+                // Whoever wants to know how the device stands wants to know it of its baseline, too.
+                self.alarms.drift = Some(now.since_start);
             }
             Kind::RotateIdentity if taken.certificate != self.certificate() => {
                 self.answer_order(taken.order, ReceiptOutcome::Done, self.certificate(), now);

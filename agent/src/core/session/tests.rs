@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use muster_wire::authority::{Approver, Authority, Required};
 use muster_wire::cbor;
 use muster_wire::checkpoint::Checkpoint;
+use muster_wire::desired::SectionKind;
 use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
 use muster_wire::key::{Ed25519Key, PublicKey, Signer as _};
 use muster_wire::merkle::ConsistencyProof;
@@ -226,7 +227,10 @@ impl World {
             Effect::Discover => return Some(Event::Discovered(Err(trouble()))),
             Effect::Fetch(_) => return Some(Event::Fetched(Err(trouble()))),
             Effect::Apply(_) => unreachable!("no baseline is ever served"),
-            Effect::LookForDrift => return Some(Event::Drifted { found: 0, left: Vec::new() }),
+            Effect::LookForDrift => {
+                self.effects.push("drift");
+                return Some(Event::Drifted { found: Vec::new(), left: Vec::new() });
+            }
             Effect::Collect => {
                 self.effects.push("collect");
                 return Some(Event::Collected(Vec::new()));
@@ -476,4 +480,23 @@ fn an_ending_agent_says_goodbye_and_does_nothing_more() {
     assert!(world.is_over && world.open.is_none());
     assert_eq!(world.session.wake_at(), None);
     assert_eq!(world.effects.last(), Some(&"stop"));
+}
+
+#[test]
+fn an_order_to_look_looks_for_drift_too_and_what_was_put_right_is_told() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let looked = |world: &World| world.effects.iter().filter(|effect| **effect == "drift").count();
+    let before = looked(&world);
+    world.order(1, usize::MAX);
+    assert_eq!(looked(&world), before + 1);
+
+    let drift = |item: &str| Drift { section: SectionKind::Files, item: item.into() };
+    let found = vec![drift("/etc/motd"), drift("/etc/issue")];
+    world.handle(Event::Drifted { found, left: vec![drift("/etc/issue")] }, usize::MAX);
+    let events = world.disk.outbox.values().filter_map(|kept| match kept {
+        Kept::Event(report) => Some((report.kind, report.detail.as_str())),
+        Kept::Receipt(_) => None,
+    });
+    assert_eq!(events.collect::<Vec<_>>(), [(EventKind::DriftRepaired, "put right: /etc/motd")]);
 }
