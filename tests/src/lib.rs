@@ -29,7 +29,7 @@ mod site;
 mod tls;
 mod wait;
 
-pub use agent::Agent;
+pub use agent::{Agent, RunningAgent};
 pub use programs::{agent_program, pkilint_program, python_program, repository, server_program};
 pub use proxy::Proxy;
 pub use run::{Launch, Run, run};

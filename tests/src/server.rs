@@ -173,6 +173,17 @@ impl Server {
         matches!(self.process.0.try_wait(), Ok(None))
     }
 
+    /// `launch`, with every listener where this server has it: for a server that comes back under the same address.
+    #[must_use]
+    pub fn in_place(&self, launch: Launch) -> Launch {
+        let Endpoints { device, mqtt, status, admin } = &self.endpoints;
+        let places = [("DEVICE", device), ("MQTT", mqtt), ("STATUS", status), ("ADMIN", admin)];
+        places.into_iter().fold(launch, |launch, (name, url)| {
+            let place = url.split_once("://").map_or(url.as_str(), |(_, place)| place);
+            launch.with(format!("MUSTER_LISTEN_{name}"), place.trim_end_matches('/'))
+        })
+    }
+
     /// Stops and serves the same directory again.
     pub async fn restart(self) -> Self {
         self.stop().await.serve().await
@@ -207,8 +218,10 @@ fn spawn(site: &Site, launch: &Launch) -> Process {
     let data = site.data_dir();
     let arguments = ["serve".as_ref(), "--data-dir".as_ref(), data.as_os_str()];
     let mut command = launch.command(&server_program(), &arguments);
-    for listener in ["DEVICE", "MQTT", "STATUS", "ADMIN"] {
-        command.env(format!("MUSTER_LISTEN_{listener}"), "127.0.0.1:0");
+    for listener in ["DEVICE", "MQTT", "STATUS", "ADMIN"].map(|name| format!("MUSTER_LISTEN_{name}")) {
+        if launch.environment.iter().all(|(name, _)| *name != *listener) {
+            command.env(listener, "127.0.0.1:0");
+        }
     }
     let log = File::create(site.path("serve.log")).expect("the site is writable");
     let out = File::create(site.path("serve.out")).expect("the site is writable");

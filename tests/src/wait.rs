@@ -11,7 +11,12 @@ pub async fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Asks `condition`, which takes its time, until it answers something; panics with `what` after [`PATIENCE`].
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_or(condition).await.unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain: {what}"))
+}
+
+/// The same, but nothing after [`PATIENCE`].
+pub(crate) async fn eventually_or<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let asked = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
@@ -21,10 +26,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
             tick.tick().await;
         }
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
-    }
+    tokio::time::timeout(PATIENCE, asked).await.ok()
 }
 
 async fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
