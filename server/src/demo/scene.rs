@@ -11,7 +11,14 @@ pub(super) enum Scene {
     Judge,
     SecondUse,
     Renew,
+    Connect,
+    Baseline,
+    Drift,
+    Commission,
+    Posture,
+    Rotate,
     Revoke,
+    Cut,
     Crl,
     Door,
     Audit,
@@ -30,7 +37,14 @@ impl Scene {
         Self::Judge,
         Self::SecondUse,
         Self::Renew,
+        Self::Connect,
+        Self::Baseline,
+        Self::Drift,
+        Self::Commission,
+        Self::Posture,
+        Self::Rotate,
         Self::Revoke,
+        Self::Cut,
         Self::Crl,
         Self::Door,
         Self::Audit,
@@ -80,6 +94,31 @@ impl Scene {
             Self::Renew => {
                 ["renew", "The device renews, with a new key", "a new certificate took the old one's place"]
             }
+            Self::Connect => ["connect", "The agent stays connected", "a session is open"],
+            Self::Baseline => [
+                "baseline",
+                "An operator says what laptops should be like",
+                "the device is, and has reported it",
+            ],
+            Self::Drift => [
+                "drift",
+                "Somebody changes that by hand, and an operator has the agent look",
+                "put right, and written down",
+            ],
+            Self::Commission => [
+                "commission",
+                "Its posture can be told, which was all that was missing",
+                "it passes muster: baseline, posture and an order have come round",
+            ],
+            Self::Posture => [
+                "posture",
+                "The firewall is opened, and closed again",
+                "named with its remedy, then forgotten",
+            ],
+            Self::Rotate => {
+                ["rotate", "An operator orders a new identity", "renewed in the live session, without a gap"]
+            }
+            Self::Cut => ["cut", "Its session", "the line is cut"],
             Self::Revoke => ["revoke", "An operator revokes the device", "retired; there is no way back"],
             Self::Crl => ["crl", "openssl sees it in the revocation list", "revoked for the whole world"],
             Self::Door => ["door_closed", "The revoked device knocks once more", "no door opens"],

@@ -1,4 +1,5 @@
-//! What happens in the demo, step by step, and what each step has to show. What others judge is in [`super::proof`].
+//! What happens in the demo, step by step, and what each step has to show. What happens over the
+//! open line is in [`super::line`], what others judge in [`super::proof`].
 
 use super::call::{Call, is, last_json, problem, said, shortened, text};
 use super::scene::Scene;
@@ -13,9 +14,9 @@ use std::path::{Path, PathBuf};
 use tokio::process::Child;
 
 /// The server's data directory, in the demo's.
-const SERVER: &str = "server";
+pub(super) const SERVER: &str = "server";
 /// The device's serial number.
-const SERIAL: &str = "DEMO-0001";
+pub(super) const SERIAL: &str = "DEMO-0001";
 /// Where the device keeps its certificate.
 pub(super) const CERTIFICATE: &str = "device/identity/certificate.pem";
 /// The trust domain founded.
@@ -26,6 +27,7 @@ pub(super) const TRUST_DOMAIN: &str = "demo.example";
 pub(super) struct Story {
     pub(super) stage: Stage,
     server: Option<Child>,
+    pub(super) agent: Option<Child>,
     enrollment: String,
     pub(super) device: String,
     pub(super) certificate_serial: String,
@@ -40,6 +42,7 @@ impl Story {
         Self {
             stage,
             server: None,
+            agent: None,
             enrollment: String::new(),
             device: String::new(),
             certificate_serial: String::new(),
@@ -62,6 +65,13 @@ impl Story {
             Scene::Judge => self.judge(teller).await,
             Scene::SecondUse => self.second_use(teller).await,
             Scene::Renew => self.renew(teller).await,
+            Scene::Connect => self.connect(teller).await,
+            Scene::Baseline => self.baseline(teller).await,
+            Scene::Drift => self.drift(teller).await,
+            Scene::Commission => self.commission(teller).await,
+            Scene::Posture => self.posture(teller).await,
+            Scene::Rotate => self.rotate(teller).await,
+            Scene::Cut => self.cut(teller).await,
             Scene::Revoke => self.revoke(teller).await,
             Scene::Crl => self.crl(teller).await,
             Scene::Door => self.door(teller).await,
@@ -73,9 +83,9 @@ impl Story {
 
     /// Ends the children and the directory; answers where it is when it is kept.
     pub(super) async fn end(mut self, keep: bool) -> Option<PathBuf> {
-        if let Some(mut server) = self.server.take() {
+        for mut child in [self.agent.take(), self.server.take()].into_iter().flatten() {
             // It may have ended by itself.
-            let _ = server.kill().await;
+            let _ = child.kill().await;
         }
         self.stage.strike(keep)
     }
