@@ -8,9 +8,12 @@
 )]
 
 mod stories {
+    mod bad_baseline;
+    mod drift;
     mod est_curl;
     mod factory_line;
     mod faults;
+    mod imaging_laptops;
     mod lost_reply;
     mod mistakes;
     mod mqtt_clients;
@@ -18,5 +21,8 @@ mod stories {
     mod pkilint;
     mod power_loss;
     mod quarantine_and_back;
+    mod revocation;
+    mod rotation;
+    mod server_restart;
     mod superseding;
 }

@@ -1,0 +1,63 @@
+//! Certificates are renewed in the live session, by order and by time. Never is a device left without one that works, and
+//! never are there two.
+
+use muster_tests::faults::at_time;
+use muster_tests::{Agent, Launch, Server, Site, est, eventually};
+use sha2::{Digest, Sha256};
+
+/// The device holds the one certificate that counts, and is connected with it.
+async fn is_whole(server: &Server, agent: &Agent) {
+    let id = agent.id();
+    let _ = server
+        .device_when(&id, "it is connected with the certificate that counts", |device| {
+            let held = hex::encode(Sha256::digest(agent.identity().leaf()));
+            device["connected"] == true
+                && device["certificate"]["sha256"] == held.as_str()
+                && device["certificate"]["status"] == "current"
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_rotates_the_identity_without_a_gap_and_the_former_opens_no_door() {
+    let server = Server::start().await;
+    let sensor = Agent::enrolled(&server, "sensor-linux").await;
+    let id = sensor.id();
+    let _running = sensor.start();
+    let _ = server.device_when(&id, "it is active", |device| device["state"] == "active").await;
+    let former = sensor.identity();
+
+    let order = server.order("rotate_identity", &id).await;
+    let done = server.done(&order).await;
+    assert_eq!(done["receipts"].as_array().map(Vec::len), Some(1), "{done}");
+    is_whole(&server, &sensor).await;
+    assert_ne!(sensor.identity().leaf(), former.leaf());
+    assert!(est::prove(&server, &former).await.is_err(), "the former certificate is superseded");
+    assert_eq!(est::prove(&server, &sensor.identity()).await.unwrap().status, 200);
+    server.verify_audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_two_thirds_of_its_life_the_running_agent_renews_by_itself() {
+    let past = || at_time("-22d");
+    let site = Site::empty();
+    let _ = site.init(&past(), &["--solo"]).await.ok();
+    let server = Server::on(site, past()).await;
+    let words = ["token", "create", "--profile", "laptop-linux"];
+    let made = server.site().muster(&past(), &words).await.ok().json();
+    let mut laptop = Agent::under(past());
+    let _ = laptop.enroll(made[0]["enrollment"].as_str().unwrap()).await.ok();
+    let former = laptop.identity();
+
+    // Thirty days are its life; twenty-two have passed.
+    let launch = server.in_place(Launch::plain());
+    let server = Server::on(server.stop().await, launch).await;
+    laptop.relaunch(Launch::plain());
+    let _running = laptop.start();
+    eventually("it has another certificate", async || {
+        (laptop.identity().leaf() != former.leaf()).then_some(())
+    })
+    .await;
+    is_whole(&server, &laptop).await;
+    assert!(est::prove(&server, &former).await.is_err(), "the former certificate is superseded");
+}
