@@ -14,7 +14,7 @@ use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
 use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
 use crate::domain::quarantine::Budget;
-use crate::doors::accept::{Limits, Secured, serve_plain, serve_tls};
+use crate::doors::accept::{Connection, Limits, Secure, Secured, serve_plain, serve_tls};
 use crate::doors::arrival::Arrivals;
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
 use crate::doors::stop::{Stop, channel};
@@ -24,7 +24,9 @@ use crate::doors::{Doors, descriptors};
 use crate::http::auth::Entrance;
 use crate::http::routes::Routes;
 use crate::mqtt::budget::{Rate, Rates};
+use crate::mqtt::bus::Bus;
 use crate::mqtt::gate::{self, Gate};
+use crate::mqtt::observer::ObserverGate;
 use crate::store::collections::{ALL, LoadError};
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{self, OpenError, Store};
@@ -327,11 +329,11 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
         TlsSource { identity: identity.clone(), provider: Arc::clone(&provider), clock: app.clock().clone() };
     let verifier = |auth| {
         let issuer = CertificateDer::from(app.ca().issuing_der());
-        LiveClientVerifier::new(&[issuer], auth, app.doors().clone(), Arc::clone(&provider)).map(Arc::new)
+        LiveClientVerifier::new(&[issuer], auth, app.doors().clone(), Arc::clone(&provider))
     };
     let versions = if settings.est.tls12 { Versions::Tls12And13 } else { Versions::Tls13 };
-    let device_tls = source.device(verifier(ClientAuth::Optional)?, versions)?;
-    let mqtt_tls = source.mqtt(verifier(ClientAuth::Required)?)?;
+    let device_tls = source.device(Arc::new(verifier(ClientAuth::Optional)?), versions)?;
+    let mqtt_tls = source.mqtt(Arc::new(verifier(ClientAuth::Required)?.with_observers()))?;
     let admin_tls = source.admin()?;
     let limits = Limits {
         connections: connections(settings.limits.connections),
@@ -354,14 +356,25 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let door = https(app, settings, http::status::routes(Routes::new(Arc::clone(app), Entrance::Status)));
     let handler = move |connection| door.clone().serve(connection);
     running.spawn(serve_plain(sockets.status, doors.clone(), limits, stop.clone(), handler));
-    let gate = Arc::new(Gate::new(Arc::clone(app), doors.clone(), gate_limits(settings)));
-    let gate = move |connection| Arc::clone(&gate).serve(connection);
-    running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
-
     let stopped = || {
         let stop = stop.clone();
         async move { stop.asked().await }
     };
+    let (gate, bus) = (gate_limits(settings), Arc::new(Bus::default()));
+    running.spawn(Arc::clone(&bus).run(Arc::clone(app), stopped()));
+    let observers = Arc::new(ObserverGate::new(bus, doors.clone(), gate));
+    let gate = Arc::new(Gate::new(Arc::clone(app), doors.clone(), gate));
+    let gate = move |connection: Connection<Secure>| {
+        let (gate, observers) = (Arc::clone(&gate), Arc::clone(&observers));
+        async move {
+            match connection.peer.observer {
+                // Boxed, so that a device's session does not carry the room of an observer's.
+                Some(_) => Box::pin(observers.serve(connection)).await,
+                None => gate.serve(connection).await,
+            }
+        }
+    };
+    running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
     running.spawn(tasks::checkpoint(Arc::clone(app), fatal.clone(), stopped()));
     let show = move |issued: ServerCertificate| identity.replace(issued.chain, issued.key);
     running.spawn(tasks::server_certificate(Arc::clone(app), issued.not_after_s, show, stopped()));

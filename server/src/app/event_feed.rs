@@ -200,6 +200,14 @@ impl App {
         Ok(Subscription { _place: Some(place), ..self.listen(actor, after, wanted)? })
     }
 
+    /// Every event from now on, for the observers' bus.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the log cannot be read.
+    pub fn events_for_bus(self: &Arc<Self>, permit: &Permit<act::FeedBus>) -> Result<Subscription, Error> {
+        self.listen(permit.caller().principal.actor(), None, Wanted::ALL)
+    }
+
     /// Where events come from.
     pub fn event_feed(&self) -> &Arc<EventFeed> {
         &self.events

@@ -47,6 +47,13 @@ impl App {
         figures.extend(self.door_figures());
         let gate = self.doors.counters.gate.all();
         figures.extend(gate.map(|(name, help, count)| Figure { name, help, value: Value::Counter(count) }));
+        let bus = self.doors.counters.bus.all();
+        figures.extend(bus.map(|(name, help, count)| Figure { name, help, value: Value::Counter(count) }));
+        figures.push(Figure {
+            name: "muster_event_streams",
+            help: "Streams of server-sent events open.",
+            value: Value::Gauge(self.events.subscriptions() as u64),
+        });
         let unpublished = Value::Gauge(self.unpublished().unwrap_or(0));
         figures.push(Figure {
             name: "muster_audit_unpublished_entries",

@@ -28,6 +28,7 @@ pub mod found;
 mod idempotency;
 mod identity;
 mod limits;
+mod observer;
 mod operator;
 mod order;
 mod outgoing;

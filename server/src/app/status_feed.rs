@@ -111,10 +111,10 @@ fn standing(certificate: &CertificateRecord) -> Standing {
     Standing {
         print: print_of(certificate.sha256.as_bytes()),
         certificate: status,
-        device: if certificate.held {
-            DeviceStanding::Held { grace_s: certificate.grace_s }
-        } else {
-            DeviceStanding::Active { grace_s: certificate.grace_s }
+        device: match certificate.observer {
+            Some(_) => DeviceStanding::Observer,
+            None if certificate.held => DeviceStanding::Held { grace_s: certificate.grace_s },
+            None => DeviceStanding::Active { grace_s: certificate.grace_s },
         },
     }
 }

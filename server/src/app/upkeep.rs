@@ -2,7 +2,6 @@
 
 use super::{App, LogSource};
 use crate::audit::PublishError;
-use crate::domain::admission::Door;
 use crate::doors::registry::Kicked;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -64,7 +63,7 @@ impl App {
     pub fn sweep(&self) -> usize {
         let now = self.clock.now_s();
         // Expiry is the handshake's and the request's business; here it is status alone.
-        let keep = |serial: &_| self.doors.index.admit(serial, now, Door::Handshake, now).is_ok();
+        let keep = |serial: &_| self.doors.index.is_let_in(serial, now);
         self.doors.registry.sweep(keep, Kicked::Status)
     }
 }

@@ -7,6 +7,7 @@
 pub mod keystore;
 
 use crate::domain::issuance::Grant;
+use crate::domain::observer::ObserverGrant;
 use crate::domain::policy::{Permit, act};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
@@ -21,7 +22,7 @@ use muster_pki::serial::Serial;
 use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{MultiSigned, SignedOnce, sign1};
-use muster_wire::id::{TrustDomain, device_uri};
+use muster_wire::id::{TrustDomain, device_uri, observer_uri};
 use muster_wire::key::{SignError, Signer};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -167,7 +168,36 @@ impl Ca {
             common_name: grant.device().to_string(),
             serial_number: grant.serial_number().map(str::to_owned),
         };
-        let terms = LeafTerms { profile, names: &names, urls: &at.urls.issuing, serial: fresh_serial() };
+        self.sign_leaf(&names, csr, profile, at)
+    }
+
+    /// Signs the leaf of an observer, as [`Ca::issue`] does a device's.
+    ///
+    /// # Errors
+    /// As [`Ca::issue`].
+    pub fn issue_observer(
+        &self,
+        grant: &ObserverGrant,
+        csr: &VerifiedCsr,
+        profile: &LeafProfile,
+        at: At<'_>,
+    ) -> Result<Issued, CaError> {
+        let names = LeafNames {
+            uri: observer_uri(self.trust_domain.as_str(), grant.name()),
+            common_name: grant.name().to_string(),
+            serial_number: None,
+        };
+        self.sign_leaf(&names, csr, profile, at)
+    }
+
+    fn sign_leaf(
+        &self,
+        names: &LeafNames,
+        csr: &VerifiedCsr,
+        profile: &LeafProfile,
+        at: At<'_>,
+    ) -> Result<Issued, CaError> {
+        let terms = LeafTerms { profile, names, urls: &at.urls.issuing, serial: fresh_serial() };
         Ok(issuer::prepare(csr, &terms, &self.issuing.certificate, at.now_s)?.sign(&self.issuing.key)?)
     }
 

@@ -12,10 +12,9 @@ use muster_wire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// How often `tail --follow` asks.
-const FOLLOW: Duration = Duration::from_secs(1);
+/// What wakes `tail --follow`: every entry is soon covered by a checkpoint.
+const WAKING: (&str, &str) = ("topic", "checkpoints");
 
 /// How often an export that the growing log outran begins anew.
 const ROUNDS: u32 = 5;
@@ -129,13 +128,16 @@ async fn tail(context: &Context, args: &TailArgs) -> Result<Exit, Error> {
         print(context, items, "The log is empty.")?;
         return Ok(Exit::Done);
     }
-    let mut clock = tokio::time::interval(FOLLOW);
+    let mut events = client.listen(&["v1", "events"], &[WAKING]).await?;
     loop {
         for item in items {
             let line = if context.out.is_json() { item.to_string() } else { one_line(&item) };
             context.out.line(&line)?;
         }
-        clock.tick().await;
+        // Whatever is said, and be it that all is well, is a reason to look; after an end somebody else may serve.
+        if !events.hears().await {
+            events = client.listen(&["v1", "events"], &[WAKING]).await?;
+        }
         items = entries_from(&client, next).await?;
         next = next_sequence(&items).unwrap_or(next);
     }

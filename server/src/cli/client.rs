@@ -42,6 +42,18 @@ struct Reply {
     body: Bytes,
 }
 
+/// An answer that goes on.
+#[derive(Debug)]
+pub struct Listening(hyper::body::Incoming);
+
+impl Listening {
+    /// Waits until the server says something; no when it has ended, or has been silent for so long that it must have.
+    pub async fn hears(&mut self) -> bool {
+        let frame = tokio::time::timeout(REQUEST_DEADLINE, self.0.frame()).await;
+        matches!(frame, Ok(Some(Ok(_))))
+    }
+}
+
 /// Why no reply came.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
@@ -90,6 +102,27 @@ impl Client {
     pub async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, Error> {
         let reply = self.exchange(Method::GET, self.url(segments, query)?, None).await?;
         self.json(&reply)
+    }
+
+    /// GET of an answer that goes on: server-sent events.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn listen(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Listening, Error> {
+        let request = self.request(Method::GET, &self.url(segments, query)?, None)?;
+        let answered = tokio::time::timeout(REQUEST_DEADLINE, self.http.request(request)).await;
+        let response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(cause)) => return Err(self.explain(Lost::NotSent(Box::new(cause)))),
+            Err(elapsed) => return Err(self.explain(Lost::NoReply(Box::new(elapsed)))),
+        };
+        let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            return Ok(Listening(body));
+        }
+        let body = Limited::new(body, MAX_REPLY).collect().await;
+        let body = body.map_err(|cause| self.explain(Lost::NoReply(cause)))?.to_bytes();
+        Err(self.refusal(&Reply { status: head.status, headers: head.headers, body }))
     }
 
     /// GET of a path, with the server's clock as the reply tells it, in seconds since 1970.

@@ -17,6 +17,7 @@ pub mod device;
 pub mod doctor;
 pub mod error;
 pub mod init;
+pub mod observer;
 pub mod operator;
 pub mod order;
 pub mod output;
@@ -138,6 +139,9 @@ pub enum Operation {
     /// Approvers' keys, and who may call the REST API
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Who may hear events over MQTT
+    #[command(subcommand)]
+    Observer(observer::ObserverCommand),
     /// Who may order what
     #[command(subcommand)]
     Authority(authority::AuthorityCommand),
@@ -264,6 +268,7 @@ async fn dispatch(context: &Context, operation: Operation) -> Result<Exit, Error
     match operation {
         Operation::Init(args) => init::run(context, &args),
         Operation::Operator(command) => operator::run(context, command).await,
+        Operation::Observer(command) => observer::run(context, command).await,
         Operation::Authority(command) => authority::run(context, command).await,
         Operation::Token(command) => token::run(context, command).await,
         Operation::Device(command) => device::run(context, command).await,
@@ -303,6 +308,9 @@ mod tests {
             "muster operator add alice --offline --data-dir d --out alice.credential",
             "muster operator list --json",
             "muster operator remove alice --yes",
+            "muster observer add dashboard --csr d.csr --out d.pem",
+            "muster observer list --json",
+            "muster observer revoke dashboard --reason key_compromise --yes",
             "muster authority show",
             "muster token create --profile p --serial S --site X --owner U --label k=v --label l=w --ttl 1h --count 3 --csv",
             "muster token create --profile p --qr",
@@ -344,7 +352,6 @@ mod tests {
         for line in [
             "muster freeze",
             "muster warrant list",
-            "muster observer list",
             "muster authority propose",
             "muster device quarantine D",
             "muster device deprovision D",

@@ -58,6 +58,8 @@ pub enum DeviceStanding {
     },
     /// Its life is over; also a life that was cancelled before it began.
     Retired,
+    /// It names no device but an observer, whom [`observer::admit`](super::observer::admit) judges.
+    Observer,
 }
 
 /// Whether an order for the device is open.
@@ -257,6 +259,7 @@ fn row(facts: &Facts, now: i64) -> Result<(Topics, Renew), Refusal> {
         CertificateStatus::Issued | CertificateStatus::Current => {}
     }
     match facts.device {
+        DeviceStanding::Observer => Err(Refusal::Unknown),
         DeviceStanding::Retired => Err(Refusal::Retired),
         DeviceStanding::Deprovisioning { doomed_from, order } => {
             let doomed = now >= doomed_from || facts.expired(now);
@@ -313,7 +316,7 @@ pub fn published(facts: Option<&Facts>, now: i64) -> Published {
             if now >= doomed_from || facts.expired(now) { Published::Revoked } else { Published::Good }
         }
         (_, DeviceStanding::Held { .. }) => Published::Hold,
-        (_, DeviceStanding::Active { .. }) => Published::Good,
+        (_, DeviceStanding::Active { .. } | DeviceStanding::Observer) => Published::Good,
     }
 }
 

@@ -12,7 +12,7 @@ use super::refusal::LastRefusal;
 use super::revocation::Reason;
 use muster_pki::serial::Serial;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::{AssetId, DeviceId, TokenId};
+use muster_wire::id::{AssetId, DeviceId, ObserverName, TokenId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -289,8 +289,12 @@ pub struct CertificateRecord {
     pub serial: Serial,
     /// SHA-256 of its DER.
     pub sha256: Sha256Digest,
-    /// Whose it is.
-    pub device: DeviceId,
+    /// Whose it is, where it is a device's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// Whose it is, where it is an observer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observer: Option<ObserverName>,
     /// Last second of its validity, unix seconds.
     pub not_after: i64,
     /// Seconds after that in which it may still renew; fixed when it is issued.

@@ -8,6 +8,7 @@ pub mod enrollment;
 pub mod idempotency;
 pub mod issuance;
 pub mod ledger;
+pub mod observer;
 pub mod operator;
 pub mod order;
 pub mod policy;

@@ -185,6 +185,8 @@ table! {
     ReadEvents = "events.read": Operator;
     /// Hear what happens, on the event topics at the gate.
     HearEvents = "events.hear": Observer;
+    /// Tell the observers' bus what happens.
+    FeedBus = "events.feed": Server;
     /// Give an observer its certificate.
     AddObserver = "observer.add": Operator;
     /// End an observer's certificate.

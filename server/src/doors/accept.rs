@@ -10,7 +10,7 @@
 
 use super::Doors;
 use super::arrival::Arrival;
-use super::peer::{Peer, PeerCertificate};
+use super::peer::{ObserverCertificate, Peer, PeerCertificate};
 use super::registry::{Connected, Kicked};
 use super::stop::Stop;
 use crate::domain::admission::Door;
@@ -85,7 +85,7 @@ where
     let shared = Arc::new(Listener { doors, limits, stop, handler });
     accept_loop(listener, &shared, |socket, addr| {
         let (shared, arrival) = (Arc::clone(&shared), shared.doors.arrivals.announce());
-        async move { shared.enter(socket, Peer { addr, certificate: None }, arrival).await }
+        async move { shared.enter(socket, Peer { addr, certificate: None, observer: None }, arrival).await }
     })
     .await;
 }
@@ -117,8 +117,8 @@ where
         async move {
             // Boxed, so that a connection does not carry the room of its handshake through its life.
             let Some(stream) = Box::pin(shared.handshake(socket, &permits, config)).await else { return };
-            let Ok(certificate) = shared.certificate(&stream) else { return };
-            shared.enter(stream, Peer { addr, certificate }, arrival).await;
+            let Ok(peer) = shared.peer(&stream, addr) else { return };
+            shared.enter(stream, peer, arrival).await;
         }
     })
     .await;
@@ -156,11 +156,19 @@ impl<H> Listener<H> {
     }
 
     /// What the peer's certificate says, if it showed one.
-    fn certificate(&self, stream: &TlsStream<TcpStream>) -> Result<Option<Arc<PeerCertificate>>, ()> {
+    fn peer(&self, stream: &TlsStream<TcpStream>, addr: SocketAddr) -> Result<Peer, ()> {
+        let nobody = Peer { addr, certificate: None, observer: None };
         let (_, connection) = stream.get_ref();
-        let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else { return Ok(None) };
-        // The verifier has read the same bytes, so this cannot fail; if it does, nobody is let in.
-        PeerCertificate::read(leaf, &self.doors.trust_domain).map(Arc::new).map(Some).map_err(drop)
+        let Some(leaf) = connection.peer_certificates().and_then(<[_]>::first) else { return Ok(nobody) };
+        // The verifier has read the same bytes, so one of these succeeds; if none does, nobody is let in.
+        let domain = &self.doors.trust_domain;
+        match PeerCertificate::read(leaf, domain) {
+            Ok(certificate) => Ok(Peer { certificate: Some(Arc::new(certificate)), ..nobody }),
+            Err(_) => {
+                let observer = ObserverCertificate::read(leaf, domain).map_err(drop)?;
+                Ok(Peer { observer: Some(Arc::new(observer)), ..nobody })
+            }
+        }
     }
 
     /// Enters the registry, is judged once more and handled until it ends or is kicked.
@@ -169,10 +177,18 @@ impl<H> Listener<H> {
         H: Fn(Connection<S>) -> F,
         F: Future<Output = ()>,
     {
-        let place = self.doors.registry.enter(peer.certificate.as_deref());
+        let place = match &peer.observer {
+            Some(observer) => self.doors.registry.enter_observer(observer.serial),
+            None => self.doors.registry.enter(peer.certificate.as_deref()),
+        };
         // After entering: a revocation that this look does not see kicks the place that it sees.
         if let Some(certificate) = &peer.certificate
             && self.doors.judge(certificate, Door::Handshake).is_err()
+        {
+            return;
+        }
+        if let Some(observer) = &peer.observer
+            && self.doors.judge_observer(observer).is_err()
         {
             return;
         }
@@ -357,7 +373,8 @@ mod tests {
             },
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-        let peer = || Peer { addr, certificate: Some(Arc::new(peer_certificate(1))) };
+        let certificate = || Some(Arc::new(peer_certificate(1)));
+        let peer = || Peer { addr, certificate: certificate(), observer: None };
         world.doors.index.set(&serial(1), &with_status(CertificateStatus::Revoked));
         let arrival = || world.doors.arrivals.announce();
         listener.enter((), peer(), arrival()).await;

@@ -36,6 +36,18 @@ macro_rules! counts {
 }
 
 counts! {
+    /// What the observers' bus has seen.
+    Bus {
+        begun = "muster_bus_sessions_begun_total": "Observers' sessions begun.";
+        refused = "muster_bus_sessions_refused_total": "Observers' CONNECTs refused.";
+        told = "muster_bus_events_total": "Events published on the observers' bus.";
+        lagged = "muster_bus_lagged_total": "Observers cut because they were too slow.";
+        misconduct = "muster_bus_misconduct_total": "Observers cut for what they sent.";
+        rebuilt = "muster_bus_rebuilt_total": "Times the observers' bus fell silent and was built anew.";
+    }
+}
+
+counts! {
     /// What the MQTT gate has seen.
     Gate {
         sessions_begun = "muster_gate_sessions_begun_total": "MQTT sessions begun.";

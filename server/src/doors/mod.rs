@@ -33,9 +33,9 @@ pub mod verifier;
 use crate::clock::Clock;
 use crate::domain::admission::{Admission, Door, Refusal};
 use arrival::Arrivals;
-use counters::Gate;
+use counters::{Bus, Gate};
 use muster_wire::id::TrustDomain;
-use peer::PeerCertificate;
+use peer::{ObserverCertificate, PeerCertificate};
 use registry::Registry;
 use status_index::StatusIndex;
 use std::sync::Arc;
@@ -140,6 +140,33 @@ impl Doors {
     }
 }
 
+impl Doors {
+    /// Whether the observer's certificate shown is let in at the gate now.
+    ///
+    /// # Errors
+    /// The rule that refuses it; it is told as [`Doors::observer_misconduct`] is.
+    pub fn judge_observer(&self, certificate: &ObserverCertificate) -> Result<(), Refusal> {
+        let verdict = self.index.admit_observer(certificate, self.clock.now_s());
+        if let Err(refusal) = verdict {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                serial = %certificate.serial,
+                observer = %certificate.name,
+                reason = refusal.as_str(),
+                "certificate refused"
+            );
+            self.stranger("observer.certificate_refused");
+        }
+        verdict
+    }
+
+    /// An observer that was let in broke the rule `rule`.
+    pub fn observer_misconduct(&self, certificate: &ObserverCertificate, rule: &'static str) {
+        tracing::info!(serial = %certificate.serial, observer = %certificate.name, rule, "an observer broke a rule");
+        self.stranger(rule);
+    }
+}
+
 /// What the doors have seen since the process started.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -157,6 +184,8 @@ pub struct Counters {
     pub kicked: AtomicU64,
     /// What the MQTT gate has seen.
     pub gate: Gate,
+    /// What the observers' bus has seen.
+    pub bus: Bus,
 }
 
 type Rule = dyn Fn(&PeerCertificate, &'static str) + Send + Sync;

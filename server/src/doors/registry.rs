@@ -83,6 +83,8 @@ struct Table {
     identified: BTreeMap<(DeviceId, u64), Identified>,
     /// From serial number to the same.
     serials: BTreeMap<(Serial, u64), DeviceId>,
+    /// Observers' connections.
+    observers: BTreeMap<(Serial, u64), Arc<Cord>>,
     /// Each device's MQTT session.
     sessions: HashMap<DeviceId, Held>,
     /// Whether sessions may no longer begin, since the server stops.
@@ -167,7 +169,19 @@ impl Registry {
             }
         }
         drop(table);
-        Connected { registry: Arc::clone(self), id, identity, cord }
+        Connected { registry: Arc::clone(self), id, identity, observer: None, cord }
+    }
+
+    /// Enters the connection of the observer whose certificate has this serial number; it stays until the answer is
+    /// dropped. An observer has one connection: the newest.
+    pub fn enter_observer(self: &Arc<Self>, serial: Serial) -> Connected {
+        let cord = Arc::new(Cord::default());
+        let mut table = self.lock();
+        let id = table.next();
+        table.observers_of(&serial).for_each(|older| older.pull(Kicked::Replaced));
+        table.observers.insert((serial, id), Arc::clone(&cord));
+        drop(table);
+        Connected { registry: Arc::clone(self), id, identity: None, observer: Some(serial), cord }
     }
 
     /// Ends every connection that showed this certificate; answers how many.
@@ -175,7 +189,9 @@ impl Registry {
         let table = self.lock();
         let hits = table.serials.range((*serial, 0)..=(*serial, u64::MAX));
         hits.filter_map(|((_, id), device)| table.identified.get(&(*device, *id)))
-            .map(|connection| connection.cord.pull(why))
+            .map(|connection| &connection.cord)
+            .chain(table.observers_of(serial))
+            .map(|cord| cord.pull(why))
             .count()
     }
 
@@ -188,19 +204,22 @@ impl Registry {
     /// many. A sweep with the status index repairs a kick that was lost.
     pub fn sweep(&self, keep: impl Fn(&Serial) -> bool, why: Kicked) -> usize {
         let table = self.lock();
-        table
-            .identified
-            .values()
-            .filter(|connection| !keep(&connection.serial))
-            .map(|connection| connection.cord.pull(why))
-            .count()
+        let devices = table.identified.values().map(|connection| (&connection.serial, &connection.cord));
+        let observers = table.observers.iter().map(|((serial, _), cord)| (serial, cord));
+        devices.chain(observers).filter(|(serial, _)| !keep(serial)).map(|(_, cord)| cord.pull(why)).count()
     }
 
     /// Ends every connection; answers how many there were.
     pub fn kick_all(&self, why: Kicked) -> usize {
         let table = self.lock();
         let identified = table.identified.values().map(|connection| &connection.cord);
-        table.anonymous.values().chain(identified).map(|cord| cord.pull(why)).count()
+        table
+            .anonymous
+            .values()
+            .chain(table.observers.values())
+            .chain(identified)
+            .map(|cord| cord.pull(why))
+            .count()
     }
 
     /// The generation of the device's MQTT session, if it has one.
@@ -236,7 +255,7 @@ impl Registry {
     /// How many connections there are.
     pub fn len(&self) -> usize {
         let table = self.lock();
-        table.anonymous.len() + table.identified.len()
+        table.anonymous.len() + table.observers.len() + table.identified.len()
     }
 
     /// Is nobody connected?
@@ -254,6 +273,10 @@ impl Table {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    fn observers_of(&self, serial: &Serial) -> impl Iterator<Item = &Arc<Cord>> {
+        self.observers.range((*serial, 0)..=(*serial, u64::MAX)).map(|(_, cord)| cord)
     }
 
     fn of_device(&self, device: &DeviceId) -> impl Iterator<Item = (u64, &Identified)> {
@@ -296,6 +319,8 @@ pub struct Connected {
     registry: Arc<Registry>,
     id: u64,
     identity: Option<(DeviceId, Serial)>,
+    /// The serial number that an observer showed.
+    observer: Option<Serial>,
     cord: Arc<Cord>,
 }
 
@@ -334,7 +359,13 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let gone = self.registry.lock().leave(self.id, self.identity);
+        let gone = {
+            let mut table = self.registry.lock();
+            match self.observer {
+                Some(serial) => table.observers.remove(&(serial, self.id)).and(None),
+                None => table.leave(self.id, self.identity),
+            }
+        };
         if let Some(presence) = gone {
             self.registry.tell(presence);
         }
@@ -408,6 +439,21 @@ mod tests {
         assert_eq!(registry.kick_device(&device(1), Kicked::Status), 2);
         assert!(places.iter().all(|place| place.handle().was_kicked() == Some(Kicked::Status)));
         assert_eq!(other.handle().was_kicked(), None);
+    }
+
+    #[tokio::test]
+    async fn an_observer_has_one_connection_which_a_kick_by_serial_ends() {
+        let registry = Arc::new(Registry::new());
+        let (older, other) = (registry.enter_observer(serial(1)), registry.enter_observer(serial(2)));
+        let newer = registry.enter_observer(serial(1));
+        assert_eq!(older.handle().kicked().await, Kicked::Replaced);
+        drop(older);
+        assert_eq!(registry.kick_serial(&serial(1), Kicked::Status), 1);
+        assert_eq!(newer.handle().kicked().await, Kicked::Status);
+        assert_eq!(registry.sweep(|_| false, Kicked::Status), 2);
+        assert_eq!(other.handle().kicked().await, Kicked::Status);
+        drop((newer, other));
+        assert!(registry.is_empty());
     }
 
     #[tokio::test]

@@ -9,10 +9,11 @@
 //! of serial number, and the map is cut into shards that are locked one at a time. Readers share the lock and
 //! hold it for one look-up.
 
-use super::peer::{PeerCertificate, Serial};
+use super::peer::{ObserverCertificate, PeerCertificate, Serial};
 use crate::domain::admission::{
     Admission, CertificateStatus, DeviceStanding, Door, Facts, Order, Refusal, admit,
 };
+use crate::domain::observer;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{PoisonError, RwLock};
@@ -57,6 +58,7 @@ enum Tag {
     LeavingOrderClosed,
     Proven,
     Retired,
+    Observer,
 }
 
 impl Packed {
@@ -72,6 +74,7 @@ impl Packed {
             }
             DeviceStanding::Proven { until } => (Tag::Proven, instant(until)),
             DeviceStanding::Retired => (Tag::Retired, 0),
+            DeviceStanding::Observer => (Tag::Observer, 0),
         };
         Self { print: standing.print, span, certificate: standing.certificate, device }
     }
@@ -87,6 +90,7 @@ impl Packed {
             }
             Tag::Proven => DeviceStanding::Proven { until: at },
             Tag::Retired => DeviceStanding::Retired,
+            Tag::Observer => DeviceStanding::Observer,
         };
         Standing { print: self.print, certificate: self.certificate, device }
     }
@@ -187,6 +191,30 @@ impl StatusIndex {
             not_after,
         });
         admit(facts.as_ref(), door, now)
+    }
+
+    /// Whether the observer's certificate shown is let in at the gate at second `now`.
+    ///
+    /// # Errors
+    /// As [`observer::admit`]; [`Refusal::Unknown`] where the serial number belongs to another certificate.
+    pub fn admit_observer(&self, shown: &ObserverCertificate, now: i64) -> Result<(), Refusal> {
+        let genuine = |standing: &Standing| standing.print == print_of(shown.sha256.as_bytes());
+        let facts = self.lookup(&shown.serial).filter(genuine).map(|standing| Facts {
+            certificate: standing.certificate,
+            device: standing.device,
+            not_after: shown.not_after,
+        });
+        observer::admit(facts.as_ref(), now)
+    }
+
+    /// Whether any door lets in who showed this serial number, expiry set aside.
+    pub fn is_let_in(&self, serial: &Serial, now: i64) -> bool {
+        let facts = self.lookup(serial).map(|standing| Facts {
+            certificate: standing.certificate,
+            device: standing.device,
+            not_after: now,
+        });
+        admit(facts.as_ref(), Door::Handshake, now).is_ok() || observer::admit(facts.as_ref(), now).is_ok()
     }
 
     /// How many serial numbers are known.
@@ -294,6 +322,7 @@ mod tests {
             DeviceStanding::Deprovisioning { doomed_from: 0, order: Order::Closed },
             DeviceStanding::Proven { until: 4_000_000_000 },
             DeviceStanding::Retired,
+            DeviceStanding::Observer,
         ];
         let index = StatusIndex::new();
         for device in devices {

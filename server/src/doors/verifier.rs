@@ -9,7 +9,7 @@
 //! next. WebPki comes first, so that a refusal that is recorded is about a certificate that is really ours.
 
 use super::Doors;
-use super::peer::{PeerCertificate, PeerError};
+use super::peer::{ObserverCertificate, PeerCertificate, PeerError};
 use crate::domain::admission::{Door, Refusal};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -47,6 +47,7 @@ pub struct LiveClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
     auth: ClientAuth,
     doors: Doors,
+    observers: bool,
 }
 
 impl LiveClientVerifier {
@@ -67,7 +68,24 @@ impl LiveClientVerifier {
         let webpki = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider)
             .build()
             .map_err(VerifierError::Build)?;
-        Ok(Self { webpki, auth, doors })
+        Ok(Self { webpki, auth, doors, observers: false })
+    }
+
+    /// The same, letting in observers as well as devices.
+    #[must_use]
+    pub fn with_observers(self) -> Self {
+        Self { observers: true, ..self }
+    }
+
+    /// WebPki's answer about a certificate that ends at `not_after`, expiry set aside.
+    fn prove(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        (now, not_after): (UnixTime, i64),
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let last = UnixTime::since_unix_epoch(Duration::from_secs(not_after.max(0).unsigned_abs()));
+        self.webpki.verify_client_cert(end_entity, intermediates, now.min(last))
     }
 }
 
@@ -86,10 +104,18 @@ impl ClientCertVerifier for LiveClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let certificate = PeerCertificate::read(end_entity, &self.doors.trust_domain).map_err(unreadable)?;
-        let last =
-            UnixTime::since_unix_epoch(Duration::from_secs(certificate.not_after.max(0).unsigned_abs()));
-        let proved = self.webpki.verify_client_cert(end_entity, intermediates, now.min(last))?;
+        let certificate = match PeerCertificate::read(end_entity, &self.doors.trust_domain) {
+            Ok(certificate) => certificate,
+            Err(PeerError::Name) if self.observers => {
+                let observer =
+                    ObserverCertificate::read(end_entity, &self.doors.trust_domain).map_err(unreadable)?;
+                let proved = self.prove(end_entity, intermediates, (now, observer.not_after))?;
+                self.doors.judge_observer(&observer).map_err(refused)?;
+                return Ok(proved);
+            }
+            Err(error) => return Err(unreadable(error)),
+        };
+        let proved = self.prove(end_entity, intermediates, (now, certificate.not_after))?;
         self.doors.judge(&certificate, Door::Handshake).map_err(refused)?;
         Ok(proved)
     }

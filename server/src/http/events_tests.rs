@@ -17,7 +17,11 @@ async fn ask(bench: &Bench, path: &str, last: Option<&str>) -> Response {
     let mut request = Request::builder()
         .uri(path)
         .header(header::AUTHORIZATION, format!("Bearer {}", bench.credential()))
-        .extension(Peer { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None });
+        .extension(Peer {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            certificate: None,
+            observer: None,
+        });
     if let Some(last) = last {
         request = request.header("last-event-id", last);
     }

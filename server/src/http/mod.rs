@@ -11,6 +11,7 @@ pub mod est;
 mod events;
 mod installation;
 mod meta;
+mod observer;
 pub mod openapi;
 mod operator;
 mod order;
@@ -40,6 +41,7 @@ pub fn admin(routes: Routes) -> Routes {
         order::routes,
         baseline::routes,
         operator::routes,
+        observer::routes,
         installation::routes,
         audit::routes,
         events::routes,

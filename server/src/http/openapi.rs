@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the routes themselves and the types they answer with.
 
 use super::routes::{Route, Routes};
-use super::{audit, baseline, device, events, installation, operator, order, token};
+use super::{audit, baseline, device, events, installation, observer, operator, order, token};
 use crate::app::App;
 use crate::domain::policy::Kind;
 use serde_json::{Map, Value, json};
@@ -150,6 +150,12 @@ fn schemas() -> Map<String, Value> {
     add::<device::Quarantine>(&mut all, "Quarantine");
     add::<operator::Operator>(&mut all, "Operator");
     add::<operator::OperatorList>(&mut all, "OperatorList");
+    add::<observer::Observer>(&mut all, "Observer");
+    add::<observer::ObserverList>(&mut all, "ObserverList");
+    add::<observer::ObserverCertificate>(&mut all, "ObserverCertificate");
+    add::<observer::AddObserver>(&mut all, "AddObserver");
+    add::<observer::AddedObserver>(&mut all, "AddedObserver");
+    add::<observer::RevokeObserver>(&mut all, "RevokeObserver");
     add::<operator::AddOperator>(&mut all, "AddOperator");
     add::<operator::Credential>(&mut all, "Credential");
     add::<installation::CaCertificate>(&mut all, "CaCertificate");

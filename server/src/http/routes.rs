@@ -241,6 +241,7 @@ impl Routes {
                 "/v1/tokens" => "/v1/tokens/{id}",
                 "/v1/devices" => "/v1/devices/{id}",
                 "/v1/operators" => "/v1/operators/{id}",
+                "/v1/observers" => "/v1/observers/{id}",
                 other => other,
             };
             let (verbs, lost) = (Arc::new(verbs), self.lost(Refusal::by("route.verb", Code::NotFound)));
@@ -400,7 +401,11 @@ mod tests {
             .uri(path)
             .header(AUTHORIZATION, format!("Bearer {credential}"))
             .header(CONTENT_TYPE, "application/json")
-            .extension(Peer { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None })
+            .extension(Peer {
+                addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+                certificate: None,
+                observer: None,
+            })
             .body(Body::from(body))
             .unwrap();
         let routes = Routes::new(Arc::clone(&bench.app), entrance);

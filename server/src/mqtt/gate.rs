@@ -116,7 +116,7 @@ pub enum GateError {
 
 impl GateError {
     /// The CONNACK that the client gets, if it gets one.
-    fn answer(&self) -> Option<ConnectReturnCode> {
+    pub(super) fn answer(&self) -> Option<ConnectReturnCode> {
         match self {
             Self::ClientId => Some(ConnectReturnCode::BadClientId),
             Self::Status => Some(ConnectReturnCode::NotAuthorized),
@@ -127,7 +127,7 @@ impl GateError {
 
     /// The code under which the audit log hears of it; nothing where the client did no wrong, and where the table's
     /// refusal has been told already.
-    fn misconduct(&self) -> Option<&'static str> {
+    pub(super) fn misconduct(&self) -> Option<&'static str> {
         match self {
             Self::Late => Some("gate.connect_late"),
             Self::Malformed(_) => Some("gate.malformed"),
@@ -303,7 +303,7 @@ pub(super) struct Begun {
     pub(super) inbound: BytesMut,
 }
 
-async fn expect_connect<S: AsyncRead + Unpin>(
+pub(super) async fn expect_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     inbound: &mut BytesMut,
 ) -> Result<Connect, GateError> {
@@ -326,7 +326,7 @@ async fn expect_connect<S: AsyncRead + Unpin>(
     Ok(connect)
 }
 
-async fn say<S: AsyncWrite + Unpin>(stream: &mut S, code: ConnectReturnCode) -> io::Result<()> {
+pub(super) async fn say<S: AsyncWrite + Unpin>(stream: &mut S, code: ConnectReturnCode) -> io::Result<()> {
     let mut bytes = BytesMut::with_capacity(4);
     ConnAck::new(code, false).write(&mut bytes).map_err(|_| io::ErrorKind::InvalidData)?;
     stream.write_all(&bytes).await?;

@@ -405,7 +405,7 @@ async fn an_idle_session_is_a_small_future() {
     let (_stopper, stop) = crate::doors::stop::channel();
     let connection = Connection {
         stream: near,
-        peer: crate::doors::peer::Peer { addr, certificate: Some(certificate) },
+        peer: crate::doors::peer::Peer { addr, certificate: Some(certificate), observer: None },
         place,
         arrival: crate::doors::arrival::Arrivals::default().announce(),
         stop,

@@ -4,10 +4,12 @@
 //! gate.rs (CONNECT) ─▶ line.rs (the socket) ─▶ session.rs (what is decided) ─▶ acl.rs, budget.rs
 //!                          │  └▶ frame.rs (bytes ↔ packets)
 //!                          └▶ inbox.rs (the verbs)
+//! observers: observer.rs (the session) ◀─ bus.rs (rumqttd's router) ◀─ the log
 //! ```
 
 pub mod acl;
 pub mod budget;
+pub mod bus;
 #[cfg(test)]
 mod fixture;
 pub mod frame;
@@ -16,4 +18,5 @@ pub mod inbox;
 mod line;
 #[cfg(test)]
 mod model_tests;
+pub mod observer;
 pub mod session;

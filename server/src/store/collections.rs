@@ -11,6 +11,7 @@
 //! | `r/` | revocations | issuer 8 ‖ shard 1 ‖ serial 16 | [`Entry`] |
 //! | `n/` | CRL heads | issuer 8 ‖ shard 1 | [`ShardHead`] |
 //! | `o/` | operators | SHA-256 of the credential's secret | [`Operator`] |
+//! | `w/` | observers | name | [`Observer`] |
 //! | `q/` | idempotency | slot digest | [`Kept`] |
 //! | `g/` | baselines | profile name | document: `ProfileDesired` |
 //! | `e/` | reported | device id | [`Reported`] |
@@ -30,6 +31,7 @@ use super::{Batch, Expect, Packed, ReadError, Store};
 use crate::domain::device::{Asset, CertificateRecord, Device};
 use crate::domain::enrollment::serial_key;
 use crate::domain::idempotency::Kept;
+use crate::domain::observer::Observer;
 use crate::domain::operator::Operator;
 use crate::domain::order::OrderRecord;
 use crate::domain::posture::PostureHistory;
@@ -62,6 +64,8 @@ pub const CRL_HEADS: Collection = Collection { name: "crl_heads", prefix: b"n/",
 /// Operators.
 pub const OPERATORS: Collection =
     Collection { name: "operators", prefix: b"o/", indexes: &[Index { name: "name", keys: operator_keys }] };
+/// Observers.
+pub const OBSERVERS: Collection = Collection { name: "observers", prefix: b"w/", indexes: &[] };
 /// Answers kept for idempotency keys.
 pub const IDEMPOTENCY: Collection =
     Collection { name: "idempotency", prefix: b"q/", indexes: &[Index { name: "at", keys: kept_keys }] };
@@ -98,6 +102,7 @@ pub const ALL: &[Collection] = &[
     REVOCATIONS,
     CRL_HEADS,
     OPERATORS,
+    OBSERVERS,
     IDEMPOTENCY,
     BASELINES,
     REPORTED,
@@ -249,6 +254,7 @@ records! {
     Entry, REVOCATIONS, "revocation";
     ShardHead, CRL_HEADS, "CRL head";
     Operator, OPERATORS, "operator";
+    Observer, OBSERVERS, "observer";
     Kept, IDEMPOTENCY, "kept answer";
     Reported, REPORTED, "state report";
     EventsTaken, EVENTS, "list of events";

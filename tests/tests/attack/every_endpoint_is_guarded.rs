@@ -30,6 +30,9 @@ const ORDER: &str = r#"{"device":"01900000-0000-7000-8000-000000000000","kind":"
 const ADMIN: &[Case] = &[
     ("GET", "/metrics", None, 200),
     ("GET", "/v1/events", None, 400),
+    ("GET", "/v1/observers", None, 200),
+    ("POST", "/v1/observers", Some(r#"{"name":"x","csr":"x"}"#), 400),
+    ("POST", "/v1/observers/{id}:revoke", Some("{}"), 404),
     ("GET", "/v1/openapi.json", None, 200),
     ("GET", "/v1/tokens", None, 200),
     ("POST", "/v1/tokens", Some(r#"{"profile":"no such"}"#), 422),
