@@ -1,9 +1,10 @@
 //! What the process says about itself in its log.
 //!
 //! The log goes to standard error, one JSON object a line or text for people, at the level that `MUSTER_LOG` names
-//! (`info` when unset; the syntax is that of tracing's `EnvFilter`, `muster_server=debug,info` for instance). Each
-//! decision is one event, with the fields of the audit entry that records it ([`decision`]). No secret ever has a
-//! field: tokens, keys and credentials have no `Display`, and their `Debug` is redacted.
+//! (`info` when unset, and of rumqttd warnings only; the syntax is that of tracing's `EnvFilter`,
+//! `muster_server=debug,info` for instance). Each decision is one event, with the fields of the audit entry that
+//! records it ([`decision`]). No secret ever has a field: tokens, keys and credentials have no `Display`, and their
+//! `Debug` is redacted.
 //!
 //! Texts from outside are written quoted, line breaks and control characters escaped, in both formats: a device
 //! cannot forge a line.
@@ -50,7 +51,7 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let level = level.filter(|level| !level.is_empty()).unwrap_or("info");
+    let level = level.filter(|level| !level.is_empty()).unwrap_or("info,rumqttd=warn");
     let filter = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
