@@ -256,8 +256,11 @@ fn of_certificates(entry: &Entry) -> Option<(EventTopic, News<'_>)> {
     });
     // What another certificate replaced is superseded, whatever the entry is about.
     let ended = if begun.is_some() || entry.reason == "superseded" { "superseded" } else { "revoked" };
-    let over = words(entry, "revoked_serials").into_iter().filter_map(serial);
-    let over = over.map(|serial| Certificate { serial, sha256: None, status: ended });
+    let over = [("revoked_serials", ended), ("held_serials", "held"), ("released_serials", "released")];
+    let over = over.into_iter().flat_map(|(fact, status)| {
+        let serials = words(entry, fact).into_iter().filter_map(serial);
+        serials.map(move |serial| Certificate { serial, sha256: None, status })
+    });
     let certificates: Vec<_> = begun.into_iter().chain(over).collect();
     (!certificates.is_empty()).then_some((EventTopic::Certificates, News::Certificates { certificates }))
 }

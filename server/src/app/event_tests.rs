@@ -53,6 +53,20 @@ fn a_revocation_names_every_certificate_that_ended() {
 }
 
 #[test]
+fn a_quarantine_and_its_end_are_told_of_the_device_and_of_its_certificates() {
+    let hold =
+        draft("device.quarantine").states("active", "quarantined").facts([("held_serials", SERIAL.into())]);
+    let told = told_by(&hold);
+    assert_eq!(
+        (&told[0].1["to"], &told[1].1["certificates"][0]["status"]),
+        (&json!("quarantined"), &json!("held"))
+    );
+    let go =
+        draft("device.release").states("quarantined", "active").facts([("released_serials", SERIAL.into())]);
+    assert_eq!(told_by(&go)[1].1["certificates"][0]["status"], "released");
+}
+
+#[test]
 fn a_first_use_makes_one_current_and_the_former_superseded() {
     let draft = draft("certificate.promote")
         .states("issued", "current")

@@ -108,7 +108,7 @@ pub(super) struct Event {
 pub(super) struct EventCertificate {
     serial: String,
     sha256: Option<String>,
-    /// `issued`, `current`, `superseded` or `revoked`.
+    /// `issued`, `current`, `held`, `released`, `superseded` or `revoked`.
     status: String,
 }
 
