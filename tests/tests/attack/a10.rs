@@ -34,7 +34,7 @@ impl Open {
     }
 
     /// Asserts that nothing of it is left, soon after `decided`.
-    async fn is_cut(mut self, decided: Instant) -> Tls {
+    async fn expect_cut(mut self, decided: Instant) -> Tls {
         let mut rest = Vec::new();
         let end = tokio::time::timeout(PATIENCE, self.session.read_to_end(&mut rest)).await;
         // Cut without a word or with one: it is over either way.
@@ -79,15 +79,14 @@ async fn list_of(device: &Device) -> Vec<u8> {
         DistributionPointName, FromDer, GeneralName, ParsedExtension, X509Certificate,
     };
     let (_, certificate) = X509Certificate::from_der(device.identity.leaf()).unwrap();
-    let url = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::CRLDistributionPoints(points) => match &points.points[0].distribution_point {
-            Some(DistributionPointName::FullName(names)) => match names[0] {
-                GeneralName::URI(url) => Some(url.to_owned()),
-                _ => None,
-            },
-            _ => None,
-        },
-        _ => None,
+    let url = certificate.extensions().iter().find_map(|extension| {
+        let ParsedExtension::CRLDistributionPoints(points) = extension.parsed_extension() else {
+            return None;
+        };
+        let DistributionPointName::FullName(names) = points.points[0].distribution_point.as_ref()? else {
+            return None;
+        };
+        if let GeneralName::URI(url) = names[0] { Some(url.to_owned()) } else { None }
     });
     let url = url.unwrap();
     judge::curl(&["--fail", &url]).await.ok().stdout
@@ -118,7 +117,7 @@ async fn what_is_revoked_is_cut_everywhere_and_openssl_agrees_within_a_second() 
     let decided = Instant::now();
     let list = list_of(&device).await;
     assert!(decided.elapsed() < Duration::from_secs(1), "the list took {:?}", decided.elapsed());
-    let returning = all.is_cut(decided).await;
+    let returning = all.expect_cut(decided).await;
 
     let words = in_words(&list).await;
     assert!(words.contains("Key Compromise"), "{words}");
@@ -152,7 +151,7 @@ async fn what_is_held_is_cut_comes_back_to_less_and_is_on_the_list_until_it_is_r
     let decided = Instant::now();
     let list = list_of(&device).await;
     assert!(decided.elapsed() < Duration::from_secs(1), "the list took {:?}", decided.elapsed());
-    all.is_cut(decided).await;
+    all.expect_cut(decided).await;
     let held = in_words(&list).await;
     assert!(held.contains("Certificate Hold"), "{held}");
     let judged = judge::verify(server, &device.identity).await;
