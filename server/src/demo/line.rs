@@ -142,6 +142,35 @@ impl Story {
         Ok(json!({"order": order, "former": former, "serial": self.certificate_serial, "connected": true}))
     }
 
+    /// Every connection is cut; the agent comes back by itself to what a held device may do.
+    pub(super) async fn hold(&self, teller: &mut Teller) -> Outcome {
+        let words = ["device", "quarantine", SERIAL, "--reason", "left in a train", "--yes"];
+        let held = self.muster(teller, &words).await?;
+        let state = text(&held, "/state")?;
+        teller.output(&format!("{state}, certificate on hold: {}", value_at(&held, "/certificate/held")));
+        if state != "quarantined" || held.pointer("/certificate/held") != Some(&Value::Bool(true)) {
+            return Err(Broken::unexpected("the device is not held"));
+        }
+        let back = self.device_when("the held device's return", |device| is_connected(device, true)).await?;
+        self.order(teller, "collect_posture").await?;
+        Ok(json!({"state": back.get("state"), "certificate": held.get("certificate")}))
+    }
+
+    pub(super) async fn release(&self, teller: &mut Teller) -> Outcome {
+        let released = self.muster(teller, &["device", "release", SERIAL, "--yes"]).await?;
+        let shown = self
+            .device_when("the released device's session", |device| {
+                is(device, "/state", "active") && is_connected(device, true)
+            })
+            .await?;
+        let is_held = released.pointer("/certificate/held") == Some(&Value::Bool(true));
+        if is_held {
+            return Err(Broken::unexpected("the certificate is still on hold"));
+        }
+        teller.output(&format!("{}, connected", value_at(&shown, "/state")));
+        Ok(json!({"state": shown.get("state"), "connected": shown.get("connected")}))
+    }
+
     /// The revoked device's session is over; its agent is ended, so that it can be asked to knock once more.
     pub(super) async fn cut(&mut self, teller: &mut Teller) -> Outcome {
         self.device_when("the session's end", |device| is_connected(device, false)).await?;

@@ -17,6 +17,8 @@ pub(super) enum Scene {
     Commission,
     Posture,
     Rotate,
+    Hold,
+    Release,
     Revoke,
     Cut,
     Crl,
@@ -43,6 +45,8 @@ impl Scene {
         Self::Commission,
         Self::Posture,
         Self::Rotate,
+        Self::Hold,
+        Self::Release,
         Self::Revoke,
         Self::Cut,
         Self::Crl,
@@ -118,6 +122,12 @@ impl Scene {
             Self::Rotate => {
                 ["rotate", "An operator orders a new identity", "renewed in the live session, without a gap"]
             }
+            Self::Hold => [
+                "quarantine",
+                "It was left in a train: an operator holds it",
+                "on hold for everyone; it may come back to mend itself, and nothing more",
+            ],
+            Self::Release => ["release", "It was found, and is released", "back where it was"],
             Self::Cut => ["cut", "Its session", "the line is cut"],
             Self::Revoke => ["revoke", "An operator revokes the device", "retired; there is no way back"],
             Self::Crl => ["crl", "openssl sees it in the revocation list", "revoked for the whole world"],

@@ -71,6 +71,8 @@ impl Story {
             Scene::Commission => self.commission(teller).await,
             Scene::Posture => self.posture(teller).await,
             Scene::Rotate => self.rotate(teller).await,
+            Scene::Hold => self.hold(teller).await,
+            Scene::Release => self.release(teller).await,
             Scene::Cut => self.cut(teller).await,
             Scene::Revoke => self.revoke(teller).await,
             Scene::Crl => self.crl(teller).await,
