@@ -3,9 +3,12 @@
 //! `now = max(system clock, floor)` (authority.md, "Time on a device"): a device whose clock has fallen back to
 //! 1970 must not accept what had expired before it was built. The floor is the moment of the build where
 //! `SOURCE_DATE_EPOCH` names it, else the first day of the year in which this line was written; documents signed
-//! by the quorum will raise it.
+//! by the quorum will raise it. The certificate in use is a floor, too, while the agent runs: it was taken because it was
+//! valid by then, so the present is no earlier than its first second. A device that comes up in 1970 or a year ago can so
+//! still judge its server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use muster_wire::time::Timestamp;
@@ -15,22 +18,34 @@ const FALLBACK_FLOOR_S: i64 = 1_767_225_600;
 
 /// Where the present comes from. Cheap to clone.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+pub struct Clock {
+    source: Arc<dyn Fn() -> i64 + Send + Sync>,
+    floor_s: Arc<AtomicI64>,
+}
 
 impl Clock {
     /// The operating system's clock, never earlier than [`floor_s`].
     pub fn system() -> Self {
-        Self(Arc::new(|| system_s().max(floor_s())))
+        Self::of(|| system_s().max(floor_s()))
     }
 
     /// A clock that stands still at `unix_s` seconds since 1970, for tests and rehearsals.
     pub fn fixed(unix_s: i64) -> Self {
-        Self(Arc::new(move || unix_s))
+        Self::of(move || unix_s)
+    }
+
+    fn of(source: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self { source: Arc::new(source), floor_s: Arc::new(AtomicI64::new(i64::MIN)) }
+    }
+
+    /// From here on, this clock and its clones say no moment before `floor`. Nothing is kept for the next start.
+    pub fn never_before(&self, floor: Timestamp) {
+        self.floor_s.fetch_max(floor.seconds(), Ordering::Relaxed);
     }
 
     /// The present in whole seconds since 1970-01-01T00:00:00Z.
     pub fn now_s(&self) -> i64 {
-        (self.0)()
+        (self.source)().max(self.floor_s.load(Ordering::Relaxed))
     }
 
     /// The present as documents write it.
@@ -66,5 +81,16 @@ mod tests {
     #[test]
     fn the_system_clock_is_never_before_the_build() {
         assert!(Clock::system().now_s() >= floor_s());
+    }
+
+    #[test]
+    fn a_floor_lifts_a_clock_that_is_behind_and_its_clones_and_is_never_lowered() {
+        let clock = Clock::fixed(100);
+        let clone = clock.clone();
+        clock.never_before(Timestamp(50));
+        assert_eq!(clone.now_s(), 100);
+        clock.never_before(Timestamp(200));
+        clock.never_before(Timestamp(150));
+        assert_eq!((clock.now_s(), clone.now_s()), (200, 200));
     }
 }

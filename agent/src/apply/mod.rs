@@ -204,7 +204,7 @@ impl Engine {
             return Err(ApplyError::Stale);
         }
         if is_same && self.ledger.failed.is_none() {
-            self.keep_head(desired)?;
+            self.keep_head(admitted.head())?;
             return Ok(Outcome::Unchanged);
         }
         let highest = Some(mark).max(self.ledger.highest);
@@ -359,15 +359,20 @@ impl Engine {
         Ok(recovery)
     }
 
-    /// The same desired state, signed again: what else the head says is kept, when it says something else.
-    fn keep_head(&mut self, desired: Desired) -> Result<(), ApplyError> {
-        let quiet = |head: &DesiredHead| DesiredHead { issued_at: desired.head.issued_at, ..head.clone() };
-        let is_newer = self.ledger.highest.is_none_or(|(highest, _)| Mark::of(&desired.head) > highest);
-        let says_more = self.head().is_some_and(|head| quiet(head) != desired.head);
-        if !(is_newer && says_more) {
+    /// The desired state in force, signed again: what else `head` says is kept, when it is newer and says something
+    /// else. The head of another desired state changes nothing.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the agent's own disk failed.
+    pub fn keep_head(&mut self, head: &DesiredHead) -> Result<(), ApplyError> {
+        let Some(applied) = &self.ledger.applied else { return Ok(()) };
+        let quiet = DesiredHead { issued_at: head.issued_at, ..applied.head.clone() };
+        let desired = Desired { head: head.clone(), ..applied.clone() };
+        let is_newer = self.ledger.highest.is_none_or(|(highest, _)| Mark::of(head) > highest);
+        if desired.key() != applied.key() || !is_newer || quiet == *head {
             return Ok(());
         }
-        let highest = Some((Mark::of(&desired.head), desired.head.baseline));
+        let highest = Some((Mark::of(head), head.baseline));
         self.save(Ledger { highest, applied: Some(desired), ..self.ledger.clone() })
     }
 

@@ -7,6 +7,7 @@
 //! **No record holds a token.** Whoever interrupted an enrolment runs the same command again and brings the token
 //! along; the digest of the string is enough to know that it is the same one.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use muster_wire::digest::Sha256Digest;
@@ -158,6 +159,37 @@ pub struct Refused {
     pub at: Timestamp,
 }
 
+/// Orders that were carried out or refused, so that none is twice.
+///
+/// The last [`REMEMBERED`](Self::REMEMBERED) ids are known by name. Of those before, the greatest is known, and nothing
+/// at or below it is obeyed: ids count up with time, so a later order has a greater one. Memory stays the same however
+/// many orders come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    ids: VecDeque<OrderId>,
+    forgotten: Option<OrderId>,
+}
+
+impl Finished {
+    /// How many ids are known by name.
+    pub const REMEMBERED: usize = 1024;
+
+    /// Whether `order` has had its turn.
+    pub fn contains(&self, order: OrderId) -> bool {
+        self.forgotten.is_some_and(|greatest| order <= greatest) || self.ids.contains(&order)
+    }
+
+    fn add(&mut self, order: OrderId) {
+        if self.contains(order) {
+            return;
+        }
+        self.ids.push_back(order);
+        if self.ids.len() > Self::REMEMBERED {
+            self.forgotten = self.forgotten.max(self.ids.pop_front());
+        }
+    }
+}
+
 /// What a journal adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
@@ -171,6 +203,8 @@ pub struct Past {
     pub open: Vec<Taken>,
     /// The refusal heard since then, if any.
     pub refused: Option<Refused>,
+    /// Orders whose receipt is, or was, durable.
+    pub finished: Finished,
 }
 
 impl Past {
@@ -195,7 +229,10 @@ impl Past {
                 self.last_order = Some(taken.clone());
                 self.open.push(taken.clone());
             }
-            Record::Answered(answered) => self.open.retain(|taken| taken.order != answered.order),
+            Record::Answered(answered) => {
+                self.open.retain(|taken| taken.order != answered.order);
+                self.finished.add(answered.order);
+            }
         }
     }
 
@@ -217,5 +254,40 @@ impl Past {
         let mut past = Self::default();
         records.into_iter().for_each(|record| past.add(record));
         past
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: usize) -> OrderId {
+        OrderId::from_parts(n as u64, [0; 10])
+    }
+
+    #[test]
+    fn every_order_that_was_finished_is_known_for_ever_and_no_later_one_is() {
+        let mut finished = Finished::default();
+        let all = Finished::REMEMBERED * 3;
+        for n in (1..=all).map(|n| n * 2) {
+            assert!(!finished.contains(id(n)));
+            finished.add(id(n));
+        }
+        assert!((1..=all).all(|n| finished.contains(id(n * 2))));
+        assert!(!finished.contains(id(all * 2 + 1)));
+    }
+
+    #[test]
+    fn what_is_remembered_of_finished_orders_does_not_grow() {
+        let mut finished = Finished::default();
+        (0..Finished::REMEMBERED * 3).for_each(|n| finished.add(id(n)));
+        assert_eq!(finished.ids.len(), Finished::REMEMBERED);
+    }
+
+    #[test]
+    fn an_order_that_came_out_of_turn_is_still_unknown_while_its_neighbours_are_known_by_name() {
+        let mut finished = Finished::default();
+        [id(3), id(9)].into_iter().for_each(|id| finished.add(id));
+        assert!(!finished.contains(id(5)));
     }
 }

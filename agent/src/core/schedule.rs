@@ -19,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 const CALENDAR: Duration = Duration::from_secs(6 * 3600);
 /// What a server may ask for is never taken more often than this.
 const LEAST: Duration = Duration::from_secs(30);
+/// A calendar that differs from what has passed by more than this was set.
+const JUMP_S: u64 = 300;
+
 /// The intervals of a device that has not heard of any.
 pub const UNTOLD: Intervals = Intervals { state_s: 3600, posture_s: 6 * 3600, drift_s: 3600 };
 
@@ -34,6 +37,15 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// By how many seconds the calendar was set since `seen`, if by more than a few minutes; forward is positive.
+    pub fn jump_s(&self, seen: (Timestamp, Duration)) -> Option<i64> {
+        let (wall, since_start) = seen;
+        let passed = self.since_start.saturating_sub(since_start).as_secs();
+        let expected = wall.plus_seconds(i64::try_from(passed).unwrap_or(i64::MAX));
+        let jump_s = self.wall.seconds().saturating_sub(expected.seconds());
+        (jump_s.unsigned_abs() > JUMP_S).then_some(jump_s)
+    }
+
     /// A number in `0.0..=1.0`.
     pub fn jitter(&self) -> f64 {
         let [a, b, c, d, ..] = self.random;
@@ -147,6 +159,17 @@ mod tests {
     #[test]
     fn a_clock_far_behind_is_looked_at_again_within_hours() {
         assert_eq!(until_renewal(&leaf(0), 66, Timestamp(i64::MIN / 2)), CALENDAR);
+    }
+
+    #[test]
+    fn a_calendar_that_was_set_is_told_from_time_that_passed() {
+        let moment =
+            |wall, s| Moment { wall: Timestamp(wall), since_start: Duration::from_secs(s), random: [0; 16] };
+        let seen = (Timestamp(1_000_000), Duration::from_secs(10));
+        assert_eq!(moment(1_080_000, 80_010).jump_s(seen), None, "asleep for a day");
+        assert_eq!(moment(1_000_200, 20).jump_s(seen), None, "disciplined by a time server");
+        assert_eq!(moment(1_000_010 + 31_536_000, 20).jump_s(seen), Some(31_536_000));
+        assert_eq!(moment(0, 20).jump_s(seen), Some(-1_000_010));
     }
 
     #[test]

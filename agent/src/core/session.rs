@@ -18,7 +18,7 @@ mod renewing;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_wire::desired::{Generation, Intervals};
+use muster_wire::desired::{DesiredHead, Generation, Intervals};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{DeviceId, OrderId, ReportId};
 use muster_wire::lineage::Lineage;
@@ -71,7 +71,7 @@ pub enum Event {
     /// The baseline that was asked for.
     Fetched(Result<Answer, Trouble>),
     /// What became of a desired state, and which is in force now.
-    Applied(Change, InForce),
+    Applied(Change, Box<InForce>),
     /// What differs from the desired state after what may be repaired was repaired.
     Drifted {
         /// What differed before.
@@ -121,6 +121,8 @@ pub enum Effect {
     Fetch(Sha256Digest),
     /// Put a desired state in place; then [`Event::Applied`].
     Apply(Box<Admitted>),
+    /// Remember what this head, which is in force, says of intervals and policy.
+    KeepHead(Box<DesiredHead>),
     /// Look for drift and repair what is enforced; then [`Event::Drifted`].
     LookForDrift,
     /// Collect posture; then [`Event::Collected`].
@@ -197,6 +199,10 @@ pub struct Session {
     /// A message under a key that is not known here; it is judged again once the authority was asked for.
     puzzling: Option<(LinkId, Incoming)>,
     is_asking: bool,
+    /// An order was left unacknowledged in this session; those after it are, too.
+    leaves_orders: bool,
+    /// The moment of the last event, by both clocks.
+    clock_seen: Option<(Timestamp, Duration)>,
     shown: Shown,
     last_contact: Option<Timestamp>,
     effects: VecDeque<Effect>,
@@ -251,6 +257,8 @@ impl Session {
             collecting: Collecting::default(),
             puzzling: None,
             is_asking: false,
+            leaves_orders: false,
+            clock_seen: None,
             shown: Shown::default(),
             last_contact,
             effects: VecDeque::new(),
@@ -273,6 +281,11 @@ impl Session {
         self.leaf.device
     }
 
+    /// Since when the certificate in use is valid. It was taken when that was past, so it is no earlier now.
+    pub fn certified_since(&self) -> Timestamp {
+        self.leaf.not_before
+    }
+
     /// Where the gate is, as far as the server has said.
     pub fn gate(&self) -> Option<&str> {
         self.past.proven.as_ref()?.mqtt.as_deref()
@@ -281,6 +294,7 @@ impl Session {
     /// Takes note of `event` and queues what follows from it.
     pub fn handle(&mut self, event: Event, now: Moment) {
         self.drawn = 0;
+        self.look_at_clock(now);
         match event {
             Event::Woke => {}
             Event::Opened(link) => self.opened(link, now),
@@ -289,7 +303,7 @@ impl Session {
             Event::Received(link, incoming) => self.received(link, incoming, now),
             Event::Discovered(answer) => self.discovered(answer, now),
             Event::Fetched(answer) => self.fetched(answer, now),
-            Event::Applied(change, in_force) => self.applied(change, in_force, now),
+            Event::Applied(change, in_force) => self.applied(change, *in_force, now),
             Event::Drifted { found, left } => self.drifted(&found, left, now),
             Event::Collected(facts) => self.collected(facts, now),
             Event::Renewal(event) => self.renewal_went_on(event, now),
@@ -298,6 +312,19 @@ impl Session {
         self.look_at_alarms(now);
         self.send();
         self.show();
+    }
+
+    /// A calendar that was set is told, and is a reason to look at the certificate; nothing else depends on it.
+    fn look_at_clock(&mut self, now: Moment) {
+        let Some(jump_s) =
+            self.clock_seen.replace((now.wall, now.since_start)).and_then(|seen| now.jump_s(seen))
+        else {
+            return;
+        };
+        let to = if jump_s > 0 { "ahead" } else { "back" };
+        let detail = format!("the clock was set {to} by {} s, to {}", jump_s.unsigned_abs(), now.wall);
+        self.tell(EventKind::ClockJumped, &detail, now);
+        self.alarms.renew = self.alarms.renew.map(|_| now.since_start);
     }
 
     fn look_at_alarms(&mut self, now: Moment) {
@@ -400,6 +427,7 @@ impl Session {
 
     fn is_live(&mut self, link: LinkId, now: Moment) {
         self.link = Link::Live(link, now.since_start);
+        self.leaves_orders = false;
         self.outbox.lost();
         if !std::mem::replace(&mut self.has_begun, true) {
             self.alarms.state = Some(now.since_start + FIRST_STATE);
@@ -421,13 +449,18 @@ impl Session {
         if lasted >= GOOD_SESSION {
             self.failures = 0;
         }
-        self.link = Link::Apart;
-        self.outbox.lost();
-        self.puzzling = None;
+        self.is_apart();
         self.session_is_gone(trouble, now);
         if self.link == Link::Apart {
             self.try_later(now);
         }
+    }
+
+    fn is_apart(&mut self) {
+        self.link = Link::Apart;
+        self.leaves_orders = false;
+        self.outbox.lost();
+        self.puzzling = None;
     }
 
     fn live(&self) -> Option<LinkId> {
@@ -511,7 +544,7 @@ impl Session {
     }
 
     /// Tells, once, that something happened; the oldest event gives way when there are too many.
-    fn tell(&mut self, kind: EventKind, detail: String, now: Moment) {
+    fn tell(&mut self, kind: EventKind, detail: &str, now: Moment) {
         let detail = detail.chars().take(DETAIL_CHARS).collect();
         let id = self.report_id(now);
         let report = EventReport { device: self.leaf.device, id, kind, detail, at: now.wall };

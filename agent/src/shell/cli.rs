@@ -137,9 +137,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_issues_do_not_exist_yet() {
-        for command in ["wipe"] {
-            assert!(Cli::try_parse_from(["muster-agent", command]).is_err(), "{command}");
-        }
+        assert!(Cli::try_parse_from(["muster-agent", "wipe"]).is_err());
     }
 
     #[test]

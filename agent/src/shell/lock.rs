@@ -116,10 +116,9 @@ mod tests {
     fn a_second_agent_is_told_who_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let held = take(dir.path()).unwrap();
-        match take(dir.path()).unwrap_err() {
-            LockError::Held { pid } => assert_eq!(pid, Some(std::process::id())),
-            other => panic!("{other}"),
-        }
+        let error = take(dir.path()).unwrap_err();
+        let own = std::process::id();
+        assert!(matches!(error, LockError::Held { pid: Some(pid) } if pid == own), "{error}");
         drop(held);
         take(dir.path()).unwrap();
     }

@@ -1,6 +1,7 @@
 //! What the agent does: the command line, the files, the sockets, the keys. What it decides is in [`crate::core`].
 
 pub mod backoff;
+pub mod boottime;
 pub mod cli;
 pub mod commands;
 pub mod doctor;

@@ -13,8 +13,8 @@ use muster_wire::envelope::sign1;
 use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
+use super::boottime::{self, Alarm};
 use super::failure::Failure;
 use super::files;
 use super::http::Server;
@@ -51,7 +51,9 @@ pub struct Runner {
     links: Vec<Link>,
     news: mpsc::Receiver<(LinkId, News)>,
     tell: mpsc::Sender<(LinkId, News)>,
-    started: Instant,
+    /// By [`boottime::now`].
+    started: Duration,
+    alarm: Alarm,
     is_over: bool,
     shown: watch::Sender<Shown>,
 }
@@ -70,8 +72,9 @@ impl Runner {
         for effect in moves {
             hands.carry_out(effect).await?;
         }
-        let now = hands.clock().now();
         let leaf = in_use(&held).ok_or_else(|| Box::new(Refusal::IdentityLost))?;
+        hands.clock().never_before(leaf.not_before);
+        let now = hands.clock().now();
         let lineage = lineage(&past, &held, now).ok_or(Failure::AuthorityLost)?;
         let accepted = past.accepted.as_ref().ok_or_else(|| Box::new(Refusal::NotEnrolled))?;
         let (root_spki, root, declared) =
@@ -105,7 +108,8 @@ impl Runner {
             links: Vec::new(),
             news,
             tell,
-            started: Instant::now(),
+            started: boottime::now(),
+            alarm: Alarm::unset(),
             is_over: false,
             shown: watch::channel(Shown::default()).0,
             place,
@@ -139,7 +143,7 @@ impl Runner {
 
     async fn wait(&mut self, stop: &mut Stop) -> Option<Event> {
         let alarm = self.session.wake_at();
-        let at = self.started + alarm.unwrap_or(Duration::ZERO);
+        let at = self.started.saturating_add(alarm.unwrap_or(Duration::ZERO));
         tokio::select! {
             biased;
             () = wished(stop) => Some(Event::Stopping),
@@ -147,7 +151,7 @@ impl Runner {
                 let (id, news) = news?;
                 self.links.iter_mut().find(|link| link.id() == id)?.understand(news)
             }
-            () = tokio::time::sleep_until(at), if alarm.is_some() => Some(Event::Woke),
+            () = self.alarm.sleep_until(at), if alarm.is_some() => Some(Event::Woke),
         }
     }
 
@@ -176,6 +180,7 @@ impl Runner {
             Effect::Discover => return Ok(self.discover(stop).await),
             Effect::Fetch(digest) => return Ok(self.fetch(digest, stop).await),
             Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
+            Effect::KeepHead(head) => self.engine.keep_head(&head)?,
             Effect::LookForDrift => return self.look_for_drift().map(Some),
             Effect::Collect => {
                 let now = self.hands.clock().now();
@@ -279,7 +284,7 @@ impl Runner {
                 Change::RolledBack { generation, why, is_repeated }
             }
         };
-        Ok(Event::Applied(change, in_force(&self.engine)))
+        Ok(Event::Applied(change, Box::new(in_force(&self.engine))))
     }
 
     fn look_for_drift(&mut self) -> Result<Event, Failure> {
@@ -297,10 +302,15 @@ impl Runner {
     }
 
     fn moment(&self) -> Moment {
+        self.hands.clock().never_before(self.session.certified_since());
         let mut random = [0; 16];
         // Without randomness waits are not spread and report ids still differ by their time.
         let _ = getrandom::fill(&mut random);
-        Moment { wall: self.hands.clock().now(), since_start: self.started.elapsed(), random }
+        Moment {
+            wall: self.hands.clock().now(),
+            since_start: boottime::now().saturating_sub(self.started),
+            random,
+        }
     }
 }
 

@@ -74,14 +74,28 @@ impl Session {
             (head.generation, head.baseline) == (checked.head().generation, checked.head().baseline)
         };
         if !self.in_force.has_failed && self.in_force.head.as_ref().is_some_and(same) {
-            // Only what the head itself says can be new: intervals and policy count until the next start.
-            self.in_force.head = Some(checked.head().clone());
-            self.follow_intervals(now);
+            // Only what the head itself says can be new.
+            self.follow_head(checked.head(), now);
             return Ok(());
         }
         self.wanted = Some(Box::new(checked));
         self.fetch();
         Ok(())
+    }
+
+    /// The desired state in force, signed again: intervals and policy in it count from now on, after a restart, too.
+    fn follow_head(&mut self, head: &DesiredHead, now: Moment) {
+        let mark = Mark::of(head);
+        let is_newer = self.in_force.highest.is_none_or(|(highest, _)| mark > highest);
+        let quiet = |former: &DesiredHead| DesiredHead { issued_at: head.issued_at, ..former.clone() };
+        let says_more = self.in_force.head.as_ref().is_some_and(|former| quiet(former) != *head);
+        if is_newer && says_more {
+            self.in_force.head = Some(head.clone());
+            self.in_force.highest = Some((mark, head.baseline));
+            self.effects.push_back(Effect::KeepHead(Box::new(head.clone())));
+            self.follow_intervals(now);
+            self.alarms.renew = self.alarms.renew.map(|_| now.since_start);
+        }
     }
 
     pub(super) fn fetch(&mut self) {
@@ -101,7 +115,8 @@ impl Session {
         match baseline::admit(head, &body, &self.lineage, &self.subject(), now.wall) {
             Ok(admitted) => self.effects.push_back(Effect::Apply(Box::new(admitted))),
             Err(refusal) => {
-                self.tell(EventKind::Refused, format!("a baseline was refused: {}", sentence(&refusal)), now);
+                let detail = format!("a baseline was refused: {}", sentence(&refusal));
+                self.tell(EventKind::Refused, &detail, now);
             }
         }
         self.wanted = None;
@@ -112,7 +127,7 @@ impl Session {
         if let Change::RolledBack { generation, why, is_repeated: false } = change {
             let Generation { restore_epoch, counter } = generation;
             let detail = format!("generation {restore_epoch}.{counter} was rolled back: {why}");
-            self.tell(EventKind::RolledBack, detail, now);
+            self.tell(EventKind::RolledBack, &detail, now);
         }
         self.alarms.renew = Some(now.since_start);
         self.follow_intervals(now);
@@ -141,7 +156,7 @@ impl Session {
             found.iter().filter(|drift| !left.contains(drift)).map(|drift| drift.item.as_str()).collect();
         if !repaired.is_empty() {
             // The state reported below says that all is well; that it was not is told for itself.
-            self.tell(EventKind::DriftRepaired, format!("put right: {}", repaired.join(", ")), now);
+            self.tell(EventKind::DriftRepaired, &format!("put right: {}", repaired.join(", ")), now);
         }
         let is_news =
             !found.is_empty() || left != self.drift || self.reported != Some(self.in_force.generation());
@@ -156,7 +171,7 @@ impl Session {
     pub(super) fn tell_of_the_interrupted(&mut self, now: Moment) {
         if let Some(Generation { restore_epoch, counter }) = self.interrupted.take() {
             let detail = format!("generation {restore_epoch}.{counter} was interrupted and taken back");
-            self.tell(EventKind::RolledBack, detail, now);
+            self.tell(EventKind::RolledBack, &detail, now);
         }
     }
 }

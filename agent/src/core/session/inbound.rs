@@ -6,6 +6,7 @@
 //! told as an event.
 
 use muster_wire::envelope::{EnvelopeError, Signed, SignedOnce, Verified};
+use muster_wire::id::OrderId;
 use muster_wire::posture::EventKind;
 use muster_wire::receipt::Ack;
 use muster_wire::topic::Channel;
@@ -30,6 +31,12 @@ pub(super) enum Refused {
     /// An order that is not admitted.
     #[error("it is not admitted")]
     Order(#[from] muster_wire::order::OrderError),
+    /// An order under a new sequence that has had its turn under another.
+    #[error("order {order} has had its turn")]
+    RanBefore {
+        /// Which.
+        order: OrderId,
+    },
     /// Nothing of the kind comes over this channel.
     #[error("devices send here, they do not receive")]
     Channel,
@@ -81,9 +88,10 @@ impl Session {
                 return self.discover();
             }
             let detail = format!("a message on {} was refused: {}", incoming.channel, sentence(&refused));
-            self.tell(EventKind::Refused, detail, now);
+            self.tell(EventKind::Refused, &detail, now);
         }
         self.acknowledge(link, packet);
+        self.ask_for_the_left(link, now);
     }
 
     pub(super) fn acknowledge(&mut self, link: LinkId, packet: u16) {

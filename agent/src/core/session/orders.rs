@@ -5,13 +5,15 @@
 //! admitted ─▶ taken (record) ─▶ PUBACK ─▶ done ─▶ receipt (outbox) ─▶ answered (record) ─▶ … ─▶ ack ─▶ forgotten
 //! ```
 //! A kill after *taken* is found in the journal and the order is carried on with; one after the receipt finds the
-//! receipt. An order that this agent cannot carry out is taken all the same and answered as refused.
+//! receipt. An order that this agent cannot carry out is taken all the same and answered as refused, with the reason. An
+//! order that has had its turn is refused under any sequence. Where there is no room for one more receipt, that order and
+//! those after it are left to the server, so that none overtakes another; they come in the next session.
 
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::OrderId;
 use muster_wire::merkle::TreeHead;
-use muster_wire::order::{self, Order, Recipient};
-use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::order::{self, Order, OrderError, Recipient};
+use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem, ReceiptOutcome, ReceiptPhase};
 use muster_wire::warrant::Kind;
 
 use super::super::outbox::Kept;
@@ -29,7 +31,7 @@ impl Session {
         now: Moment,
     ) -> Result<(), Refused> {
         let order = self.believe::<Order>(&incoming.payload)?;
-        if self.knows(order.id) {
+        if self.is_in_hand(order.id) {
             // It was taken before; the PUBACK was lost.
             self.acknowledge(link, incoming.packet);
             return Ok(());
@@ -43,9 +45,22 @@ impl Session {
             log_origin: &log_origin,
             log_head: self.past.log_head().unwrap_or(empty),
         };
-        let admitted = order::admit(&order, &recipient, &self.lineage, now.wall)?;
-        if !self.outbox.has_room(self.past.open.len()) {
+        let admitted = order::admit(&order, &recipient, &self.lineage, now.wall);
+        if self.past.finished.contains(order.id) {
+            return match admitted {
+                // The PUBACK was lost, and everything is over.
+                Err(OrderError::Sequence) => {
+                    self.acknowledge(link, incoming.packet);
+                    Ok(())
+                }
+                Err(refusal) => Err(refusal.into()),
+                Ok(_) => Err(Refused::RanBefore { order: order.id }),
+            };
+        }
+        let admitted = admitted?;
+        if self.leaves_orders || !self.outbox.has_room(self.past.open.len()) {
             // Left unacknowledged, it comes again.
+            self.leaves_orders = true;
             return Ok(());
         }
         let taken = taken(&order, admitted.log_head, self.certificate(), now);
@@ -55,9 +70,17 @@ impl Session {
         Ok(())
     }
 
-    fn knows(&self, order: OrderId) -> bool {
-        let is_last = self.past.last_order.as_ref().is_some_and(|taken| taken.order == order);
-        is_last || self.outbox.owes(order) || self.past.open.iter().any(|taken| taken.order == order)
+    fn is_in_hand(&self, order: OrderId) -> bool {
+        self.outbox.owes(order) || self.past.open.iter().any(|taken| taken.order == order)
+    }
+
+    /// There is room again for orders that were left: a new session brings them.
+    pub(super) fn ask_for_the_left(&mut self, link: LinkId, now: Moment) {
+        if self.leaves_orders && self.outbox.has_room(self.past.open.len()) {
+            self.effects.push_back(Effect::Close(link));
+            self.is_apart();
+            self.alarms.connect = Some(now.since_start);
+        }
     }
 
     /// Carries on with what was taken before the agent was killed.
@@ -86,9 +109,9 @@ impl Session {
                 self.answer_order(taken.order, ReceiptOutcome::Done, self.certificate(), now);
             }
             Kind::RotateIdentity => self.renew_now(now),
-            _ => {
-                let evidence = Sha256Digest::of(taken.kind.as_str().as_bytes());
-                self.answer_order(taken.order, ReceiptOutcome::Refused, evidence, now);
+            kind => {
+                let why = format!("this version of muster-agent cannot carry out {kind}");
+                self.answer_unobeyed(taken.order, ReceiptOutcome::Refused, why, now);
             }
         }
     }
@@ -110,13 +133,16 @@ impl Session {
         let late: Vec<OrderId> =
             open.filter(|taken| now.wall > taken.expires).map(|taken| taken.order).collect();
         for order in late {
-            self.answer_order(order, ReceiptOutcome::Failed, self.certificate(), now);
+            let why = "no certificate could be had before the order expired".to_owned();
+            self.answer_unobeyed(order, ReceiptOutcome::Failed, why, now);
         }
     }
 
-    /// Whether an order to rotate is open.
+    /// Whether an order to rotate is open, and the certificate it was about is still in use.
     pub(super) fn is_to_rotate(&self) -> bool {
-        self.past.open.iter().any(|taken| taken.kind == Kind::RotateIdentity)
+        let certificate = self.certificate();
+        let is_due = |taken: &Taken| taken.kind == Kind::RotateIdentity && taken.certificate == certificate;
+        self.past.open.iter().any(is_due)
     }
 
     /// Owes the server a receipt, and has nothing more to do about the order.
@@ -127,6 +153,24 @@ impl Session {
         evidence: Sha256Digest,
         now: Moment,
     ) {
+        self.owe(order, outcome, evidence, Vec::new(), now);
+    }
+
+    /// [`Self::answer_order`] for an order that was not carried out; the receipt's one item says why.
+    fn answer_unobeyed(&mut self, order: OrderId, outcome: ReceiptOutcome, why: String, now: Moment) {
+        let evidence = Sha256Digest::of(why.as_bytes());
+        let item = ReceiptItem { what: why, fate: ItemFate::Kept, size_bytes: 0 };
+        self.owe(order, outcome, evidence, vec![item], now);
+    }
+
+    fn owe(
+        &mut self,
+        order: OrderId,
+        outcome: ReceiptOutcome,
+        evidence: Sha256Digest,
+        items: Vec<ReceiptItem>,
+        now: Moment,
+    ) {
         let receipt = Receipt {
             device: self.leaf.device,
             order,
@@ -134,7 +178,7 @@ impl Session {
             level: None,
             phase: ReceiptPhase::Verified,
             outcome,
-            items: Vec::new(),
+            items,
             evidence,
             previous: None,
             certificate: self.certificate(),

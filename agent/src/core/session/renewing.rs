@@ -61,7 +61,7 @@ impl Session {
     fn begin_renewal(&mut self, now: Moment) {
         let in_grace = now.wall > self.leaf.not_after;
         // Every second attempt goes by the other door: one of them may be shut.
-        let by_session = self.live().is_some() && !in_grace && self.renewing.failures % 2 == 0;
+        let by_session = self.live().is_some() && !in_grace && self.renewing.failures.is_multiple_of(2);
         if !by_session && matches!(self.link, Link::Opening(_)) && !in_grace {
             // The session is about to open, or to fail; either way it is known soon.
             self.alarms.renew = Some(now.since_start + AGAIN);
@@ -86,6 +86,7 @@ impl Session {
     /// Queues what the renewal wants done.
     fn go_on(&mut self, now: Moment) {
         while let Some(effect) = self.renewing.agent.as_mut().and_then(|agent| agent.next_effect()) {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "all else is for the shell")]
             match effect {
                 effect::Effect::Ask(Request::RenewInSession { csr }) => self.ask_in_session(csr, now),
                 effect::Effect::Ask(Request::Session(_)) => {
@@ -187,7 +188,7 @@ impl Session {
         self.alarms.renew = Some(now.since_start + ceiling.mul_f64(0.5 + now.jitter() / 2.0));
         if self.renewing.failures == 2 {
             // By both doors: somebody should know.
-            self.tell(EventKind::RenewalFailed, refusal.to_string(), now);
+            self.tell(EventKind::RenewalFailed, &refusal.to_string(), now);
         }
         self.give_up_rotations(now);
     }

@@ -11,7 +11,7 @@ use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
 use muster_wire::key::{Ed25519Key, PublicKey, Signer as _};
 use muster_wire::merkle::ConsistencyProof;
 use muster_wire::order::{Action, Order, Sequence};
-use muster_wire::receipt::{Ack, ReceiptOutcome};
+use muster_wire::receipt::{Ack, ItemFate, ReceiptOutcome};
 use proptest::prelude::*;
 
 use super::super::TroubleKind;
@@ -99,7 +99,7 @@ fn order(n: u8, action: Action) -> Order {
         leaf: None,
         inclusion: None,
         issued_at: Timestamp(NOW),
-        expires: Timestamp(NOW + 3600),
+        expires: Timestamp(NOW + 86_400),
         checkpoint: checkpoint.sign(&secret(2).0).unwrap(),
         consistency: ConsistencyProof { from_size: 0, path: Vec::new() },
     }
@@ -118,6 +118,8 @@ struct World {
     open: Option<LinkId>,
     in_flight: Vec<Message>,
     since_start: Duration,
+    /// By how many seconds somebody set the calendar.
+    clock_is_off: i64,
     effects: Vec<&'static str>,
     is_over: bool,
 }
@@ -149,6 +151,7 @@ impl World {
             open: None,
             in_flight: Vec::new(),
             since_start: Duration::ZERO,
+            clock_is_off: 0,
             effects: Vec::new(),
             is_over: false,
         };
@@ -167,7 +170,8 @@ impl World {
         let mut random = [0; 16];
         let spread = (self.effects.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         random[..8].copy_from_slice(&spread.to_be_bytes());
-        Moment { wall: Timestamp(NOW), since_start: self.since_start, random }
+        let passed = i64::try_from(self.since_start.as_secs()).unwrap();
+        Moment { wall: Timestamp(NOW + passed + self.clock_is_off), since_start: self.since_start, random }
     }
 
     /// The power fails after `lives` effects; the device starts again.
@@ -227,6 +231,7 @@ impl World {
             Effect::Discover => return Some(Event::Discovered(Err(trouble()))),
             Effect::Fetch(_) => return Some(Event::Fetched(Err(trouble()))),
             Effect::Apply(_) => unreachable!("no baseline is ever served"),
+            Effect::KeepHead(_) => "keep head",
             Effect::LookForDrift => {
                 self.effects.push("drift");
                 return Some(Event::Drifted { found: Vec::new(), left: Vec::new() });
@@ -400,7 +405,7 @@ proptest! {
         world.settle();
         let taken = |record: &Record| match record {
             Record::Taken(taken) => Some(taken.order),
-            _ => None,
+            Record::Accepted(_) | Record::Proven(_) | Record::Answered(_) => None,
         };
         let all: Vec<OrderId> = world.disk.journal.iter().filter_map(taken).collect();
         let distinct: BTreeSet<OrderId> = all.iter().copied().collect();
@@ -443,10 +448,167 @@ fn an_order_that_needs_more_than_this_agent_can_is_answered_as_refused() {
     let payload = sign1(&order(1, Action::Unlock), &secret(1).0).unwrap();
     world.handle(Event::Received(link, Incoming { channel: Channel::Order, payload, packet: 1 }), usize::MAX);
     let kept: Vec<&Kept> = world.disk.outbox.values().collect();
-    assert!(
-        matches!(kept[..], [Kept::Receipt(receipt)] if receipt.outcome == ReceiptOutcome::Refused),
-        "{kept:?}"
-    );
+    let [Kept::Receipt(receipt)] = kept[..] else { panic!("{kept:?}") };
+    assert_eq!(receipt.outcome, ReceiptOutcome::Refused);
+    let [reason] = &receipt.items[..] else { panic!("{receipt:?}") };
+    assert_eq!(reason.what, "this version of muster-agent cannot carry out unlock");
+    assert_eq!(reason.fate, ItemFate::Kept);
+}
+
+impl World {
+    fn send(&mut self, order: &Order, packet: u16) {
+        let link = self.open.unwrap();
+        let payload = sign1(order, &secret(1).0).unwrap();
+        self.handle(Event::Received(link, Incoming { channel: Channel::Order, payload, packet }), usize::MAX);
+    }
+
+    fn events(&self, kind: EventKind) -> Vec<String> {
+        let reports = self.disk.outbox.values().filter_map(|kept| match kept {
+            Kept::Event(report) => Some(report),
+            Kept::Receipt(_) => None,
+        });
+        reports.filter(|report| report.kind == kind).map(|report| report.detail.clone()).collect()
+    }
+
+    fn taken(&self) -> usize {
+        self.disk.journal.iter().filter(|record| matches!(record, Record::Taken(_))).count()
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.effects.iter().filter(|effect| **effect == "acknowledge").count()
+    }
+
+    /// Stores and acks until nothing moves.
+    fn serve(&mut self) {
+        for _ in 0..200 {
+            self.store(true, usize::MAX);
+            self.ack(usize::MAX);
+        }
+    }
+}
+
+#[test]
+fn an_order_that_had_its_turn_does_not_run_again_under_a_higher_sequence_even_after_a_restart() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.order(1, usize::MAX);
+    world.serve();
+    assert!(!world.session.outbox.owes(order(1, Action::CollectPosture).id));
+    for turn in 0..2 {
+        let again =
+            Order { id: order(1, Action::CollectPosture).id, ..order(100 + turn, Action::CollectPosture) };
+        world.server.orders.insert(100 + turn, false);
+        let collected = world.effects.iter().filter(|effect| **effect == "collect").count();
+        let acknowledged = world.acknowledged();
+        // Packet 0 is of no order that the model knows.
+        world.send(&again, 0);
+        assert_eq!(world.effects.iter().filter(|effect| **effect == "collect").count(), collected);
+        assert_eq!((world.taken(), world.acknowledged()), (1, acknowledged + 1));
+        assert_eq!(world.events(EventKind::Refused).len(), 1, "{:?}", world.disk.outbox);
+        world.restart();
+        world.connect(usize::MAX);
+    }
+    // The device goes on with what is new.
+    world.order(2, usize::MAX);
+    assert_eq!(world.taken(), 2);
+}
+
+#[test]
+fn an_order_whose_confirmation_was_lost_is_confirmed_again_without_a_word() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.order(1, usize::MAX);
+    world.serve();
+    let acknowledged = world.acknowledged();
+    world.deliver(1, usize::MAX);
+    assert_eq!((world.taken(), world.acknowledged()), (1, acknowledged + 1));
+    assert!(world.events(EventKind::Refused).is_empty());
+}
+
+#[test]
+fn orders_beyond_the_room_for_receipts_wait_and_none_overtakes_another() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let most = u8::try_from(super::super::outbox::MAX_RECEIPTS).unwrap();
+    (1..=most + 2).for_each(|n| world.order(n, usize::MAX));
+    assert_eq!((world.taken(), world.acknowledged()), (usize::from(most), usize::from(most)));
+    // One receipt is signed for: there is room, yet the next order to come is not the next in turn.
+    while world.server.acks.is_empty() {
+        world.store(true, usize::MAX);
+    }
+    world.ack(usize::MAX);
+    assert!(world.open.is_none(), "a new session brings what was left");
+    world.settle();
+    assert_eq!(world.taken(), usize::from(most) + 2);
+    assert!(world.events(EventKind::Refused).is_empty());
+}
+
+#[test]
+fn a_clock_that_jumps_is_told_once_each_time_and_moves_no_alarm_but_that_of_the_certificate() {
+    for jump in [365 * 86_400, -365 * 86_400, -NOW] {
+        let mut world = World::new();
+        world.connect(usize::MAX);
+        let before = world.session.alarms;
+        world.clock_is_off = jump;
+        world.handle(Event::Woke, usize::MAX);
+        assert_eq!(world.events(EventKind::ClockJumped).len(), 1, "{jump}");
+        let after = world.session.alarms;
+        assert_eq!(Alarms { renew: None, ..after }, Alarms { renew: None, ..before }, "{jump}");
+        world.since_start += Duration::from_secs(1);
+        world.handle(Event::Woke, usize::MAX);
+        assert_eq!(world.events(EventKind::ClockJumped).len(), 1, "{jump}");
+        assert!(world.open.is_some());
+    }
+}
+
+fn head(issued_at: i64, state_s: u64) -> DesiredHead {
+    use muster_wire::desired::{CertificatePolicy, IdentityKey, Lapse, Lease};
+    DesiredHead {
+        device: device(),
+        generation: Generation { restore_epoch: 0, counter: 1 },
+        baseline: Sha256Digest([7; 32]),
+        certificate: CertificatePolicy {
+            key: IdentityKey::P256,
+            validity_s: 86_400,
+            renew_after_percent: 66,
+        },
+        intervals: Intervals { state_s, posture_s: 3600, drift_s: 3600 },
+        lease: Lease { lasts_s: 0, on_lapse: Lapse::Report },
+        issued_at: Timestamp(issued_at),
+    }
+}
+
+#[test]
+fn intervals_in_a_newer_head_of_the_same_generation_are_kept_and_an_older_one_changes_nothing() {
+    let mut world = World::new();
+    let first = head(NOW, 3600);
+    let mark = super::super::baseline::Mark::of(&first);
+    world.session.in_force.highest = Some((mark, first.baseline));
+    world.session.in_force.head = Some(first);
+    world.connect(usize::MAX);
+    let link = world.open.unwrap();
+    let mut hear = |head: &DesiredHead| {
+        let payload = sign1(head, &secret(1).0).unwrap();
+        let incoming = Incoming { channel: Channel::Desired, payload, packet: 0 };
+        world.handle(Event::Received(link, incoming), usize::MAX);
+        let kept = world.effects.iter().filter(|effect| **effect == "keep head").count();
+        (world.session.intervals().state_s, kept)
+    };
+    assert_eq!(hear(&head(NOW + 5, 60)), (60, 1));
+    assert_eq!(hear(&head(NOW + 6, 60)), (60, 1), "nothing new is not written");
+    assert_eq!(hear(&head(NOW, 3600)), (60, 1), "an older word does not count");
+}
+
+#[test]
+fn what_was_repaired_is_told_as_an_event_and_what_was_not_as_drift() {
+    use muster_wire::desired::SectionKind;
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let drift = |item: &str| Drift { section: SectionKind::Files, item: item.to_owned() };
+    let event = Event::Drifted { found: vec![drift("/a"), drift("/b")], left: vec![drift("/b")] };
+    world.handle(event, usize::MAX);
+    assert_eq!(world.events(EventKind::DriftRepaired), ["put right: /a"]);
+    assert_eq!(world.session.drift, [drift("/b")]);
 }
 
 #[test]
