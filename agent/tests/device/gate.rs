@@ -48,11 +48,14 @@ pub(crate) struct Flaws {
     pub(crate) never_confirms: bool,
 }
 
+/// What to send to a session; `None` ends it.
+type Teller = mpsc::UnboundedSender<Option<(Channel, Vec<u8>)>>;
+
 /// The gate.
 pub(crate) struct Gate {
     fleet: Arc<Mutex<Fleet>>,
     config: Arc<ServerConfig>,
-    sessions: Mutex<BTreeMap<DeviceId, mpsc::UnboundedSender<Option<(Channel, Vec<u8>)>>>>,
+    sessions: Mutex<BTreeMap<DeviceId, Teller>>,
     pub(crate) heard: Mutex<Vec<Heard>>,
     pub(crate) flaws: Mutex<Flaws>,
     pub(crate) connects: Mutex<u32>,

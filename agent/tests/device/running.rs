@@ -19,7 +19,7 @@ use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use serde_json::Value;
 
-use crate::fleet::{TRUST_DOMAIN, ed25519};
+use crate::fleet::{Fleet, TRUST_DOMAIN, ed25519};
 use crate::gate::Flaws;
 use crate::program::{Device, now, stub};
 use crate::stub::Stub;
@@ -36,7 +36,22 @@ impl Drop for Running {
 
 impl Running {
     fn start(device: &Device) -> Self {
+        Self::start_with(device, &[])
+    }
+
+    /// An agent that believes the calendar to be off by `offset`, as libfaketime writes it.
+    fn start_off(device: &Device, offset: &str) -> Self {
+        const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+        assert!(std::path::Path::new(LIBRARY).exists(), "install libfaketime");
+        Self::start_with(
+            device,
+            &[("LD_PRELOAD", LIBRARY), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")],
+        )
+    }
+
+    fn start_with(device: &Device, variables: &[(&str, &str)]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
+            .envs(variables.iter().copied())
             .args(["run", "--json", "--state-dir"])
             .arg(device.state())
             .stdin(Stdio::null())
@@ -73,6 +88,63 @@ fn enrolled() -> (Stub, Device, DeviceId) {
     assert_eq!(device.enroll(&string).exit, 0);
     let id = stub.fleet.lock().unwrap().devices[0].id;
     (stub, device, id)
+}
+
+/// Enrolled so long ago that 25 of the 30 days of its certificate are over.
+fn aged() -> (Stub, Device, DeviceId) {
+    let mut fleet = Fleet::founded(now() - 25 * 86_400);
+    let mut string = fleet.mint("127.0.0.1", 0);
+    let stub = Stub::serve(fleet, now());
+    string.port = stub.port;
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    stub.fleet.lock().unwrap().now = now();
+    let id = stub.fleet.lock().unwrap().devices[0].id;
+    (stub, device, id)
+}
+
+/// The certificate in use at the server, and on the device.
+fn renewed(stub: &Stub, device: &Device, former: &[u8]) -> Option<()> {
+    let current = stub.fleet.lock().unwrap().devices[0].current.clone()?.der;
+    let held = device.certificate();
+    (held != former && held == muster_pki::armor::pem("CERTIFICATE", &current).into_bytes()).then_some(())
+}
+
+#[test]
+fn with_the_gate_shut_a_certificate_that_is_due_is_renewed_over_est() {
+    let (stub, device, id) = aged();
+    stub.gate.flaws.lock().unwrap().is_shut = true;
+    let former = device.certificate();
+    let mut running = Running::start(&device);
+    until("the renewal", || renewed(&stub, &device, &former));
+    assert!(stub.gate.heard_on(Channel::Renew).is_empty());
+    *stub.gate.flaws.lock().unwrap() = Flaws::default();
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn a_device_that_finds_its_certificate_expired_renews_over_est_and_goes_on() {
+    let (stub, device, id) = aged();
+    let former = device.certificate();
+    let mut running = Running::start_off(&device, "+6d");
+    until("the renewal", || renewed(&stub, &device, &former));
+    assert!(stub.gate.heard_on(Channel::Renew).is_empty());
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn a_clock_in_1970_or_a_year_ago_hinders_nothing() {
+    for offset in ["-365d", "@1970-01-01 00:00:10"] {
+        let (stub, device, id) = enrolled();
+        let former = device.certificate();
+        let mut running = Running::start_off(&device, offset);
+        until("the session", || stub.gate.is_connected(id).then_some(()));
+        until("a state report", || stub.gate.heard_on(Channel::ReportState).pop());
+        assert_eq!(running.terminate(), 0);
+        assert_eq!(device.certificate(), former, "{offset}");
+    }
 }
 
 fn order(device: DeviceId, n: u8, action: Action) -> Order {

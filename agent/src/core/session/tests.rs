@@ -405,7 +405,7 @@ proptest! {
         world.settle();
         let taken = |record: &Record| match record {
             Record::Taken(taken) => Some(taken.order),
-            Record::Accepted(_) | Record::Proven(_) | Record::Answered(_) => None,
+            Record::Accepted(_) | Record::Proven(_) | Record::Answered(_) | Record::Refused(_) => None,
         };
         let all: Vec<OrderId> = world.disk.journal.iter().filter_map(taken).collect();
         let distinct: BTreeSet<OrderId> = all.iter().copied().collect();
