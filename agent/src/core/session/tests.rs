@@ -600,18 +600,6 @@ fn intervals_in_a_newer_head_of_the_same_generation_are_kept_and_an_older_one_ch
 }
 
 #[test]
-fn what_was_repaired_is_told_as_an_event_and_what_was_not_as_drift() {
-    use muster_wire::desired::SectionKind;
-    let mut world = World::new();
-    world.connect(usize::MAX);
-    let drift = |item: &str| Drift { section: SectionKind::Files, item: item.to_owned() };
-    let event = Event::Drifted { found: vec![drift("/a"), drift("/b")], left: vec![drift("/b")] };
-    world.handle(event, usize::MAX);
-    assert_eq!(world.events(EventKind::DriftRepaired), ["put right: /a"]);
-    assert_eq!(world.session.drift, [drift("/b")]);
-}
-
-#[test]
 fn a_gate_that_is_shut_for_an_hour_costs_no_memory_and_is_found_again_within_five_minutes() {
     let mut world = World::new();
     let mut attempts = 0;
