@@ -121,7 +121,7 @@ fn receipt(life: &Life, order: OrderId) -> Receipt {
     }
 }
 
-fn rule(error: Error) -> &'static str {
+fn rule(error: &Error) -> &'static str {
     let Error::Refused(refusal) = error else { panic!("{error}") };
     refusal.rule
 }
@@ -215,7 +215,7 @@ async fn a_wrong_baseline_is_refused_by_file_and_line() {
     let error = refused.await.unwrap_err().to_string();
     assert!(error.contains("b.toml:2: unknown key `colour`"), "{error}");
     let unknown = site.app.set_baseline(site.operator(), "b.toml", "profile = \"toaster\"\n").await;
-    assert_eq!(rule(unknown.unwrap_err()), "profile.known");
+    assert_eq!(rule(&unknown.unwrap_err()), "profile.known");
 }
 
 #[tokio::test]
@@ -285,12 +285,15 @@ async fn nobody_answers_for_another_device_or_with_another_key() {
     let forged = Receipt { certificate: Sha256Digest::of(&life.der), ..receipt(&life, order.id) };
     let body = sign1(&forged, &other.key).unwrap();
     let refused = site.app.receipt(site.as_device(&life), life.id, &body).await.unwrap_err();
-    assert_eq!(rule(refused), "receipt.envelope");
+    assert_eq!(rule(&refused), "receipt.envelope");
     assert_eq!(
-        rule(site.answers(&other, &receipt(&other, order.id)).await.unwrap_err()),
+        rule(&site.answers(&other, &receipt(&other, order.id)).await.unwrap_err()),
         "receipt.other_order"
     );
-    assert_eq!(rule(site.says(&life, |report| report.device = other.id).await.unwrap_err()), "report.device");
+    assert_eq!(
+        rule(&site.says(&life, |report| report.device = other.id).await.unwrap_err()),
+        "report.device"
+    );
     assert_eq!(site.order_record(order.id).phase, Phase::Ordered);
     assert_eq!(site.actions(life.id).last().unwrap(), "report.state");
     assert!(site.app.delivered(site.as_device(&other), other.id, Mark::Order(order.id)).await.is_ok());
@@ -325,7 +328,7 @@ async fn a_generation_never_goes_back_and_one_ahead_of_us_is_overtaken() {
     site.says(&life, |report| report.at = Timestamp(1)).await.unwrap();
     assert_eq!(shown(&site).reported.unwrap().generation, Some((0, 40)));
     let far = site.says(&life, |report| report.generation.as_mut().unwrap().counter = u64::MAX).await;
-    assert_eq!(rule(far.unwrap_err()), "report.generation");
+    assert_eq!(rule(&far.unwrap_err()), "report.generation");
 }
 
 #[tokio::test]
@@ -359,14 +362,14 @@ async fn a_flood_and_a_body_too_large_are_not_read() {
     let life = site.enroll(None).await;
     let large = vec![0; 64 * 1024 + 1];
     let refused = site.app.report_state(site.as_device(&life), life.id, &large).await;
-    assert_eq!(rule(refused.unwrap_err()), "report.size");
+    assert_eq!(rule(&refused.unwrap_err()), "report.size");
     let mut limited = 0;
     for _ in 0..200 {
         let error = site.app.report_state(site.as_device(&life), life.id, b"junk").await.unwrap_err();
         if let Error::RateLimited { .. } = error {
             limited += 1;
         } else {
-            assert_eq!(rule(error), "report.form");
+            assert_eq!(rule(&error), "report.form");
         }
     }
     assert_eq!(limited, 81);
@@ -391,7 +394,7 @@ async fn a_certificate_is_renewed_in_the_session_by_the_key_it_replaces() {
         let (app, permit) = (Arc::clone(&site.app), site.as_device(&life));
         async move { app.renew_in_session(permit, life.id, serial, false, &body).await }
     };
-    assert_eq!(rule(ask(next.clone()).await.unwrap_err()), "renewal.envelope");
+    assert_eq!(rule(&ask(next.clone()).await.unwrap_err()), "renewal.envelope");
     let first = ask(life.key.clone()).await.unwrap();
     assert_eq!(first.channel, Channel::Credential);
     assert_eq!(ask(life.key.clone()).await.unwrap(), first, "a lost reply is given again");

@@ -66,10 +66,10 @@ pub enum BusError {
     Full,
     /// The router did not answer, or refused.
     #[error("the event bus does not answer")]
-    Link(#[source] Option<LinkError>),
+    Link(#[source] Option<Box<LinkError>>),
 }
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), Box<LinkError>> + Send + Sync;
 
 /// A router and what belongs to it.
 struct Running {
@@ -278,7 +278,10 @@ fn build(number: u64) -> Arc<Connect> {
         ..RouterConfig::default()
     };
     let router = Router::new(usize::try_from(number).unwrap_or(0), config).spawn();
-    Arc::new(move |name| LinkBuilder::new(name, router.clone()).build().map(|(tx, rx, _)| (tx, rx)))
+    Arc::new(move |name| {
+        let (tx, rx, _) = LinkBuilder::new(name, router.clone()).build()?;
+        Ok((tx, rx))
+    })
 }
 
 /// A new link. Making one blocks until the router answers, so it is done on a thread that may.
@@ -292,14 +295,14 @@ async fn link(running: &Running, name: &str) -> Result<(LinkTx, LinkRx), BusErro
 /// Hears every topic; returns once the router has said that it does.
 async fn subscribe(tx: &mut LinkTx, rx: &mut LinkRx) -> Result<(), BusError> {
     for topic in EventTopic::ALL {
-        tx.try_subscribe(topic.topic()).map_err(|error| BusError::Link(Some(error)))?;
+        tx.try_subscribe(topic.topic()).map_err(|error| BusError::Link(Some(Box::new(error))))?;
     }
     let mut granted = 0;
     while granted < EventTopic::ALL.len() {
-        match rx.next().await.map_err(|error| BusError::Link(Some(error)))? {
+        match rx.next().await.map_err(|error| BusError::Link(Some(Box::new(error))))? {
             Some(Notification::DeviceAck(_)) => granted += 1,
             Some(Notification::Unschedule) => {
-                rx.wake().await.map_err(|error| BusError::Link(Some(error)))?;
+                rx.wake().await.map_err(|error| BusError::Link(Some(Box::new(error))))?;
             }
             // The observer has not been told yet that it hears anything.
             Some(_) | None => {}
