@@ -1,9 +1,20 @@
-//! Certificates are renewed in the live session, by order and by time. Never is a device left without one that works, and
-//! never are there two.
+//! Certificates are renewed in the live session: by order, by time, and wherever the agent is killed in
+//! between. Never is a device
+//! left without one that works, and never are there two.
 
-use muster_tests::faults::at_time;
+use muster_tests::faults::{at_time, kill_at};
 use muster_tests::{Agent, Launch, Server, Site, est, eventually};
 use sha2::{Digest, Sha256};
+
+/// What a crash is counted by. The three spellings of a rename are one.
+const CALLS: [&str; 3] = ["fdatasync", "fsync", "rename,renameat,renameat2"];
+
+/// A device may renew as often and connect as often as the kills make it.
+fn patient() -> Launch {
+    Launch::plain()
+        .with("MUSTER_LIMITS_DEVICE_RENEWALS_PER_HOUR", "0")
+        .with("MUSTER_MQTT_CONNECTS_PER_MINUTE", "100000")
+}
 
 /// The device holds the one certificate that counts, and is connected with it.
 async fn is_whole(server: &Server, agent: &Agent) {
@@ -60,4 +71,38 @@ async fn at_two_thirds_of_its_life_the_running_agent_renews_by_itself() {
     .await;
     is_whole(&server, &laptop).await;
     assert!(est::prove(&server, &former).await.is_err(), "the former certificate is superseded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_anywhere_in_a_rotation_is_never_locked_out() {
+    let server = Server::on(Site::founded().await, patient()).await;
+    let mut sensor = Agent::enrolled(&server, "sensor-linux").await;
+    let id = sensor.id();
+    let mut kills = 0;
+    for call in CALLS {
+        for n in 1..=8 {
+            let order = server.order("rotate_identity", &id).await;
+            sensor.relaunch(kill_at(call, n));
+            let mut running = sensor.start();
+            let was_killed = eventually("it dies or is done", async || {
+                if running.has_ended() {
+                    return Some(true);
+                }
+                (server.cli(&["order", "show", &order]).await["phase"] == "done").then_some(false)
+            })
+            .await;
+            drop(running);
+            sensor.relaunch(Launch::plain());
+            let running = sensor.start();
+            let _ = server.done(&order).await;
+            is_whole(&server, &sensor).await;
+            drop(running);
+            kills += u32::from(was_killed);
+            if !was_killed {
+                break;
+            }
+        }
+    }
+    assert!(kills > 6, "a rotation has only {kills} durable steps");
+    server.verify_audit().await;
 }
