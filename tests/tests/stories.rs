@@ -17,6 +17,7 @@ mod stories {
     mod lost_reply;
     mod mistakes;
     mod mqtt_clients;
+    mod observer;
     mod openapi;
     mod pkilint;
     mod power_loss;
