@@ -10,7 +10,7 @@
 //!
 //! The router runs in a thread of its own. When its heartbeat stops, observers are cut and a new one is built; they
 //! come again, and read in `/v1/events` what they missed. The bus is no part of readiness, and nothing waits for it.
-//! A router that is stuck cannot be ended, so after [`ROUTERS`] of them the bus stays away until the next start.
+//! A router that is stuck cannot be ended, so after sixteen of them the bus stays away until the next start.
 //!
 //! What is in the router begins with the event's number on its topic: an observer for whom one is missing was too slow
 //! for the router's memory, and is cut instead of being told half.
