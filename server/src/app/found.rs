@@ -281,7 +281,7 @@ fn commit_and_close(
     publisher: &mut audit::Publisher,
     batch: Batch,
 ) -> Result<(), FoundError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io_error("start", dir))?;
+    let runtime = brief_runtime(dir)?;
     let committed = runtime.block_on(store.commit(batch)).map(|_| ());
     let published = publisher.publish(&super::LogSource(store.clone())).map(|_| ());
     runtime.block_on(store.close())?;
@@ -289,6 +289,15 @@ fn commit_and_close(
     published.map_err(|error| {
         io_error("publish the log's checkpoint in", &dir.join("audit"))(io::Error::other(error))
     })
+}
+
+/// Closes a store in which nothing was changed, so that the next who opens it finds it free.
+fn close(dir: &Path, store: &Store) -> Result<(), FoundError> {
+    Ok(brief_runtime(dir)?.block_on(store.close())?)
+}
+
+fn brief_runtime(dir: &Path) -> Result<tokio::runtime::Runtime, FoundError> {
+    tokio::runtime::Builder::new_current_thread().build().map_err(io_error("start", dir))
 }
 
 fn founding_batch(

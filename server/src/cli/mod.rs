@@ -323,6 +323,8 @@ mod tests {
             "muster device explain D",
             "muster device approve D",
             "muster device revoke D --reason key_compromise --yes",
+            "muster device quarantine D --reason lost",
+            "muster device release D",
             "muster order list --device D --limit 3",
             "muster order show O",
             "muster order make rotate_identity D",
@@ -353,7 +355,6 @@ mod tests {
             "muster freeze",
             "muster warrant list",
             "muster authority propose",
-            "muster device quarantine D",
             "muster device deprovision D",
         ] {
             assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");

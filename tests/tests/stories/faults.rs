@@ -83,7 +83,7 @@ async fn a_place_where_nothing_can_be_written_is_named() {
 
     let lock = site.data_dir().join("store/lock");
     let said = does_not_serve(&site, failing(&lock, "openat", "EACCES", 1), None).await;
-    assert!(said.contains(&lock.display().to_string()) && said.contains("writable"), "{said}");
+    assert!(said.contains(&lock.display().to_string()) && said.contains("the user who owns"), "{said}");
     let _ = device(&site.serve().await).await;
 }
 

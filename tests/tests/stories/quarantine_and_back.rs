@@ -33,6 +33,17 @@ impl Running {
     async fn until(&self, server: &Server, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         eventually(what, async || Some(server.device(&self.id).await).filter(|device| is_so(device))).await
     }
+
+    /// Orders `kind` of the device and waits until it is done.
+    async fn does(&self, server: &Server, kind: &str) {
+        let made = server.cli(&["order", "make", kind, &self.id]).await;
+        let order = made["id"].as_str().unwrap().to_owned();
+        eventually("the order is done", async || {
+            let phase = server.cli(&["order", "show", &order]).await["phase"].clone();
+            (phase == "done").then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,8 +66,15 @@ async fn a_laptop_left_in_a_train_is_held_found_and_released() {
     assert!(judged.stderr.contains("certificate revoked"), "{judged:?}");
     assert_eq!(server.cli(&["device", "explain", &laptop.id]).await["rule"], "quarantine.manual");
 
-    // It comes back by itself.
+    // It comes back by itself and still does what it is asked; what it is given meanwhile is held too.
     laptop.until(&server, "it is back", |device| device["connected"] == true).await;
+    laptop.does(&server, "collect_posture").await;
+    laptop.does(&server, "rotate_identity").await;
+    let before = &held["certificate"]["serial"];
+    let renewed = laptop
+        .until(&server, "it uses its next certificate", |device| device["certificate"]["serial"] != *before)
+        .await;
+    assert_eq!((&renewed["state"], &renewed["certificate"]["held"]), (&"quarantined".into(), &true.into()));
 
     let released = server.cli(&["device", "release", &laptop.id, "--reason", "found again"]).await;
     assert_eq!((&released["state"], &released["quarantine"]), (&former, &Value::Null));

@@ -5,7 +5,7 @@
 //! says so.
 
 use super::error::FoundError;
-use super::{Founding, commit_and_close, credential_text, founded};
+use super::{Founding, close, commit_and_close, credential_text, founded};
 use crate::app::EngineSource;
 use crate::audit::{self, AuditKey};
 use crate::ca::keystore::Keystore;
@@ -49,6 +49,7 @@ pub fn add_operator(dir: &Path, name: &str, settings: &Settings) -> Result<NewOp
     let (log, mut publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
     let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
     if is_taken(&store, name, dir)? {
+        close(dir, &store)?;
         return Err(invalid(
             "is an operator's already; add another name, then remove the one whose file is lost",
         ));
