@@ -17,11 +17,12 @@ use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use std::collections::HashSet;
 
-impl From<Due> for Mark {
-    fn from(due: Due) -> Self {
+impl Mark {
+    /// The mark of `due` for a device that has seen the audit log up to the size `proven_from`.
+    fn of(due: Due, proven_from: u64) -> Self {
         match due {
             Due::Desired(generation) => Self::Desired(generation),
-            Due::Order(order) => Self::Order(order),
+            Due::Order(id) => Self::Order { id, proven_from },
         }
     }
 }
@@ -44,14 +45,15 @@ impl App {
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
         let generation = self.plan(&device.profile)?.generation(reported.as_ref());
         let orders = if topics.contains(Topics::ORDER) { self.open_orders(device.id)? } else { Vec::new() };
-        let told = |due: Due| sent.contains(&Mark::from(due));
+        let seen = reported.as_ref().and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
+        let told = |due: Due| sent.contains(&Mark::of(due, seen));
         let due = reconcile::due(generation, &orders, topics, self.clock.now_s(), told);
         due.into_iter()
             .filter_map(|one| match one {
                 Due::Desired(generation) => Some(self.head(&device, generation)),
                 Due::Order(id) => {
                     let order = orders.iter().find(|order| order.id == id)?;
-                    Some(self.order_document(order, reported.as_ref()))
+                    Some(self.order_document(order, seen))
                 }
             })
             .collect()
@@ -89,9 +91,9 @@ impl App {
         Ok(Outgoing { channel: Channel::Desired, payload, mark: Mark::Desired(generation) })
     }
 
-    /// The order as it is sent now, with a checkpoint that covers it: it is durable, and so is its entry.
-    fn order_document(&self, order: &OrderRecord, reported: Option<&Reported>) -> Result<Outgoing, Error> {
-        let seen = reported.and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
+    /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that
+    /// covers it: it is durable, and so is its entry.
+    fn order_document(&self, order: &OrderRecord, seen: u64) -> Result<Outgoing, Error> {
         let shown = proof::show(&LogSource(self.store.clone()), &self.audit_key, seen);
         let (checkpoint, consistency) =
             shown.map_err(|error| Error::internal("showing the audit log")(Box::new(error)))?;
@@ -114,7 +116,8 @@ impl App {
         };
         let payload = self.ca.sign_command(&document);
         let payload = payload.map_err(|error| Error::internal("signing an order")(Box::new(error)))?;
-        Ok(Outgoing { channel: Channel::Order, payload, mark: Mark::Order(order.id) })
+        let mark = Mark::Order { id: order.id, proven_from: seen };
+        Ok(Outgoing { channel: Channel::Order, payload, mark })
     }
 
     /// The version of the authority document in force.
@@ -132,7 +135,7 @@ impl App {
         device: DeviceId,
         mark: Mark,
     ) -> Result<(), Error> {
-        let Mark::Order(id) = mark else { return Ok(()) };
+        let Mark::Order { id, .. } = mark else { return Ok(()) };
         for _ in 0..super::ATTEMPTS {
             let Some(batch) = self.delivery(&permit, device, id)? else { return Ok(()) };
             match self.commit(batch).await {

@@ -22,7 +22,13 @@ pub enum Mark {
     /// The head of a desired state.
     Desired(Generation),
     /// An order.
-    Order(OrderId),
+    Order {
+        /// Which.
+        id: OrderId,
+        /// From which size of the audit log on its proof leads. A device that has seen another refuses the order, and
+        /// gets it with another proof as soon as it has reported what it saw.
+        proven_from: u64,
+    },
     /// The word that a receipt, by the digest of its payload, has arrived.
     Ack(Sha256Digest),
     /// The answer to a request for a certificate, by the digest of the certificate.

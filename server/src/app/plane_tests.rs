@@ -264,13 +264,19 @@ async fn a_receipt_is_kept_once_and_acknowledged_with_the_same_bytes_each_time()
     let site = Site::found();
     let life = site.enroll(None).await;
     let order = site.app.order(site.operator(), life.id, Ask::RotateIdentity).await.unwrap();
-    site.app.delivered(site.as_device(&life), life.id, Mark::Order(order.id)).await.unwrap();
+    site.app
+        .delivered(site.as_device(&life), life.id, Mark::Order { id: order.id, proven_from: 0 })
+        .await
+        .unwrap();
     assert_eq!(site.order_record(order.id).phase, Phase::Delivered);
     let done = receipt(&life, order.id);
     let first = site.answers(&life, &done).await.unwrap().unwrap();
     let (entries, commits) = (site.entries(), site.commits());
     assert_eq!(site.answers(&life, &done).await.unwrap().unwrap(), first);
-    site.app.delivered(site.as_device(&life), life.id, Mark::Order(order.id)).await.unwrap();
+    site.app
+        .delivered(site.as_device(&life), life.id, Mark::Order { id: order.id, proven_from: 0 })
+        .await
+        .unwrap();
     assert_eq!((site.entries(), site.commits()), (entries, commits));
     let ack = Signed::<Ack>::parse(&first.payload).unwrap().verify(&[site.command()]).unwrap();
     assert_eq!(Mark::Ack(ack.receipt), first.mark);
@@ -296,7 +302,12 @@ async fn nobody_answers_for_another_device_or_with_another_key() {
     );
     assert_eq!(site.order_record(order.id).phase, Phase::Ordered);
     assert_eq!(site.actions(life.id).last().unwrap(), "report.state");
-    assert!(site.app.delivered(site.as_device(&other), other.id, Mark::Order(order.id)).await.is_ok());
+    assert!(
+        site.app
+            .delivered(site.as_device(&other), other.id, Mark::Order { id: order.id, proven_from: 0 })
+            .await
+            .is_ok()
+    );
     assert_eq!(site.order_record(order.id).phase, Phase::Ordered);
 }
 

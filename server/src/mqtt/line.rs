@@ -15,6 +15,7 @@ use crate::app::{Error, Mark};
 use crate::domain::admission::Door;
 use crate::doors::peer::PeerCertificate;
 use bytes::BytesMut;
+use muster_wire::topic::Channel;
 use rumqttc::mqttbytes::v4::{Packet, PubAck};
 use std::io;
 use std::pin::pin;
@@ -257,6 +258,10 @@ where
         tracing::debug!(device = %self.certificate.device, channel = %message.channel, "message taken");
         if let Some(id) = message.owed {
             self.write(&Packet::PubAck(PubAck::new(id)))?;
+        }
+        if message.channel == Channel::ReportState && self.session.has_ordered() {
+            // It says which checkpoint the device has seen; an order that was proven from another goes out again.
+            self.look()?;
         }
         let Some(outgoing) = answer else { return Ok(()) };
         if let Some(publish) = self.session.send_answer(outgoing, self.gate.now()).map_err(Ended::By)? {

@@ -269,6 +269,11 @@ impl Session {
         self.curtailed && self.in_flight.len() < WINDOW
     }
 
+    /// Whether an order has been sent.
+    pub fn has_ordered(&self) -> bool {
+        self.sent.iter().any(|mark| matches!(mark, Mark::Order { .. }))
+    }
+
     /// What has been sent.
     pub fn sent(&self) -> &HashSet<Mark> {
         &self.sent
@@ -323,6 +328,10 @@ impl Session {
         if matches!(mark, Mark::Desired(_)) {
             // A newer desired state takes the place of the older.
             self.sent.retain(|sent| !matches!(sent, Mark::Desired(_)));
+        }
+        if let Mark::Order { id: newer, .. } = mark {
+            // With another proof it takes the place of the one that was sent with the former.
+            self.sent.retain(|sent| !matches!(sent, Mark::Order { id, .. } if *id == newer));
         }
         self.sent.insert(mark);
     }
