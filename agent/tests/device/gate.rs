@@ -57,6 +57,8 @@ pub(crate) struct Gate {
     config: Arc<ServerConfig>,
     sessions: Mutex<BTreeMap<DeviceId, Teller>>,
     pub(crate) heard: Mutex<Vec<Heard>>,
+    /// The receipts among them, each checked under the certificate of its session.
+    pub(crate) receipts: Mutex<Vec<Receipt>>,
     pub(crate) flaws: Mutex<Flaws>,
     pub(crate) connects: Mutex<u32>,
     pub(crate) confirmed: Mutex<Vec<u16>>,
@@ -70,6 +72,7 @@ impl Gate {
             config,
             sessions: Mutex::default(),
             heard: Mutex::default(),
+            receipts: Mutex::default(),
             flaws: Mutex::default(),
             connects: Mutex::default(),
             confirmed: Mutex::default(),
@@ -202,12 +205,13 @@ fn answer(
             assert_eq!(answer.status, 200);
             Some((Channel::Credential, armor::decode(&answer.body, CAP).unwrap().into_owned()))
         }
-        Channel::Receipt if !flaws.never_acks => {
+        Channel::Receipt => {
             let receipt = Signed::<Receipt>::parse(payload).unwrap().verify(&key).unwrap();
             assert_eq!((receipt.device, receipt.certificate.0), (device, certificate.sha256()));
             let ack = Ack { device, order: receipt.order, receipt: receipt.payload_digest() };
             assert_eq!(ack.receipt, payload_digest::<Receipt>(&receipt));
-            Some((Channel::Ack, sign1(&ack, &ed25519(1).0).unwrap()))
+            gate.receipts.lock().unwrap().push(receipt.into_document());
+            (!flaws.never_acks).then(|| (Channel::Ack, sign1(&ack, &ed25519(1).0).unwrap()))
         }
         Channel::ReportState => {
             cbor::decode::<muster_wire::posture::StateReport>(payload).unwrap();

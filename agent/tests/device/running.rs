@@ -9,7 +9,7 @@ use muster_wire::desired::{
     Baseline, CertificatePolicy, DesiredHead, Generation, IdentityKey, Intervals, Lapse, Lease,
 };
 use muster_wire::digest::Sha256Digest;
-use muster_wire::envelope::{MultiSigned, Signed, sign1};
+use muster_wire::envelope::{MultiSigned, sign1};
 use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::merkle::{ConsistencyProof, TreeHead};
 use muster_wire::order::{Action, Order, Sequence};
@@ -170,19 +170,7 @@ fn push_order(stub: &Stub, device: DeviceId, n: u8, action: Action) {
 }
 
 fn receipts(stub: &Stub) -> Vec<Receipt> {
-    let payloads = stub.gate.heard_on(Channel::Receipt);
-    // Who signed was checked by the gate.
-    payloads.iter().map(|bytes| unsigned(&Signed::<Receipt>::parse(bytes).unwrap())).collect()
-}
-
-fn unsigned(signed: &Signed<Receipt>) -> Receipt {
-    let bytes = signed.to_bytes();
-    let start = bytes.windows(2).position(|pair| pair[0] == 0x59 || pair[0] == 0x58).unwrap();
-    let (at, len) = match bytes[start] {
-        0x58 => (start + 2, usize::from(bytes[start + 1])),
-        _ => (start + 3, usize::from(u16::from_be_bytes([bytes[start + 1], bytes[start + 2]]))),
-    };
-    cbor::decode(&bytes[at..at + len]).unwrap()
+    stub.gate.receipts.lock().unwrap().clone()
 }
 
 fn events(stub: &Stub) -> Vec<EventReport> {

@@ -88,7 +88,7 @@ impl Dashboard {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut ear = Ear { _child: child, lines };
+        let mut ear = Ear { _child: child, lines, unasked: Vec::new() };
         ear.line(|line| line.starts_with("Subscribed (mid")).await;
         ear
     }
@@ -97,16 +97,22 @@ impl Dashboard {
 struct Ear {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// What was heard before it was asked for: the bus keeps the order within a topic, not between two.
+    unasked: Vec<String>,
 }
 
 impl Ear {
     async fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        if let Some(at) = self.unasked.iter().position(|line| wanted(line)) {
+            return self.unasked.remove(at);
+        }
         let heard = async {
             loop {
                 let line = self.lines.next_line().await.unwrap().expect("the client goes on");
                 if wanted(&line) {
                     return line;
                 }
+                self.unasked.push(line);
             }
         };
         tokio::time::timeout(muster_tests::PATIENCE, heard).await.expect("heard in time")
