@@ -133,13 +133,8 @@ impl Agent {
         let state = self.state_dir().display().to_string();
         let log = std::fs::File::create(self.path("agent.log")).expect("a log beside the state");
         let words: Vec<&str> = arguments.iter().copied().chain(["--state-dir", &state, "--json"]).collect();
-        let command = self.launch.command(&agent_program(), &words);
-        let child = tokio::process::Command::from(command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn();
+        let mut command = self.launch.command(&agent_program(), &words);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         RunningAgent(child.expect("muster-agent starts"))
     }
 
@@ -187,17 +182,14 @@ impl Agent {
     }
 }
 
-/// An agent that stays connected. Dropping it kills it, as a power cut would.
+/// An agent that stays connected. Dropping it kills it, as a power cut would, and it is gone then: its lock is free.
 #[derive(Debug)]
-pub struct RunningAgent(tokio::process::Child);
+pub struct RunningAgent(std::process::Child);
 
 impl RunningAgent {
     /// Its process id, for whoever measures it.
-    ///
-    /// # Panics
-    /// When it has ended.
     pub fn pid(&self) -> u32 {
-        self.0.id().expect("the agent runs")
+        self.0.id()
     }
 
     /// Whether it has ended by itself, or was killed.
@@ -215,7 +207,15 @@ impl RunningAgent {
     pub async fn terminate(mut self) -> Option<i32> {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, Signal::TERM).expect("the agent can be told to end");
-        let ended = tokio::time::timeout(crate::PATIENCE, self.0.wait()).await;
-        ended.expect("the agent ends").expect("a child can be waited for").code()
+        let ended = || self.0.try_wait().expect("a child can be waited for");
+        crate::until("the agent ends when asked", ended).await.code()
+    }
+}
+
+impl Drop for RunningAgent {
+    fn drop(&mut self) {
+        // One that has ended already needs no signal.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -1,8 +1,12 @@
 //! Faults given from outside: a kill at the N-th system call, a clock that lies.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use crate::Launch;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::{Launch, PATIENCE};
 
 /// System calls after which a crash leaves something else behind than before.
 pub const DURABLE_CALLS: [&str; 5] = ["fdatasync", "fsync", "rename", "renameat", "renameat2"];
@@ -25,6 +29,36 @@ fn strace(calls: &str, fault: &str) -> Launch {
     // The tracer runs beside, in a process group of its own: the program is our child and gets our signals.
     let words = ["strace", "-DD", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
     Launch { wrapper: words.iter().map(Into::into).collect(), environment: Vec::new() }
+}
+
+/// Kills the running program `pid` at its `n`-th call of `call` from now on, as [`kill_at`] counts. Dropping what this
+/// answers lets the program go on.
+///
+/// # Panics
+/// When strace cannot attach.
+pub async fn kill_running_at(pid: u32, call: &str, n: u32) -> Child {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
+    let mut tracer = Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p", &pid.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("Debian's package strace is installed");
+    let mut lines = BufReader::new(tracer.stderr.take().expect("piped above")).lines();
+    let attached = async {
+        while let Some(line) = lines.next_line().await.expect("strace writes text") {
+            if line.contains("attached") {
+                return;
+            }
+        }
+        panic!("strace did not attach to {pid}");
+    };
+    tokio::time::timeout(PATIENCE, attached).await.expect("strace attaches in time");
+    // It says when threads come and go, and must not wait for a reader.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    tracer
 }
 
 /// Runs the program at another time, as libfaketime spells it: `+1d`, `-1y`, `@1970-01-02 00:00:00` (UTC).

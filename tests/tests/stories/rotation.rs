@@ -1,8 +1,7 @@
-//! Certificates are renewed in the live session: by order, by time, and wherever the agent is killed in
-//! between. Never is a device
-//! left without one that works, and never are there two.
+//! Certificates are renewed in the live session: by order, by time, and wherever the agent or the server is killed in
+//! between. Never is a device left without one that works, and never are there two.
 
-use muster_tests::faults::{at_time, kill_at};
+use muster_tests::faults::{at_time, kill_at, kill_running_at};
 use muster_tests::{Agent, Launch, Server, Site, est, eventually};
 use sha2::{Digest, Sha256};
 
@@ -104,5 +103,47 @@ async fn an_agent_killed_anywhere_in_a_rotation_is_never_locked_out() {
         }
     }
     assert!(kills > 6, "a rotation has only {kills} durable steps");
+    server.verify_audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_anywhere_in_a_rotation_locks_nobody_out_and_forgets_no_order() {
+    let mut server = Server::on(Site::founded().await, patient()).await;
+    let sensor = Agent::enrolled(&server, "sensor-linux").await;
+    let id = sensor.id();
+    // It renames nothing in a rotation.
+    for (call, least) in [("fdatasync", 4), ("fsync", 1)] {
+        let mut kills = 0;
+        for n in 1.. {
+            // Started anew: one whose sessions end within a minute waits longer each time.
+            let running = sensor.start();
+            is_whole(&server, &sensor).await;
+            let tracer = kill_running_at(server.pid(), call, n).await;
+            let made = server.try_cli(&["order", "make", "rotate_identity", &id]).await;
+            let order = (made.code == Some(0)).then(|| made.json()["id"].as_str().unwrap().to_owned());
+            let was_killed = eventually("it dies, or the order is done", async || {
+                if !server.is_running() {
+                    return Some(true);
+                }
+                let shown = server.try_cli(&["order", "show", order.as_ref()?]).await;
+                (shown.code == Some(0) && shown.json()["phase"] == "done").then_some(false)
+            })
+            .await;
+            drop(tracer);
+            let again = server.in_place(patient());
+            server = Server::on(server.kill(), again).await;
+            if let Some(order) = order {
+                let _ = server.done(&order).await;
+            }
+            drop(running);
+            if !was_killed {
+                break;
+            }
+            kills += 1;
+        }
+        assert!(kills >= least, "a server makes only {kills} calls of {call} in a rotation");
+    }
+    let _running = sensor.start();
+    is_whole(&server, &sensor).await;
     server.verify_audit().await;
 }
