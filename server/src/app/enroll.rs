@@ -327,6 +327,7 @@ impl App {
             waiting: None,
             quarantine: None,
             excused_until: None,
+            reappraise_at: None,
             steps: Steps::default(),
             orders_made: 0,
             last_refusal: None,

@@ -41,6 +41,7 @@ mod progress;
 mod quarantine;
 #[cfg(test)]
 mod quarantine_tests;
+mod reappraise;
 mod receipt;
 mod refusals;
 mod refuse;

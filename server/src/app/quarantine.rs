@@ -12,7 +12,7 @@ use super::{App, Error};
 use crate::domain::device::{CertificateRef, Device, DeviceState};
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
 use crate::domain::posture::PostureRecord;
-use crate::domain::quarantine::{Because, By, Step, Wish, by_posture};
+use crate::domain::quarantine::{Because, By, Step, Wish, by_posture, look_again_at};
 use crate::domain::refusal::Refusal;
 use crate::store::collections::{DEVICES, Facet};
 use crate::store::{Batch, Urgency};
@@ -94,6 +94,18 @@ impl App {
     ///
     /// The caller commits the device's record. `counted` stays set over the attempts of one report.
     pub(super) fn follow_posture(
+        &self,
+        batch: Batch,
+        device: &mut Device,
+        next: &PostureRecord,
+        counted: &mut Option<Taken>,
+    ) -> Result<Batch, Error> {
+        let batch = self.step_by_posture(batch, device, next, counted)?;
+        device.reappraise_at = look_again_at(device, &next.failing, self.clock.now_s());
+        Ok(batch)
+    }
+
+    fn step_by_posture(
         &self,
         batch: Batch,
         device: &mut Device,

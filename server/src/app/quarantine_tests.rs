@@ -13,6 +13,7 @@ use crate::doors::peer::PeerCertificate;
 use crate::doors::registry::{Connected, Kicked};
 use crate::doors::status_index::StatusIndex;
 use crate::store::key::ordinal;
+use muster_firmware_profiles::appraise::Verdict;
 use muster_pki::certificate::Certificate;
 use muster_pki::key::{Algorithm, DeviceKey};
 use muster_pki::request::build_renewal;
@@ -80,8 +81,13 @@ impl Site {
 
     /// Reports the one fact whose rule quarantines a sensor, without grace.
     async fn integrity(&self, life: &Life, state: FactState) {
+        self.reports(life, "agent_integrity", state).await;
+    }
+
+    /// Reports one fact.
+    async fn reports(&self, life: &Life, name: &str, state: FactState) {
         let fact = Fact {
-            name: "agent_integrity".parse().unwrap(),
+            name: name.parse().unwrap(),
             state,
             value: FactValue::Nothing,
             evidence: String::new(),
@@ -288,6 +294,46 @@ async fn a_rule_that_fails_everywhere_holds_so_many_and_then_only_alarms() {
         site.app.rule_holds.take(|| Ok::<_, ()>(0), site.app.clock.now_ms()),
         Ok(Taken::Within)
     ));
+}
+
+#[tokio::test]
+async fn a_grace_that_ends_without_a_report_is_judged_and_once() {
+    let site = Site::found();
+    let life = site.enroll(None).await;
+    let verdict = |site: &Site| {
+        let shown = site.app.show(&site.operator::<act::ReadDevice>(), life.id).unwrap();
+        shown.posture.unwrap().verdict
+    };
+    site.reports(&life, "time_sync", FactState::Fail).await;
+    assert_eq!(verdict(&site), Verdict::Grace);
+    site.clock.advance_ms(71 * 3_600_000);
+    assert_eq!(site.app.reappraise().await.unwrap(), 0);
+    site.clock.advance_ms(3_600_000);
+    assert_eq!(site.app.reappraise().await.unwrap(), 1);
+    assert_eq!(verdict(&site), Verdict::Fail);
+    assert_eq!(site.actions(life.id).last().unwrap(), "posture.appraise");
+    assert_eq!(site.app.reappraise().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn whom_the_budget_kept_from_being_held_is_held_without_another_report() {
+    let site = Site::found();
+    let mut lives = Vec::new();
+    for _ in 0..3 {
+        lives.push(site.enroll(None).await);
+    }
+    for life in &lives {
+        site.integrity(life, FactState::Fail).await;
+    }
+    let held = || lives.iter().filter(|life| site.state(life.id) == DeviceState::Quarantined).count();
+    assert_eq!(held(), 2);
+    site.clock.advance_ms(600_000);
+    assert_eq!(site.app.reappraise().await.unwrap(), 1);
+    assert_eq!(held(), 2, "the hour is not over");
+    site.clock.advance_ms(3_600_000);
+    assert_eq!(site.app.reappraise().await.unwrap(), 1);
+    assert_eq!(held(), 3);
+    assert_eq!(site.app.reappraise().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::domain::reported::{self, EventsTaken, Reported, Taken, plain};
 use crate::store::collections::{Held, INSTALLATION, POSTURE, POSTURE_HISTORY};
 use crate::store::key::instant;
 use crate::store::{Batch, Expect};
-use muster_firmware_profiles::appraise::appraise;
+use muster_firmware_profiles::appraise::{Appraisal, appraise};
 use muster_wire::cbor::{self, Document};
 use muster_wire::desired::Generation;
 use muster_wire::id::DeviceId;
@@ -170,21 +170,34 @@ impl App {
         let failing = before.map_or(&[][..], |before| &before.failing);
         let appraisal = appraise(rules, &report.facts, failing, Timestamp(now_ms.div_euclid(1000)));
         let next = PostureRecord::new(report, &appraisal, before, now_ms);
+        let batch = self.keep_posture(permit, id, (held, &next), &appraisal)?;
+        Ok((next, batch))
+    }
+
+    /// The batch that keeps the posture `next` of `device` in place of `held`, with what history and log hear of it.
+    pub(super) fn keep_posture<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        device: DeviceId,
+        (held, next): (Option<&Held<PostureRecord>>, &PostureRecord),
+        appraisal: &Appraisal,
+    ) -> Result<Batch, Error> {
+        let (before, now_ms) = (held.map(|held| &held.record), self.clock.now_ms());
         let mut batch = Batch::default();
-        self.put_posture(&mut batch, id, held.map(|held| held.version), &next)?;
+        self.put_posture(&mut batch, device, held.map(|held| held.version), next)?;
         if next.is_news(before) {
-            let entry = [id.as_bytes().as_slice(), &instant(now_ms)].concat();
-            batch = batch.insert(&entry, &PostureHistory::of(&next));
+            let entry = [device.as_bytes().as_slice(), &instant(now_ms)].concat();
+            batch = batch.insert(&entry, &PostureHistory::of(next));
         }
         if before.map(|before| before.verdict) != Some(next.verdict) {
             let failing: Vec<&str> = next.failing.iter().map(|one| one.fact.as_str()).collect();
             let entry = permit
-                .entry(now_ms, format!("device/{id}"))
+                .entry(now_ms, format!("device/{device}"))
                 .states(before.map_or("", |before| before.verdict.as_str()), next.verdict.as_str())
                 .facts([("failing", failing.join(" ")), ("unknown", appraisal.unknown.join(" "))]);
             batch = batch.audit(entry);
         }
-        Ok((next, batch))
+        Ok(batch)
     }
 
     /// Adds to `batch` the posture of `device`, which must still be of the version `held`.

@@ -192,6 +192,9 @@ pub struct Device {
     /// When a person last released it, unix seconds: what was due by then is not held against it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused_until: Option<i64>,
+    /// When its posture is to be appraised again without a report, unix seconds: a grace ends then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reappraise_at: Option<i64>,
     /// When it took which step from enrolment to active.
     #[serde(default)]
     pub steps: Steps,

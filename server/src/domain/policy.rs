@@ -167,6 +167,8 @@ table! {
     ReportState = "report.state": Device;
     /// Report posture facts.
     ReportPosture = "report.posture": Device;
+    /// Appraise a posture again because a grace has ended.
+    AppraisePosture = "posture.appraise": Server;
     /// Report something that happened.
     ReportEvent = "report.event": Device;
     /// Let a device go from commissioning to active.

@@ -137,6 +137,16 @@ impl PostureRecord {
         record
     }
 
+    /// This record, its facts judged anew.
+    pub fn judged_again(&self, appraisal: &Appraisal, now_ms: i64) -> Self {
+        let mut record =
+            Self { verdict: appraisal.verdict, failing: appraisal.failing.clone(), ..self.clone() };
+        if record.is_news(Some(self)) {
+            record.history_at = now_ms;
+        }
+        record
+    }
+
     /// The facts, to be appraised again when a grace ends.
     pub fn facts(&self) -> Vec<Fact> {
         self.facts.iter().filter_map(FactNote::fact).collect()

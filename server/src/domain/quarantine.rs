@@ -137,6 +137,9 @@ impl Device {
     }
 }
 
+/// How long after a hold that the budget did not allow it is tried again, in seconds.
+const AGAIN_S: i64 = 600;
+
 /// What an appraisal does to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -161,6 +164,15 @@ pub fn by_posture<'a>(device: &Device, failing: &'a [Failing], now: i64) -> Step
         (DeviceState::Quarantined, None) if by_rule => Step::Release,
         _ => Step::Stay,
     }
+}
+
+/// When the device is to be looked at again without a report, unix seconds, after [`by_posture`] was followed: when
+/// the next grace ends; a little later where the budget kept a rule from holding it.
+pub fn look_again_at(device: &Device, failing: &[Failing], now: i64) -> Option<i64> {
+    if matches!(by_posture(device, failing, now), Step::Hold(_)) {
+        return Some(now.saturating_add(AGAIN_S));
+    }
+    failing.iter().map(|one| one.due.seconds()).filter(|due| *due > now).min()
 }
 
 /// How many devices rules may hold in an hour, however many fail: a bad rule, or an agent that reports nonsense, must

@@ -176,6 +176,8 @@ pub enum Facet {
     Serial,
     /// End of the current certificate's validity.
     Expiry,
+    /// When its posture is to be appraised again without a report.
+    Reappraisal,
 }
 
 impl Facet {
@@ -188,6 +190,7 @@ impl Facet {
             Self::Owner => b'o',
             Self::Serial => b'n',
             Self::Expiry => b'e',
+            Self::Reappraisal => b'g',
         };
         let mut value = Vec::with_capacity(text.len() + 1);
         value.push(tag);
@@ -208,6 +211,7 @@ fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
     keys.extend(device.serial.as_ref().map(|serial| Facet::Serial.value(serial_key(serial).as_bytes())));
     if device.state.is_open() {
         keys.extend(device.certificate().map(|held| Facet::Expiry.value(&instant(held.not_after))));
+        keys.extend(device.reappraise_at.map(|at| Facet::Reappraisal.value(&instant(at))));
     }
     keys
 }

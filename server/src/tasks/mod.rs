@@ -96,10 +96,11 @@ pub async fn sweep(app: Arc<App>, stop: impl Future<Output = ()>) {
     }
 }
 
-/// How often orders are looked at whose time has passed, and the posture history for what is too old.
+/// How often orders are looked at whose time has passed, postures whose grace has ended, and the posture history for
+/// what is too old.
 const TIDY: Duration = Duration::from_secs(30);
 
-/// Closes orders whose time has passed and forgets posture history that is older than `history_days`.
+/// Closes orders whose time has passed, judges postures again whose grace has ended, and forgets posture history that is older than `history_days`.
 pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output = ()>) {
     let mut turns = interval(TIDY);
     let mut stop = pin!(stop);
@@ -113,6 +114,11 @@ pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output =
             Ok(0) => {}
             Ok(closed) => tracing::info!(closed, "orders expired"),
             Err(error) => tracing::warn!(%error, "orders could not be closed; trying again"),
+        }
+        match app.reappraise().await {
+            Ok(0) => {}
+            Ok(judged) => tracing::info!(judged, "a grace ended; postures were judged again"),
+            Err(error) => tracing::warn!(%error, "postures could not be judged again; trying again"),
         }
         let cutoff_ms = app.clock().now_ms().saturating_sub(i64::from(history_days) * 86_400_000);
         if let Err(error) = app.forget_posture(cutoff_ms).await {
