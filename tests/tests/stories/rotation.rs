@@ -111,9 +111,9 @@ async fn a_server_killed_anywhere_in_a_rotation_locks_nobody_out_and_forgets_no_
     let mut server = Server::on(Site::founded().await, patient()).await;
     let sensor = Agent::enrolled(&server, "sensor-linux").await;
     let id = sensor.id();
-    // It renames nothing in a rotation.
-    for (call, least) in [("fdatasync", 4), ("fsync", 1)] {
-        let mut kills = 0;
+    let mut kills = 0;
+    // It renames nothing in a rotation, and signs a checkpoint, with its fsyncs, if one falls due.
+    for call in ["fdatasync", "fsync"] {
         for n in 1.. {
             // Started anew: one whose sessions end within a minute waits longer each time.
             let running = sensor.start();
@@ -141,8 +141,8 @@ async fn a_server_killed_anywhere_in_a_rotation_locks_nobody_out_and_forgets_no_
             }
             kills += 1;
         }
-        assert!(kills >= least, "a server makes only {kills} calls of {call} in a rotation");
     }
+    assert!(kills > 3, "a rotation has only {kills} durable steps");
     let _running = sensor.start();
     is_whole(&server, &sensor).await;
     server.verify_audit().await;
