@@ -79,12 +79,16 @@ const DEVICE: &[(&str, &str)] = &[
     ("POST", "/.well-known/est/simplereenroll"),
     ("POST", "/.well-known/est/sensor-linux/simplereenroll"),
     ("GET", "/.well-known/muster"),
+    ("GET", "/.well-known/muster/baselines/{digest}"),
 ];
+
+/// The digest of no baseline.
+const NO_BASELINE: &str = "abababababababababababababababababababababababababababababababab";
 
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
 fn request(method: &str, path: &str, authorization: Option<&str>, body: &'static str) -> Request<Bytes> {
-    let path = path.replace("{id}", NOBODY).replace("{path}", "no/such");
+    let path = path.replace("{id}", NOBODY).replace("{path}", "no/such").replace("{digest}", NO_BASELINE);
     let request = Request::builder().method(method).uri(&path).header("content-type", "application/json");
     // A stream of events has no end; a request that only its handler refuses has an answer.
     let endless = path == "/v1/events";
@@ -263,6 +267,10 @@ async fn at_the_devices_door_an_operators_credential_is_worth_nothing() {
             refused(&nobody, 401, "unauthenticated");
             refused(&operator, 401, "unauthenticated");
             refused(&device_answer, 422, "csr_names_mismatch");
+        } else if path.ends_with("/{digest}") {
+            refused(&nobody, 401, "unauthenticated");
+            refused(&operator, 401, "unauthenticated");
+            refused(&device_answer, 404, "not_found");
         } else {
             for answer in [&nobody, &operator, &device_answer] {
                 assert_eq!(answer.status, 200, "{method} {path}: {}", text(answer));
@@ -275,6 +283,46 @@ async fn at_the_devices_door_an_operators_credential_is_worth_nothing() {
     }
     let rules = ["policy.sign_in_first", "token.none", "token.malformed", "renewal.names"];
     let _ = siege.lift(2, &rules).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_fetches_the_baseline_it_was_told_to_have_and_no_other() {
+    let siege = Siege::begin().await;
+    let server = siege.server();
+    let (sensor, laptop) = (siege.device("sensor-linux").await, siege.device("laptop-linux").await);
+    let digest = async |id: &str| {
+        let shown = siege.rest(Method::GET, &format!("/v1/devices/{id}/baseline"), None).await;
+        shown.json()["digest"].as_str().unwrap().to_owned()
+    };
+    let (of_sensor, of_laptop) = (digest(&sensor.id).await, digest(&laptop.id).await);
+    assert_ne!(of_sensor, of_laptop);
+    let fetch = async |identity: &Identity, digest: &str| {
+        let path = format!("/.well-known/muster/baselines/{digest}");
+        ask(&Tls::with(server, identity), &server.endpoints().device, request("GET", &path, None, "")).await
+    };
+    let own = fetch(&sensor.identity, &of_sensor).await;
+    assert_eq!(own.status, 200, "{}", text(&own));
+    refused(&fetch(&sensor.identity, &of_laptop).await, 404, "not_found");
+    for malformed in
+        ["", "ab", "..%2f..%2fkeys%2froot.key", &of_sensor.to_uppercase(), &format!("{of_sensor}0")]
+    {
+        let answer = fetch(&sensor.identity, malformed).await;
+        assert!((400..=404).contains(&answer.status.as_u16()), "{malformed}: {}", text(&answer));
+    }
+    siege.quarantine(&sensor.id).await;
+    let while_held = fetch(&sensor.identity, &of_sensor).await;
+    assert_eq!(while_held.status, 200, "a held device is still told what it should be like");
+    siege.revoke(&sensor.id).await;
+    let revoked = Tls::with(server, &sensor.identity).connect(&server.endpoints().device).await;
+    let answered = match revoked {
+        Ok(mut door) => {
+            let path = format!("/.well-known/muster/baselines/{of_sensor}");
+            door.send(request("GET", &path, None, "")).await
+        }
+        Err(failure) => Err(failure),
+    };
+    assert!(answered.is_err(), "a revoked device fetches nothing");
+    let _ = siege.lift(2, &[]).await;
 }
 
 /// Certificates that must open neither the device door nor the gate, whatever route they ask for.
