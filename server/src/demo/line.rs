@@ -2,12 +2,10 @@
 
 use super::call::{Call, is, last_json, text};
 use super::stage::{Broken, Program, until};
-use super::story::{Outcome, SERIAL, SERVER, Story};
+use super::story::{Outcome, SECOND, SERIAL, SERVER, Story, asked_to_end};
 use super::teller::Teller;
 use crate::cli::table::value_at;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// The file that the baseline puts on the device, as the device names it.
 const NOTICE: &str = "/var/lib/muster-agent/managed/notice";
@@ -171,26 +169,23 @@ impl Story {
         Ok(json!({"state": shown.get("state"), "connected": shown.get("connected")}))
     }
 
-    /// The revoked device's session is over; its agent is ended, so that it can be asked to knock once more.
+    /// The revoked device's session is over and the other's is not; its agent is ended, so that it can be asked to
+    /// knock once more.
     pub(super) async fn cut(&mut self, teller: &mut Teller) -> Outcome {
-        self.device_when("the session's end", |device| is_connected(device, false)).await?;
+        self.thing_when(SECOND, "the session's end", |device| is_connected(device, false)).await?;
         let status = until("the agent's noticing", async || {
-            let status = self.agent_status().await?;
+            let status = self.status_of("second").await?;
             Ok((status.get("connected") == Some(&Value::Bool(false))).then_some(status))
         })
         .await?;
         teller.output("not connected, says the server; not connected, says the agent");
-        let Some(agent) = &mut self.agent else { return Err(Broken::unexpected("no agent runs")) };
-        teller.command("kill -TERM %2");
-        let who = Path::new("the agent");
-        let pid = agent.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Broken::unexpected("the agent has ended already"))?;
-        kill_process(pid, Signal::TERM).map_err(|cause| Broken::system("stop", who)(cause.into()))?;
-        let ended =
-            until("the agent's end", async || agent.try_wait().map_err(Broken::system("wait for", who)))
-                .await?;
-        teller.output(&ended.to_string());
-        self.agent = None;
+        let first = self.look(&["device", "show", SERIAL]).await?;
+        if !is_connected(&first, true) {
+            return Err(Broken::unexpected("the first device's session was cut, too"));
+        }
+        let Some(agent) = &mut self.second else { return Err(Broken::unexpected("no agent runs")) };
+        let ended = asked_to_end(agent, "the second agent", teller).await?;
+        self.second = None;
         Ok(json!({"connected": status.get("connected"), "exit": ended.code()}))
     }
 
@@ -209,21 +204,35 @@ impl Story {
 
     /// The device, once `holds` is true of it.
     async fn device_when(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Outcome {
+        self.thing_when(SERIAL, what, holds).await
+    }
+
+    /// The device with this serial number, once `holds` is true of it.
+    pub(super) async fn thing_when(
+        &self,
+        serial: &str,
+        what: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Outcome {
         until(what, async || {
-            let shown = self.look(&["device", "show", SERIAL]).await?;
+            let shown = self.look(&["device", "show", serial]).await?;
             Ok(holds(&shown).then_some(shown))
         })
         .await
     }
 
     /// An operator's command that only looks, not shown each time.
-    async fn look(&self, words: &[&str]) -> Outcome {
+    pub(super) async fn look(&self, words: &[&str]) -> Outcome {
         let call = Call::of(Program::Muster, &[words, &["--data-dir", SERVER, "--json"]].concat());
         Ok(last_json(&call.judge(self.stage.run(&call).await?)?.stdout))
     }
 
     async fn agent_status(&self) -> Outcome {
-        let call = Call::of(Program::Agent, &["status", "--state-dir", "device", "--json"]);
+        self.status_of("device").await
+    }
+
+    pub(super) async fn status_of(&self, state_dir: &str) -> Outcome {
+        let call = Call::of(Program::Agent, &["status", "--state-dir", state_dir, "--json"]);
         Ok(last_json(&call.judge(self.stage.run(&call).await?)?.stdout))
     }
 
@@ -248,6 +257,6 @@ impl Story {
     }
 }
 
-fn is_connected(device: &Value, connected: bool) -> bool {
+pub(super) fn is_connected(device: &Value, connected: bool) -> bool {
     device.get("connected") == Some(&Value::Bool(connected))
 }

@@ -7,6 +7,7 @@
 //! directory goes with them unless it is to be kept.
 
 mod call;
+mod company;
 mod line;
 mod proof;
 mod scene;

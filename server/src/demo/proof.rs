@@ -2,12 +2,14 @@
 
 use super::call::{Call, last_json, text};
 use super::stage::{Broken, Program, until};
-use super::story::{CERTIFICATE, Outcome, Story, TRUST_DOMAIN, fetch};
+use super::story::{CERTIFICATE, Outcome, SECOND, Story, TRUST_DOMAIN, fetch};
 use super::teller::Teller;
 use crate::cli::table::value_at;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// Where the second device keeps its certificate.
+const OF_SECOND: &str = "second/identity/certificate.pem";
 /// Where the log is exported to.
 const COPY: &str = "audit-copy";
 
@@ -32,30 +34,32 @@ impl Story {
         if !seen.contains(&name) {
             return Err(Broken::unexpected(format!("the certificate does not carry the name {name}")));
         }
-        let url = self.list_named_in_certificate(teller).await?;
+        let url = self.list_named_in(teller, CERTIFICATE).await?;
         self.fetch_list(&url).await?;
-        self.check_list(teller, &url, 0).await?;
+        self.check_list(teller, &url, (CERTIFICATE, 0)).await?;
         Ok(json!({"openssl": verdict.trim(), "name": name}))
     }
 
     /// The list that the certificate itself names has to name the certificate, and openssl has to heed it.
     pub(super) async fn crl(&self, teller: &mut Teller) -> Outcome {
-        let url = self.list_named_in_certificate(teller).await?;
+        let url = self.list_named_in(teller, OF_SECOND).await?;
+        let shown = self.look(&["device", "show", SECOND]).await?;
+        let serial = text(&shown, "/certificate/serial")?.to_lowercase();
         // A change may take a second to be signed.
         until("the revoked certificate's appearance in the list", async || {
             let list = self.fetch_list(&url).await?.to_lowercase();
-            Ok(list.contains(&self.certificate_serial.to_lowercase()).then_some(()))
+            Ok(list.contains(&serial).then_some(()))
         })
         .await?;
-        let verdict = self.check_list(teller, &url, 2).await?;
+        let verdict = self.check_list(teller, &url, (OF_SECOND, 2)).await?;
         if !verdict.contains("certificate revoked") {
             return Err(Broken::unexpected("openssl gives another reason than the revocation"));
         }
         Ok(json!({"url": url, "openssl": "certificate revoked"}))
     }
 
-    async fn list_named_in_certificate(&self, teller: &mut Teller) -> Result<String, Broken> {
-        let look = ["x509", "-in", CERTIFICATE, "-noout", "-ext", "crlDistributionPoints"];
+    async fn list_named_in(&self, teller: &mut Teller, certificate: &str) -> Result<String, Broken> {
+        let look = ["x509", "-in", certificate, "-noout", "-ext", "crlDistributionPoints"];
         let seen = self.run(teller, &Call::of(Program::Openssl, &look)).await?.stdout;
         let url = seen.split_whitespace().find_map(|word| word.strip_prefix("URI:"));
         url.map(str::to_owned).ok_or_else(|| Broken::unexpected("the certificate names no revocation list"))
@@ -72,13 +76,18 @@ impl Story {
         std::fs::read_to_string(&text).map_err(Broken::system("read", &text))
     }
 
-    /// Has openssl judge the certificate with the list fetched last; it has to end with `exit`.
-    async fn check_list(&self, teller: &mut Teller, url: &str, exit: i32) -> Result<String, Broken> {
+    /// Has openssl judge a certificate with the list fetched last; it has to end with `exit`.
+    async fn check_list(
+        &self,
+        teller: &mut Teller,
+        url: &str,
+        (certificate, exit): (&str, i32),
+    ) -> Result<String, Broken> {
         teller.command(&format!("curl -o shard.crl {url}"));
         teller.command(&Call::of(Program::Openssl, READ_LIST).shown());
         let check = ["verify", "-crl_check", "-CRLfile", "crl.pem"];
         let call =
-            Call::of(Program::Openssl, &[check.as_slice(), CHAIN, &[CERTIFICATE]].concat()).ending(exit);
+            Call::of(Program::Openssl, &[check.as_slice(), CHAIN, &[certificate]].concat()).ending(exit);
         let ran = self.run(teller, &call).await?;
         let verdict = ran.stdout + &ran.stderr;
         teller.output(&verdict);

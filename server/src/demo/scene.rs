@@ -11,6 +11,7 @@ pub(super) enum Scene {
     Judge,
     SecondUse,
     Renew,
+    Observe,
     Connect,
     Baseline,
     Drift,
@@ -19,10 +20,12 @@ pub(super) enum Scene {
     Rotate,
     Hold,
     Release,
+    Second,
     Revoke,
     Cut,
     Crl,
     Door,
+    Heard,
     Audit,
     Tamper,
     Stop,
@@ -39,6 +42,7 @@ impl Scene {
         Self::Judge,
         Self::SecondUse,
         Self::Renew,
+        Self::Observe,
         Self::Connect,
         Self::Baseline,
         Self::Drift,
@@ -47,10 +51,12 @@ impl Scene {
         Self::Rotate,
         Self::Hold,
         Self::Release,
+        Self::Second,
         Self::Revoke,
         Self::Cut,
         Self::Crl,
         Self::Door,
+        Self::Heard,
         Self::Audit,
         Self::Tamper,
         Self::Stop,
@@ -98,6 +104,11 @@ impl Scene {
             Self::Renew => {
                 ["renew", "The device renews, with a new key", "a new certificate took the old one's place"]
             }
+            Self::Observe => [
+                "observe",
+                "A dashboard listens, with a certificate that can do nothing else",
+                "subscribed to what happens",
+            ],
             Self::Connect => ["connect", "The agent stays connected", "a session is open"],
             Self::Baseline => [
                 "baseline",
@@ -128,10 +139,16 @@ impl Scene {
                 "on hold for everyone; it may come back to mend itself, and nothing more",
             ],
             Self::Release => ["release", "It was found, and is released", "back where it was"],
-            Self::Cut => ["cut", "Its session", "the line is cut"],
-            Self::Revoke => ["revoke", "An operator revokes the device", "retired; there is no way back"],
+            Self::Second => {
+                ["second_device", "A second device is enrolled and connects", "another life, another line"]
+            }
+            Self::Revoke => {
+                ["revoke", "An operator revokes the second device", "retired; there is no way back"]
+            }
+            Self::Cut => ["cut", "Its session", "the line is cut; the first device's is not"],
             Self::Crl => ["crl", "openssl sees it in the revocation list", "revoked for the whole world"],
             Self::Door => ["door_closed", "The revoked device knocks once more", "no door opens"],
+            Self::Heard => ["heard", "What the dashboard was told meanwhile", "it saw all of that happen"],
             Self::Audit => [
                 "audit",
                 "The log is taken away and checked without the server",
@@ -148,8 +165,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_have_names_of_their_own() {
-        let names: std::collections::BTreeSet<_> = Scene::ALL.iter().map(|scene| scene.name()).collect();
-        assert_eq!(names.len(), Scene::ALL.len());
+    fn programs_find_the_steps_by_these_names_in_this_order() {
+        let names: Vec<&str> = Scene::ALL.iter().map(|scene| scene.name()).collect();
+        let pinned = "keygen init serve token enroll openssl_verify token_spent renew observe connect baseline drift \
+            commission posture rotate quarantine release second_device revoke cut crl door_closed heard audit tamper \
+            stop";
+        assert_eq!(names, pinned.split_whitespace().collect::<Vec<_>>());
     }
 }

@@ -71,6 +71,8 @@ pub(super) enum Program {
     Agent,
     /// The judge.
     Openssl,
+    /// Somebody else's MQTT client.
+    Mosquitto,
 }
 
 impl Program {
@@ -80,6 +82,7 @@ impl Program {
             Self::Muster => "muster",
             Self::Agent => "muster-agent",
             Self::Openssl => "openssl",
+            Self::Mosquitto => "mosquitto_sub",
         }
     }
 }
@@ -160,7 +163,15 @@ impl Stage {
 
     /// A command in the directory that dies with us and sees no setting of the person who runs the demo.
     fn command(&self, call: &Call<'_>) -> Result<Command, Broken> {
-        let mut command = Command::new(self.find(call.program)?);
+        let program = self.find(call.program)?;
+        let mut command = if call.program == Program::Mosquitto {
+            // Line by line, although it writes to a file.
+            let mut command = Command::new("stdbuf");
+            command.arg("-oL").arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         command.args(&call.arguments).current_dir(self.directory.path()).kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MUSTER_") {
@@ -168,6 +179,11 @@ impl Stage {
             }
         }
         Ok(command)
+    }
+
+    /// Whether a program is on this machine.
+    pub(super) fn has(&self, program: Program) -> bool {
+        self.find(program).is_ok()
     }
 
     /// Where a program is: beside this one, then in PATH.
@@ -184,6 +200,8 @@ impl Stage {
             Program::Openssl => in_path(program.name(), &path_variable()).ok_or_else(|| {
                 missing("Install it, for instance with `apt-get install openssl`; it is the judge.")
             }),
+            Program::Mosquitto => in_path(program.name(), &path_variable())
+                .ok_or_else(|| missing("Install it, for instance with `apt-get install mosquitto-clients`.")),
         }
     }
 }

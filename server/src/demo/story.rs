@@ -11,12 +11,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use tokio::process::Child;
 
 /// The server's data directory, in the demo's.
 pub(super) const SERVER: &str = "server";
 /// The device's serial number.
 pub(super) const SERIAL: &str = "DEMO-0001";
+/// The second device's serial number.
+pub(super) const SECOND: &str = "DEMO-0002";
 /// Where the device keeps its certificate.
 pub(super) const CERTIFICATE: &str = "device/identity/certificate.pem";
 /// The trust domain founded.
@@ -28,9 +31,12 @@ pub(super) struct Story {
     pub(super) stage: Stage,
     server: Option<Child>,
     pub(super) agent: Option<Child>,
+    pub(super) second: Option<Child>,
+    pub(super) dashboard: Option<Child>,
     enrollment: String,
     pub(super) device: String,
     pub(super) certificate_serial: String,
+    pub(super) second_device: String,
 }
 
 /// What a step showed, or why it does not hold.
@@ -43,9 +49,12 @@ impl Story {
             stage,
             server: None,
             agent: None,
+            second: None,
+            dashboard: None,
             enrollment: String::new(),
             device: String::new(),
             certificate_serial: String::new(),
+            second_device: String::new(),
         }
     }
 
@@ -65,6 +74,7 @@ impl Story {
             Scene::Judge => self.judge(teller).await,
             Scene::SecondUse => self.second_use(teller).await,
             Scene::Renew => self.renew(teller).await,
+            Scene::Observe => self.observe(teller).await,
             Scene::Connect => self.connect(teller).await,
             Scene::Baseline => self.baseline(teller).await,
             Scene::Drift => self.drift(teller).await,
@@ -73,10 +83,12 @@ impl Story {
             Scene::Rotate => self.rotate(teller).await,
             Scene::Hold => self.hold(teller).await,
             Scene::Release => self.release(teller).await,
-            Scene::Cut => self.cut(teller).await,
+            Scene::Second => self.second(teller).await,
             Scene::Revoke => self.revoke(teller).await,
+            Scene::Cut => self.cut(teller).await,
             Scene::Crl => self.crl(teller).await,
             Scene::Door => self.door(teller).await,
+            Scene::Heard => self.heard(teller).await,
             Scene::Audit => self.audit(teller).await,
             Scene::Tamper => self.tamper(teller).await,
             Scene::Stop => self.stop(teller).await,
@@ -85,7 +97,8 @@ impl Story {
 
     /// Ends the children and the directory; answers where it is when it is kept.
     pub(super) async fn end(mut self, keep: bool) -> Option<PathBuf> {
-        for mut child in [self.agent.take(), self.server.take()].into_iter().flatten() {
+        let children = [self.dashboard.take(), self.second.take(), self.agent.take(), self.server.take()];
+        for mut child in children.into_iter().flatten() {
             // It may have ended by itself.
             let _ = child.kill().await;
         }
@@ -224,7 +237,7 @@ impl Story {
     }
 
     async fn revoke(&self, teller: &mut Teller) -> Outcome {
-        let words = ["device", "revoke", SERIAL, "--reason", "key_compromise", "--yes"];
+        let words = ["device", "revoke", SECOND, "--reason", "key_compromise", "--yes"];
         let shown = self.muster(teller, &words).await?;
         let state = text(&shown, "/state")?;
         let status = text(&shown, "/certificate/status")?;
@@ -238,10 +251,10 @@ impl Story {
     }
 
     async fn door(&self, teller: &mut Teller) -> Outcome {
-        let words = ["renew", "--state-dir", "device", "--json"];
+        let words = ["renew", "--state-dir", "second", "--json"];
         let ran = self.run(teller, &Call::of(Program::Agent, &words).ending(3)).await?;
         teller.output(&said(&ran));
-        let explained = self.muster(teller, &["device", "explain", SERIAL]).await?;
+        let explained = self.muster(teller, &["device", "explain", SECOND]).await?;
         let words = ["/code", "/rule", "/remedy"].map(|pointer| value_at(&explained, pointer));
         teller.output(&words.join("  "));
         Ok(json!({"exit": 3, "code": problem(&ran).get("code"), "explain": explained}))
@@ -251,14 +264,11 @@ impl Story {
         let Some(mut server) = self.server.take() else {
             return Err(Broken::unexpected("no server runs"));
         };
-        teller.command("kill -TERM %1");
-        let pid = server.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Broken::unexpected("the server has ended already"))?;
-        let who = Path::new("the server");
-        kill_process(pid, Signal::TERM).map_err(|cause| Broken::system("stop", who)(cause.into()))?;
-        let ended =
-            until("the server's end", async || server.try_wait().map_err(Broken::system("wait for", who)))
-                .await;
+        if let Some(agent) = &mut self.agent {
+            asked_to_end(agent, "the agent", teller).await?;
+        }
+        self.agent = None;
+        let ended = asked_to_end(&mut server, "the server", teller).await;
         let status = match ended {
             Ok(status) => status,
             Err(broken) => {
@@ -266,10 +276,6 @@ impl Story {
                 return Err(broken);
             }
         };
-        teller.output(&status.to_string());
-        if !status.success() {
-            return Err(Broken::unexpected(format!("the server ended with {status}")));
-        }
         if self.stage.path("server/endpoints.json").exists() {
             return Err(Broken::unexpected("endpoints.json is still there"));
         }
@@ -304,6 +310,22 @@ impl Story {
         teller.command(&call.shown());
         call.judge(self.stage.run(call).await?)
     }
+}
+
+/// Tells a child to end, and waits until it has, in order.
+pub(super) async fn asked_to_end(
+    child: &mut Child,
+    who: &'static str,
+    teller: &mut Teller,
+) -> Result<ExitStatus, Broken> {
+    teller.command(&format!("kill -TERM …  # {who}"));
+    let what = Path::new(who);
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Broken::unexpected(format!("{who} has ended already")))?;
+    kill_process(pid, Signal::TERM).map_err(|cause| Broken::system("stop", what)(cause.into()))?;
+    let ended = until(who, async || child.try_wait().map_err(Broken::system("wait for", what))).await?;
+    teller.output(&ended.to_string());
+    if ended.success() { Ok(ended) } else { Err(Broken::unexpected(format!("{who} ended with {ended}"))) }
 }
 
 /// What a plain HTTP address answers.
