@@ -29,7 +29,7 @@ fn serve(global: &Global, args: ServeArgs) -> Exit {
     let served = serve::run(&ServeOptions { data_dir: global.data_dir(), config: args.config });
     let failure = match served {
         Ok(()) => return Exit::Done,
-        Err(error @ ServeError::Config(_)) => Error::told_usage(&error),
+        Err(ServeError::Config(cause)) => Error::settings(cause),
         Err(error) => Error::told(&error),
     };
     cli::report(&failure, &Output::of_process(global.json))

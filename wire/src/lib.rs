@@ -23,6 +23,7 @@ pub mod posture;
 pub mod problem;
 pub mod receipt;
 pub mod renew;
+pub mod rest;
 pub mod time;
 pub mod topic;
 pub mod warrant;

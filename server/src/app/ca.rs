@@ -194,6 +194,11 @@ impl App {
         &self.profiles
     }
 
+    /// The names of the firmware profiles.
+    pub fn profile_names(&self) -> Vec<&'static str> {
+        self.profiles.iter().map(|profile| profile.name.as_str()).collect()
+    }
+
     /// Version of the record of a device, for `If-Match`.
     ///
     /// # Errors

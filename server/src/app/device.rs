@@ -1,5 +1,6 @@
 //! Devices: listed, shown, explained.
 
+use super::listing::{Placed, part};
 use super::{App, Error, Page};
 use crate::domain::commissioning::Missing;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
@@ -126,51 +127,36 @@ impl App {
         cursor: Option<&[u8]>,
         limit: usize,
     ) -> Result<Page<Shown>, Error> {
-        let mut items = Vec::new();
-        let mut next = cursor.map(<[u8]>::to_vec);
-        // A filter of several fields reads one index and drops what the others exclude; the page ends when it is
-        // full, or after so many reads that one request stays cheap: the cursor goes on from there.
-        for _ in 0..8 {
-            let page = self.some_devices(filter, next.as_deref(), limit)?;
-            for (device, version) in page.items {
-                if filter.matches(&device) {
-                    items.push(self.shown(device, version)?);
-                }
-            }
-            next = page.next;
-            if next.is_none() || items.len() >= limit {
-                break;
-            }
-        }
-        Ok(Page { items, next })
+        let keep = |(device, version): (Device, u64)| {
+            filter.matches(&device).then(|| self.shown(device, version)).transpose()
+        };
+        part(cursor, limit, |after, wanted| self.some_devices(filter, after, wanted), keep)
     }
 
+    /// Up to `wanted` devices after `after`, by the index that serves `filter` best: what it has besides is still to
+    /// be judged.
     fn some_devices(
         &self,
         filter: &Filter,
-        cursor: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Page<(Device, u64)>, Error> {
+        after: Option<&[u8]>,
+        wanted: usize,
+    ) -> Result<Vec<Placed<(Device, u64)>>, Error> {
         let mut found = Vec::new();
         let Some((facet, text)) = filter.facet() else {
-            let after = cursor.map(|id| DEVICES.key(id));
-            let page = self.store.scan(DEVICES.prefix, after.as_deref(), limit)?;
-            for (_, one) in &page {
-                found.push((decode(&one.value)?, one.version));
+            let after = after.map(|id| DEVICES.key(id));
+            for (key, one) in self.store.scan(DEVICES.prefix, after.as_deref(), wanted)? {
+                let place = DEVICES.id(&key).unwrap_or_default().to_vec();
+                found.push(((decode(&one.value)?, one.version), place));
             }
-            let last = page.last().filter(|_| page.len() == limit);
-            let next = last.and_then(|(key, _)| DEVICES.id(key)).map(<[u8]>::to_vec);
-            return Ok(Page { items: found, next });
+            return Ok(found);
         };
         let value = facet.value(text.as_bytes());
-        let hits = self.store.index_scan(&DEVICES, "by", &value, cursor, limit)?;
-        for hit in hits.iter().filter(|hit| hit.value == value) {
+        for hit in self.store.index_scan(&DEVICES, "by", &value, after, wanted)? {
             if let Some(held) = self.store.load::<Device>(&hit.id)? {
-                found.push((held.record, held.version));
+                found.push(((held.record, held.version), hit.cursor));
             }
         }
-        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
-        Ok(Page { items: found, next })
+        Ok(found)
     }
 
     /// Why the device of this id is where it is, and what would take it further.

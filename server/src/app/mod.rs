@@ -28,6 +28,7 @@ pub mod found;
 mod idempotency;
 mod identity;
 mod limits;
+mod listing;
 mod observer;
 mod operator;
 mod order;
@@ -68,6 +69,7 @@ pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
 pub use self::idempotency::{Replayed, Slot};
 pub use self::limits::Issuance;
+pub use self::listing::SEAL_BYTES;
 pub use self::outgoing::{Mark, Outgoing};
 pub use self::profiles::Profiles;
 pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
@@ -104,7 +106,7 @@ const ATTEMPTS: usize = 16;
 pub struct Page<T> {
     /// The part.
     pub items: Vec<T>,
-    /// Where the next part begins; `None`: there may be nothing more.
+    /// Where the next part begins; `None`: there is none.
     pub next: Option<Vec<u8>>,
 }
 

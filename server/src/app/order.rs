@@ -1,12 +1,13 @@
 //! Orders: made, listed, shown, closed when their time has passed.
 
+use super::listing::part;
 use super::{App, Error, Page};
 use crate::domain::device::{Device, DeviceState};
 pub(super) use crate::domain::order::OPEN_MAX;
 use crate::domain::order::{Ask, EXPIRES_AFTER_S, OrderRecord, Phase};
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
 use crate::domain::refusal::Refusal;
-use crate::store::collections::{ORDERS, OrderFacet, decode};
+use crate::store::collections::{ORDERS, OrderFacet};
 use crate::store::key::instant;
 use crate::store::{Batch, Urgency};
 use muster_wire::id::{DeviceId, OrderId};
@@ -128,24 +129,20 @@ impl App {
         cursor: Option<&[u8]>,
         limit: usize,
     ) -> Result<Page<OrderRecord>, Error> {
-        let mut items = Vec::new();
-        let Some(device) = device else {
-            let after = cursor.map(|id| ORDERS.key(id));
-            let page = self.store.scan(ORDERS.prefix, after.as_deref(), limit)?;
-            for (_, one) in &page {
-                items.push(decode(&one.value)?);
-            }
-            let last = page.last().filter(|_| page.len() == limit);
-            let next = last.and_then(|(key, _)| ORDERS.id(key)).map(<[u8]>::to_vec);
-            return Ok(Page { items, next });
+        let all = |after: Option<&[u8]>, wanted: usize| {
+            let after = after.map(|id| ORDERS.key(id));
+            let page = self.store.scan(ORDERS.prefix, after.as_deref(), wanted)?;
+            let ids = page.iter().filter_map(|(key, _)| ORDERS.id(key));
+            Ok(ids.map(|id| (id.to_vec(), id.to_vec())).collect())
         };
+        let keep = |id: Vec<u8>| Ok(self.store.load::<OrderRecord>(&id)?.map(|held| held.record));
+        let Some(device) = device else { return part(cursor, limit, all, keep) };
         let of_device = OrderFacet::Device.value(device.as_bytes());
-        let hits = self.store.index_scan(&ORDERS, "by", &of_device, cursor, limit)?;
-        for hit in &hits {
-            items.extend(self.store.load::<OrderRecord>(&hit.id)?.map(|held| held.record));
-        }
-        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
-        Ok(Page { items, next })
+        let of_it = |after: Option<&[u8]>, wanted: usize| {
+            let hits = self.store.index_scan(&ORDERS, "by", &of_device, after, wanted)?;
+            Ok(hits.into_iter().map(|hit| (hit.id, hit.cursor)).collect())
+        };
+        part(cursor, limit, of_it, keep)
     }
 
     /// Closes orders whose time has passed; answers how many.

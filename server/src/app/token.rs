@@ -1,6 +1,7 @@
 //! Enrolment tokens: made, shown, taken back. Their text is in the answer that makes them and nowhere else.
 
 use super::enroll::ms;
+use super::listing::part;
 use super::{App, Error, Page};
 use crate::ca::random;
 use crate::domain::device::Device;
@@ -16,12 +17,10 @@ use muster_wire::digest::Sha256Digest;
 use muster_wire::enrollment::{EnrollmentString, Token};
 use muster_wire::id::TokenId;
 use muster_wire::problem::Code;
+use muster_wire::rest::TOKEN_LIFE_MAX_S;
 
 /// Most tokens made by one request.
 const COUNT_MAX: u32 = 10_000;
-
-/// Longest life of a token: 90 days, in seconds.
-const TTL_MAX_S: i64 = 90 * 24 * 60 * 60;
 
 /// Life of a token that asks for none: an hour, in seconds.
 pub const TTL_S: i64 = 60 * 60;
@@ -163,7 +162,7 @@ impl App {
         if !(1..=COUNT_MAX).contains(&request.count) {
             return invalid("count", "must be 1 to 10000");
         }
-        if !(1..=TTL_MAX_S).contains(&request.ttl_s) {
+        if !(1..=i64::from(TOKEN_LIFE_MAX_S)).contains(&request.ttl_s) {
             return invalid("ttl_s", "must be 1 second to 90 days");
         }
         if let Some(serial) = &binding.serial {
@@ -201,7 +200,7 @@ impl App {
         self.find_token(id).map(|(_, held)| held.record)
     }
 
-    /// Up to `limit` tokens after `cursor`, oldest first.
+    /// Up to `limit` tokens after `cursor` that `fits` takes, oldest first.
     ///
     /// # Errors
     /// [`Error::Load`].
@@ -210,14 +209,16 @@ impl App {
         _permit: &Permit<act::ReadToken>,
         cursor: Option<&[u8]>,
         limit: usize,
+        fits: impl Fn(&TokenRecord) -> bool,
     ) -> Result<Page<TokenRecord>, Error> {
-        let hits = self.store.index_scan(&TOKENS, "id", b"", cursor, limit)?;
-        let next = hits.last().filter(|_| hits.len() == limit).map(|hit| hit.cursor.clone());
-        let mut items = Vec::with_capacity(hits.len());
-        for hit in &hits {
-            items.extend(self.store.load::<TokenRecord>(&hit.id)?.map(|held| held.record));
-        }
-        Ok(Page { items, next })
+        let read = |after: Option<&[u8]>, wanted| {
+            let hits = self.store.index_scan(&TOKENS, "id", b"", after, wanted)?;
+            Ok(hits.into_iter().map(|hit| (hit.id, hit.cursor)).collect())
+        };
+        let keep = |id: Vec<u8>| {
+            Ok(self.store.load::<TokenRecord>(&id)?.map(|held| held.record).filter(|token| fits(token)))
+        };
+        part(cursor, limit, read, keep)
     }
 
     /// Takes a token back; one that was taken back already stays so.

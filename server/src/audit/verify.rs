@@ -66,6 +66,11 @@ pub fn verify(dir: &Path, known: Known<'_>) -> Report {
     verify_files(&Directory(dir), known, Layout::Export)
 }
 
+/// Whether `directory` looks like a log at all: every log has a checkpoint from its founding on.
+pub fn holds_log(directory: &Path) -> bool {
+    std::fs::symlink_metadata(directory.join(CHECKPOINT)).is_ok()
+}
+
 /// Verifies the audit directory of a server that may be running. Tiles beyond the checkpoint are its next ones.
 pub fn verify_live(dir: &Path, key: &PinnedKey) -> Report {
     verify_files(&Directory(dir), Known { key: Some(key), earlier: None }, Layout::Live)

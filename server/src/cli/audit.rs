@@ -38,8 +38,8 @@ pub enum AuditCommand {
 #[derive(Args, Debug)]
 pub struct TailArgs {
     /// How many entries
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    pub lines: u64,
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = super::at_least_one)]
+    pub lines: usize,
     /// Go on with what is added
     #[arg(short, long)]
     pub follow: bool,
@@ -122,7 +122,7 @@ async fn tail(context: &Context, args: &TailArgs) -> Result<Exit, Error> {
         .get("size")
         .and_then(Value::as_u64)
         .unwrap_or(0);
-    let mut items = entries_from(&client, size.saturating_sub(args.lines)).await?;
+    let mut items = entries_from(&client, size.saturating_sub(args.lines as u64)).await?;
     let mut next = next_sequence(&items).unwrap_or(size);
     if !args.follow {
         print(context, items, "The log is empty.")?;
@@ -182,7 +182,7 @@ pub(crate) struct ExportFile {
 pub(crate) async fn export(client: &Client, directory: &Path) -> Result<Export, Error> {
     let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
     if occupied || directory.is_file() {
-        return Err(Error::usage(
+        return Err(Error::failed(
             format!("{} is there already and not empty", directory.display()),
             "Name a new directory; an export never mixes with older files.",
         ));

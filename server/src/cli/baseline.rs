@@ -99,9 +99,7 @@ pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Er
 
 async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), Error> {
     let file = args.file.display().to_string();
-    let toml = std::fs::read_to_string(&args.file).map_err(|cause| {
-        Error::usage(format!("{file} cannot be read: {cause}"), "Name a TOML file that this user may read.")
-    })?;
+    let toml = std::fs::read_to_string(&args.file).map_err(Error::file("read", &args.file))?;
     let body = json!({ "file": file, "toml": toml, "dry_run": args.dry_run });
     context.out.item(&client.post(&["v1", "baselines"], &body).await?, EFFECT)
 }

@@ -53,7 +53,7 @@ pub async fn run(context: &Context, command: CaCommand) -> Result<Exit, Error> {
             context.out.items(
                 items,
                 CRLS,
-                "No list is signed yet: each is when something in it changes, or when it is first asked for.",
+                "No list is signed yet. A list is signed when somebody fetches it, with every revocation made before that.",
             )?;
         }
     }

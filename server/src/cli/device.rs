@@ -11,6 +11,7 @@ use super::{Context, audit};
 use clap::{Args, Subcommand, ValueEnum};
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Exit;
+use muster_wire::rest::DEVICE_STATES;
 use serde_json::{Value, json};
 
 /// The commands about devices.
@@ -49,7 +50,7 @@ pub struct ListArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = filter)]
     pub filters: Vec<(String, String)>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     pub limit: Option<usize>,
 }
 
@@ -323,10 +324,13 @@ fn choose(serial: &str, found: &[Value]) -> Result<String, Error> {
 /// `key=value` with a key that listings can be filtered by.
 fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = super::token::key_value(text)?;
-    if FILTERS.contains(&key.as_str()) {
-        return Ok((key, value));
+    if !FILTERS.contains(&key.as_str()) {
+        return Err(format!("the key is one of {}", FILTERS.join(", ")));
     }
-    Err(format!("the key is one of {}", FILTERS.join(", ")))
+    if key == "state" && !DEVICE_STATES.contains(&value.as_str()) {
+        return Err(format!("a state is one of {}", DEVICE_STATES.join(", ")));
+    }
+    Ok((key, value))
 }
 
 impl Reason {
@@ -380,7 +384,7 @@ mod tests {
     #[test]
     fn filters_come_from_a_closed_list() {
         assert_eq!(filter("site=a=b"), Ok(("site".into(), "a=b".into())));
-        for text in ["colour=red", "state", "state=", "=x"] {
+        for text in ["colour=red", "state", "state=", "=x", "state=nope"] {
             assert!(filter(text).is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! A failure is the server's problem document, passed on as it came, or one of our own. People read it as two
 //! lines on standard error; with `--json` it is a problem document there, ours being shaped like the server's.
 
+use crate::config::ConfigError;
 use muster_wire::failure::Failure;
 use muster_wire::problem::{Code, Exit, Problem};
 use std::error::Error as StdError;
@@ -138,13 +139,29 @@ impl Error {
     /// What another room of this program says in one line, `sentence; what to do`, with its causes.
     pub fn told(cause: &(dyn StdError + 'static)) -> Self {
         let (what, remedy) = in_two(cause);
-        Self::Failed { what, remedy }
+        Self::Failed { what, remedy: remedy.unwrap_or_else(look) }
     }
 
     /// The same, when the command line or the settings are to blame.
     pub fn told_usage(cause: &(dyn StdError + 'static)) -> Self {
         let (what, remedy) = in_two(cause);
-        Self::Usage { what, remedy }
+        Self::Usage { what, remedy: remedy.unwrap_or_else(look) }
+    }
+
+    /// Settings that cannot be used: the file is not there or not readable, or what stands in it is wrong.
+    pub fn settings(cause: ConfigError) -> Self {
+        match cause {
+            ConfigError::Unreadable { path, source } => {
+                Self::File { verb: "read", path: path.into(), source }
+            }
+            wrong @ (ConfigError::Syntax { .. }
+            | ConfigError::UnknownKey { .. }
+            | ConfigError::BadValue { .. }) => {
+                let (what, remedy) = in_two(&wrong);
+                let correct = "Correct that; `muster serve --help` lists every key and what it takes.";
+                Self::Usage { what, remedy: remedy.unwrap_or_else(|| correct.to_owned()) }
+            }
+        }
     }
 
     /// For `map_err`: `verb` was tried on `path`.
@@ -160,7 +177,10 @@ impl Error {
             Self::Refused { .. } | Self::WrongServer { .. } | Self::WrongTime { .. } => Exit::Refused,
             Self::NotFound { .. } => Exit::NotFound,
             Self::Failed { .. } | Self::Output(_) => Exit::Failed,
-            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+            // What was to be read is not there. A place that cannot be written to is a failure like any other.
+            Self::File { verb: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
             Self::File { .. } => Exit::Failed,
             Self::Unreachable { .. } | Self::NotRunning { .. } => Exit::Unreachable,
             Self::Problem { problem, .. } => problem.code.exit(),
@@ -193,7 +213,14 @@ impl Error {
             Self::Problem { problem, retry_after_s: Some(seconds) } => {
                 format!("{} (Retry-After: {seconds} s)", problem.remedy)
             }
-            Self::Problem { problem, retry_after_s: None } => problem.remedy.clone(),
+            Self::Problem { problem, retry_after_s: None } => match problem.code {
+                Code::Unauthenticated => {
+                    "Use a credential that is in force: --credential, or ask another operator for one \
+                     (`muster operator add`)."
+                        .into()
+                }
+                _ => problem.remedy.clone(),
+            },
             Self::Answer { .. } => {
                 "Check that the address is the admin listener of a Muster server of this version.".into()
             }
@@ -252,7 +279,7 @@ impl Error {
 }
 
 /// A sentence with its causes, and what to do next: the remedy of whichever of them names one, the outermost first.
-fn in_two(error: &(dyn StdError + 'static)) -> (String, String) {
+fn in_two(error: &(dyn StdError + 'static)) -> (String, Option<String>) {
     let mut what = String::new();
     let mut remedy = None;
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
@@ -272,7 +299,12 @@ fn in_two(error: &(dyn StdError + 'static)) -> (String, String) {
         }
         cause = inner.source();
     }
-    (what, remedy.unwrap_or_else(|| "See what it names, then run it again.".to_owned()))
+    (what, remedy)
+}
+
+/// What to do about an error that names nothing.
+fn look() -> String {
+    "See what it names, then run it again.".to_owned()
 }
 
 fn capitalised(text: &str) -> String {
@@ -283,10 +315,14 @@ fn capitalised(text: &str) -> String {
 /// Title, detail and whatever helps to find the occurrence again, in one sentence.
 fn sentence(problem: &Problem) -> String {
     let mut text = match &problem.detail {
+        // The title says it in general, the detail of what.
+        Some(detail) if problem.code == Code::NotFound => detail.clone(),
         Some(detail) => format!("{}: {detail}", problem.title.trim_end_matches('.')),
         None => problem.title.clone(),
     };
-    if let Some(field) = &problem.field {
+    let named =
+        |field: &String| problem.detail.as_ref().is_some_and(|detail| detail.starts_with(field.as_str()));
+    if let Some(field) = problem.field.as_ref().filter(|field| !named(field)) {
         text = format!("{} (field {field})", text.trim_end_matches('.'));
     }
     if let (Code::Internal, Some(id)) = (problem.code, &problem.request_id) {
@@ -413,6 +449,47 @@ mod tests {
         let document = problem(Code::Conflict).for_machines();
         assert_eq!((document.code.as_str(), document.detail.as_deref()), ("conflict", Some("serial S-1")));
         assert_eq!((document.status, document.exit), (Some(409), 3));
+    }
+
+    #[test]
+    fn a_file_to_be_read_that_is_not_there_is_not_found_and_a_place_to_write_to_is_a_failure() {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(Error::file("read", Path::new("a.pub"))(missing()).exit(), Exit::NotFound);
+        assert_eq!(Error::file("create", Path::new("x/a.key"))(missing()).exit(), Exit::Failed);
+        let settings = ConfigError::Unreadable { path: "m.toml".into(), source: missing() };
+        assert_eq!(Error::settings(settings).exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn settings_that_are_wrong_are_a_mistake_with_a_remedy_of_its_own() {
+        for text in ["listen = [", "[log]\nformat = \"loud\"", "[listen]\ndevcie = \"x\""] {
+            let cause = crate::config::Settings::default().apply_file("m.toml", text).unwrap_err();
+            let error = Error::settings(cause);
+            assert_eq!(error.exit(), Exit::Usage, "{text}");
+            assert!(!error.remedy().contains("See what it names"), "{}", error.for_people());
+            assert!(!error.for_people().contains("?."), "{}", error.for_people());
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_once() {
+        let lost = Problem::new(Code::NotFound).with_detail("There is no such profile.");
+        let error = Error::Problem { problem: Box::new(lost), retry_after_s: None };
+        assert!(
+            error.for_people().starts_with("error: There is no such profile.\n"),
+            "{}",
+            error.for_people()
+        );
+        let wrong =
+            Problem::new(Code::ValidationFailed).with_detail("site must be shorter").with_field("site");
+        let error = Error::Problem { problem: Box::new(wrong), retry_after_s: None };
+        assert!(!error.to_string().contains("(field site)"), "{error}");
+    }
+
+    #[test]
+    fn an_operator_whose_credential_is_void_is_not_told_of_devices() {
+        let error = problem(Code::Unauthenticated);
+        assert!(!error.remedy().contains("device"), "{}", error.remedy());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::operator::{self, name_of};
 use super::table::{Column, column};
 use crate::app::found::{FoundError, FoundOptions, Founded, found};
-use crate::config::{ConfigError, FILE_NAME, Settings};
+use crate::config::{FILE_NAME, Settings};
 use clap::Args;
 use muster_wire::approver::parse_public_key;
 use muster_wire::problem::Exit;
@@ -58,18 +58,13 @@ pub struct InitArgs {
 /// Reads the settings a server of `data_dir` would run with.
 ///
 /// # Errors
-/// [`Error::Usage`] naming file and line, or the variable.
+/// As [`Error::settings`].
 pub(super) fn settings(config: Option<&Path>, data_dir: &Path) -> Result<Settings, Error> {
     let default = data_dir.join(FILE_NAME);
     let file = config.or_else(|| default.exists().then_some(default.as_path()));
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Settings::load(file, environment).map_err(|cause| {
-        if let ConfigError::Unreadable { source, .. } = cause {
-            return Error::File { verb: "read", path: file.unwrap_or(data_dir).to_owned(), source };
-        }
-        Error::usage(cause.to_string(), "Correct the settings; `muster serve --help` lists every key.")
-    })
+    Settings::load(file, environment).map_err(Error::settings)
 }
 
 /// Reads public keys, each with its name: the one in the file, else the file's.

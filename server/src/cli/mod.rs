@@ -259,6 +259,14 @@ pub fn report(error: &Error, out: &Output) -> Exit {
     error.exit()
 }
 
+/// For clap: how many, of which none makes no sense.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
 /// The command line as clap knows it, for completions and manual pages.
 pub fn definition() -> clap::Command {
     Cli::command()
@@ -334,7 +342,7 @@ mod tests {
             "muster baseline diff D",
             "muster profile list",
             "muster profile show laptop-linux",
-            "muster profile check FILE",
+            "muster profile check FILE FILE",
             "muster ca show",
             "muster ca crl",
             "muster audit tail",
@@ -373,6 +381,13 @@ mod tests {
             "muster device revoke D",
             "muster device revoke D --reason boredom",
             "muster device list --filter colour=red",
+            "muster device list --filter state=nope",
+            "muster device list --limit 0",
+            "muster order list --limit 0",
+            "muster token list --limit 0",
+            "muster token list --state xx",
+            "muster token create --profile p --ttl 91d",
+            "muster audit tail -n 0",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

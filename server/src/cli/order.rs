@@ -29,7 +29,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "D")]
     pub device: Option<String>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     pub limit: Option<usize>,
 }
 

@@ -23,11 +23,11 @@ pub enum ProfileCommand {
         #[arg(value_name = "P")]
         profile: String,
     },
-    /// Check a profile file on this machine; exit code 1 when it is wrong
+    /// Check profile files on this machine; exit code 1 when one is wrong
     Check {
-        /// The file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -55,7 +55,10 @@ pub async fn run(context: &Context, command: ProfileCommand) -> Result<Exit, Err
             show(context, &item)?;
             Ok(Exit::Done)
         }
-        ProfileCommand::Check { file } => check(context, &file),
+        ProfileCommand::Check { files } => match files.as_slice() {
+            [file] => check(context, file),
+            files => check_all(context, files),
+        },
     }
 }
 
@@ -63,11 +66,22 @@ fn show(context: &Context, item: &Value) -> Result<(), Error> {
     if context.out.reader == Reader::Program {
         return context.out.json(item);
     }
-    let mut pairs = Vec::new();
-    flatten("", item, &mut pairs);
+    let pairs = rows(item);
     let pairs: Vec<(&str, String)> =
         pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     context.out.line(&table::facts(&pairs, context.out.look))
+}
+
+/// What is shown of a profile: what it is first, then everything it says, each once.
+fn rows(item: &Value) -> Vec<(String, String)> {
+    let mut said = Vec::new();
+    flatten("", item.get("profile").unwrap_or(item), &mut said);
+    let is_first = |name: &str| matches!(name, "name" | "description");
+    let (mut pairs, rest): (Vec<_>, Vec<_>) = said.into_iter().partition(|(name, _)| is_first(name));
+    pairs.sort_by(|one, other| other.0.cmp(&one.0));
+    pairs.push(("version".to_owned(), table::value_at(item, "/version")));
+    pairs.extend(rest);
+    pairs
 }
 
 /// Every leaf of `value` with its path, `certificate.validity_days` for instance; what is empty is left out.
@@ -103,6 +117,29 @@ fn check(context: &Context, path: &Path) -> Result<Exit, Error> {
         Reader::Person => return Err(Error::failed(words, "Correct that line and check again.")),
     }
     Ok(exit)
+}
+
+/// Several files: a line for each, or with `--json` an array of what one alone would print.
+fn check_all(context: &Context, paths: &[PathBuf]) -> Result<Exit, Error> {
+    let mut found = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        found.push(judge(&path.display().to_string(), &text));
+    }
+    let wrong = found.iter().filter(|(exit, ..)| *exit != Exit::Done).count();
+    if context.out.reader == Reader::Program {
+        let documents = found.into_iter().map(|(_, document, _)| document).collect();
+        context.out.json(&Value::Array(documents))?;
+        return Ok(if wrong == 0 { Exit::Done } else { Exit::Failed });
+    }
+    for (_, _, words) in &found {
+        context.out.line(&table::plain(words))?;
+    }
+    if wrong == 0 {
+        return Ok(Exit::Done);
+    }
+    let what = format!("{wrong} of {} profiles are wrong", paths.len());
+    Err(Error::failed(what, "Correct the lines named above and check again."))
 }
 
 /// What there is to say about the profile in `text`: exit code, for programs, for people.
@@ -155,6 +192,15 @@ mod tests {
             assert_eq!((exit as u8, &document["ok"]), (0, &json!(true)), "{file}");
             assert_eq!(document["version"].as_str().unwrap().len(), 64);
         }
+    }
+
+    #[test]
+    fn a_profile_is_shown_with_everything_once_and_its_name_first() {
+        let profile = json!({"personal": true, "name": "p", "description": "d", "posture": {"x": 1}});
+        let item =
+            json!({"name": "p", "description": "d", "personal": true, "version": "v", "profile": profile});
+        let names: Vec<String> = rows(&item).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["name", "description", "version", "personal", "posture.x"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct CompletionsArgs {
 /// What `muster man` takes.
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// Write one page for every command into this directory instead
+    /// Write one page for every command into this directory instead, which is made where it is not there
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
 }
@@ -41,6 +41,7 @@ pub fn completions(context: &Context, args: &CompletionsArgs) -> Result<Exit, Er
 pub fn man(context: &Context, args: &ManArgs) -> Result<Exit, Error> {
     match &args.directory {
         Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
             clap_mangen::generate_to(definition(), directory)
                 .map_err(Error::file("write pages to", directory))?;
         }

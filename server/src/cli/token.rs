@@ -11,6 +11,7 @@ use super::{Context, client::Client};
 use clap::{Args, Subcommand};
 use muster_wire::id::TokenId;
 use muster_wire::problem::Exit;
+use muster_wire::rest::{TOKEN_LIFE_MAX_S, TOKEN_STATES};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::{Map, Value, json};
@@ -78,13 +79,13 @@ pub struct CreateArgs {
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// Only tokens in this state
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", value_parser = clap::builder::PossibleValuesParser::new(TOKEN_STATES))]
     pub state: Option<String>,
     /// Only tokens for this profile
     #[arg(long, value_name = "P")]
     pub profile: Option<String>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     pub limit: Option<usize>,
 }
 
@@ -161,6 +162,7 @@ async fn revoke(context: &Context, token: TokenId, dry_run: bool) -> Result<Exit
 /// Makes the tokens in batches. When one fails, those already made are printed before the failure is told:
 /// nobody could ever see them again.
 async fn create(context: &Context, args: &CreateArgs) -> Result<Exit, Error> {
+    refuse_double_labels(&args.labels)?;
     let client = context.client()?;
     let progress = (args.count > BATCH).then(|| Progress::of(args.count.into(), "tokens"));
     let mut made = Vec::new();
@@ -183,6 +185,17 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<Exit, Error> {
         print(context, args, made)?;
     }
     outcome
+}
+
+/// A label has one value; which of two was meant nobody can tell.
+fn refuse_double_labels(labels: &[(String, String)]) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeSet::new();
+    match labels.iter().find(|(key, _)| !seen.insert(key)) {
+        Some((key, _)) => {
+            Err(Error::usage(format!("--label {key} is given twice"), "Give each label one value."))
+        }
+        None => Ok(()),
+    }
 }
 
 async fn create_batch(client: &Client, args: &CreateArgs, count: u32) -> Result<Vec<Value>, Error> {
@@ -311,7 +324,7 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A time span such as `90s`, `15m`, `1h`, `7d`, in seconds; at least one second, at most ten years.
+/// A time span such as `90s`, `15m`, `1h`, `7d`, in seconds: as long as a token may live.
 fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "write a number and one of s, m, h, d: 90s, 15m, 1h, 7d".to_owned();
     let unit = match text.chars().last() {
@@ -326,10 +339,10 @@ fn seconds(text: &str) -> Result<u64, String> {
         return Err(wrong());
     }
     let span = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)?;
-    if (1..=315_360_000).contains(&span) {
+    if (1..=u64::from(TOKEN_LIFE_MAX_S)).contains(&span) {
         Ok(span)
     } else {
-        Err("between one second and ten years".to_owned())
+        Err(format!("a token lives one second to {} days", TOKEN_LIFE_MAX_S / 86_400))
     }
 }
 
@@ -353,12 +366,24 @@ mod tests {
 
     #[test]
     fn time_spans_are_numbers_with_a_unit() {
-        for (text, span) in [("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800)] {
+        for (text, span) in [("90s", 90), ("15m", 900), ("1h", 3_600), ("7d", 604_800), ("90d", 7_776_000)] {
             assert_eq!(seconds(text), Ok(span));
         }
-        for text in
-            ["", "h", "1", "1 h", "-1h", "+1h", "1.5h", "1y", "0s", "99999d", "99999999999999999999s", "1é"]
-        {
+        for text in [
+            "",
+            "h",
+            "1",
+            "1 h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "1y",
+            "0s",
+            "91d",
+            "99999d",
+            "99999999999999999999s",
+            "1é",
+        ] {
             assert!(seconds(text).is_err(), "{text:?}");
         }
     }
@@ -370,6 +395,15 @@ mod tests {
             "profile": "sensor-linux", "site": "=cmd()", "labels": {"line": "3"}, "ttl_s": 3600, "count": 20
         });
         assert_eq!(body, wanted);
+    }
+
+    #[test]
+    fn a_label_has_one_value() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let error = refuse_double_labels(&[pair("a", "b"), pair("c", "b"), pair("a", "c")]).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.to_string().contains("--label a"), "{error}");
+        assert!(refuse_double_labels(&[pair("a", "b"), pair("c", "b")]).is_ok());
     }
 
     #[test]

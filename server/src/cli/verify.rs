@@ -5,7 +5,7 @@ use super::Context;
 use super::error::Error;
 use super::output::Reader;
 use super::table::{Column, column};
-use crate::audit::verify::{Known, PinnedKey, Report, verify};
+use crate::audit::verify::{Known, PinnedKey, Report, holds_log, verify};
 use muster_wire::problem::Exit;
 use serde_json::json;
 use std::path::Path;
@@ -28,6 +28,12 @@ pub fn judge(directory: &Path, key: Option<&Path>) -> Result<Report, Error> {
         return Err(Error::not_found(
             format!("{} is no directory", directory.display()),
             "Name the directory that `muster audit export DIR` wrote.",
+        ));
+    }
+    if !holds_log(directory) {
+        return Err(Error::not_found(
+            format!("{} holds no audit log: it has no checkpoint", directory.display()),
+            "Name the directory that `muster audit export DIR` wrote; if this is it, its checkpoint was taken away.",
         ));
     }
     Ok(verify(directory, Known { key: pinned.as_ref(), earlier: None }))
@@ -82,8 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_is_a_log_that_does_not_hold() {
+    fn a_directory_without_a_log_is_not_suspected_of_a_bad_one() {
         let directory = tempfile::TempDir::new().unwrap();
+        let error = judge(directory.path(), None).unwrap_err();
+        assert_eq!(error.exit() as u8, 4);
+        assert!(!error.remedy().contains("who could write"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_none_is_a_log_that_does_not_hold() {
+        let directory = tempfile::TempDir::new().unwrap();
+        std::fs::write(directory.path().join("checkpoint"), "nothing").unwrap();
         let report = judge(directory.path(), None).unwrap();
         assert!(!report.ok && report.problem.is_some());
     }

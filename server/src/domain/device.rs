@@ -323,3 +323,19 @@ mod serial_hex {
         text.parse().map_err(|_| D::Error::custom("a certificate serial number is 32 hexadecimal digits"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_can_be_asked_for_by_its_name() {
+        let unknown = serde_json::from_str::<DeviceState>("\"x\"").unwrap_err().to_string();
+        let known: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+        assert_eq!(known, muster_wire::rest::DEVICE_STATES);
+        for name in known {
+            let state: DeviceState = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(state.as_str(), name);
+        }
+    }
+}

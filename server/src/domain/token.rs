@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn every_state_that_is_shown_can_be_asked_for() {
+        let claimed = TokenState::Claimed { device: device(), spki: key(1) };
+        let spent = TokenState::Spent { device: device(), spki: key(1), at: 150 };
+        let states = [TokenState::Open, claimed, spent, TokenState::Revoked { at: 120 }, TokenState::Open];
+        let shown: Vec<&str> = states
+            .into_iter()
+            .zip([150, 150, 150, 150, 999])
+            .map(|(s, now)| record(s).shown_state(now))
+            .collect();
+        assert_eq!(shown, muster_wire::rest::TOKEN_STATES);
+    }
+
+    #[test]
     fn record_survives_the_store() {
         let token = record(TokenState::Spent { device: device(), spki: key(1), at: 150 });
         let bytes = serde_json::to_vec(&token).unwrap();

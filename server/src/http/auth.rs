@@ -41,6 +41,11 @@ pub struct Who {
 /// # Errors
 /// [`HttpError`] where the store cannot be read or the promotion is not taken.
 pub async fn who(app: &App, entrance: Entrance, parts: &mut Parts) -> Result<Who, HttpError> {
+    // Two would be two callers, of whom one is not asked (RFC 9110 §5.3).
+    if parts.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        let expected = "must stand in the request once".to_owned();
+        return Err(HttpError::Malformed { part: "Authorization", expected });
+    }
     let missing = || HttpError::Malformed { part: "connection", expected: "has no peer".to_owned() };
     let peer = parts.extensions.get::<Peer>().cloned().ok_or_else(missing)?;
     let admission = parts.extensions.get::<Admission>().copied();

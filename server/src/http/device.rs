@@ -1,8 +1,9 @@
 //! `/v1/devices`.
 
+use super::cursor::List as Listed;
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
-use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
+use super::{json, one_of, page_limit, timestamp};
 use crate::app::{App, Explanation, Filter, Shown};
 use crate::domain::device;
 use crate::domain::policy::act;
@@ -16,6 +17,7 @@ use muster_firmware_profiles::appraise;
 use muster_firmware_profiles::profile::Action;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{AssetId, DeviceId, device_uri};
+use muster_wire::rest::DEVICE_STATES;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -134,7 +136,8 @@ pub(super) struct Steps {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DevicePage {
     items: Vec<Device>,
-    /// Where the next part begins.
+    /// Where the next part begins; null at the end of the list. Where few of many fit a filter, a part may be short
+    /// and the list still go on.
     next: Option<String>,
 }
 
@@ -210,7 +213,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             Doc::get("Why it is where it is, and what would take it further.", "Explained"),
             explain,
         )
-        .verb("/v1/devices", "approve", Doc::get("Says yes to a device that waits.", "Device"), approve)
+        .verb("/v1/devices", "approve", Doc::act("Says yes to a device that waits.", "Device"), approve)
         .verb(
             "/v1/devices",
             "quarantine",
@@ -233,7 +236,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
 
 async fn index(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
     let list: List = ctx.query()?;
-    let cursor = parse_cursor(list.cursor.as_deref())?;
+    one_of("state", list.state.as_deref(), &DEVICE_STATES)?;
+    one_of("profile", list.profile.as_deref(), &ctx.app.profile_names())?;
     let limit = page_limit(list.limit)?;
     let filter = Filter {
         state: list.state,
@@ -242,9 +246,14 @@ async fn index(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {
         owner: list.owner,
         serial: list.serial,
     };
-    let page = ctx.app.devices(&ctx.permit, &filter, cursor.as_deref(), limit)?;
+    let Filter { state, profile, site, owner, serial } = &filter;
+    let fields = [state, profile, site, owner, serial].map(Option::as_deref);
+    let listed = Listed { path: "/v1/devices", filter: &fields };
+    let place = listed.place(&ctx.app, list.cursor.as_deref())?;
+    let page = ctx.app.devices(&ctx.permit, &filter, place.as_deref(), limit)?;
+    let next = listed.cursor(&ctx.app, page.next.as_deref());
     let items = page.items.into_iter().map(|shown| view(shown, &ctx.app)).collect();
-    json(StatusCode::OK, &DevicePage { items, next: cursor_text(page.next.as_deref()) })
+    json(StatusCode::OK, &DevicePage { items, next })
 }
 
 async fn show(ctx: Ctx<act::ReadDevice>) -> Result<Response, HttpError> {

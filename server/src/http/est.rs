@@ -5,7 +5,7 @@ use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use crate::app::{Answer, Enroll, Renew};
 use crate::domain::admission;
-use crate::domain::policy::{Act as _, act};
+use crate::domain::policy::{Act, act};
 use crate::domain::refusal::Refusal;
 use crate::doors::body::CSR_BYTES;
 use axum::body::Body;
@@ -43,11 +43,23 @@ pub fn routes(routes: Routes) -> Routes {
     super::baseline::device_routes(routes)
 }
 
+/// A label that is no profile's names nothing. What needs a token says so by refusing the token.
+fn known_label<A: Act>(ctx: &Ctx<A>) -> Result<(), HttpError> {
+    match ctx.path.get("label") {
+        Some(label) if !ctx.app.profile_names().contains(&label.as_str()) => {
+            Err(HttpError::App(crate::app::Error::NotFound { kind: "profile" }))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn ca_certs(ctx: Ctx<act::ReadCaCertificates>) -> Result<Response, HttpError> {
+    known_label(&ctx)?;
     Ok(base64_body(&certs_only(&ctx.app.ca_certificates(&ctx.permit)), CACERTS))
 }
 
-async fn csr_attrs(_ctx: Ctx<act::ReadCsrAttributes>) -> Result<Response, HttpError> {
+async fn csr_attrs(ctx: Ctx<act::ReadCsrAttributes>) -> Result<Response, HttpError> {
+    known_label(&ctx)?;
     Ok(base64_body(CSR_ATTRIBUTES, CSRATTRS))
 }
 

@@ -6,6 +6,7 @@
 mod audit;
 pub mod auth;
 pub mod baseline;
+mod cursor;
 mod device;
 pub mod est;
 mod events;
@@ -16,6 +17,8 @@ pub mod openapi;
 mod operator;
 mod order;
 pub mod problem;
+#[cfg(test)]
+mod requests_tests;
 pub mod routes;
 pub mod status;
 mod token;
@@ -24,8 +27,6 @@ use crate::app::{Replayed, Slot};
 use crate::domain::policy::Act;
 use axum::body::Body;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, StatusCode, header};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::time::Timestamp;
@@ -77,16 +78,14 @@ fn page_limit(asked: Option<u32>) -> Result<usize, HttpError> {
     }
 }
 
-fn cursor_text(cursor: Option<&[u8]>) -> Option<String> {
-    cursor.map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
-}
-
-fn parse_cursor(text: Option<&str>) -> Result<Option<Vec<u8>>, HttpError> {
-    let malformed = |_| HttpError::Malformed {
-        part: "cursor",
-        expected: "must be a `next` of an earlier page".to_owned(),
-    };
-    text.map(|text| URL_SAFE_NO_PAD.decode(text)).transpose().map_err(malformed)
+/// A filter that can fit nothing is a mistake, not an empty list.
+fn one_of(part: &'static str, asked: Option<&str>, known: &[&str]) -> Result<(), HttpError> {
+    match asked {
+        Some(value) if !known.contains(&value) => {
+            Err(HttpError::Malformed { part, expected: format!("must be one of {}", known.join(", ")) })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse_sequence(text: Option<&str>) -> Result<Option<u64>, HttpError> {

@@ -59,7 +59,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes
         .on(Method::GET, "/v1/operators", Doc::get("Every operator, by name.", "OperatorList"), index)
         .on(Method::POST, "/v1/operators", add.status(201), create)
-        .verb("/v1/operators", "remove", Doc::get("Ends an operator's credential.", "Operator"), remove)
+        .verb("/v1/operators", "remove", Doc::act("Ends an operator's credential.", "Operator"), remove)
 }
 
 async fn index(ctx: Ctx<act::ReadOperator>) -> Result<Response, HttpError> {

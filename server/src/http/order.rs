@@ -1,8 +1,9 @@
 //! `/v1/orders`.
 
+use super::cursor::List as Listed;
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
-use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
+use super::{json, page_limit, timestamp};
 use crate::app::Error;
 use crate::domain::order::{Ask, OrderRecord};
 use crate::domain::policy::act;
@@ -83,10 +84,13 @@ pub(super) fn routes(routes: Routes) -> Routes {
 
 async fn index(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
     let list: List = ctx.query()?;
-    let cursor = parse_cursor(list.cursor.as_deref())?;
-    let page = ctx.app.orders(&ctx.permit, list.device, cursor.as_deref(), page_limit(list.limit)?)?;
+    let device = list.device.map(|device| device.to_string());
+    let listed = Listed { path: "/v1/orders", filter: &[device.as_deref()] };
+    let place = listed.place(&ctx.app, list.cursor.as_deref())?;
+    let page = ctx.app.orders(&ctx.permit, list.device, place.as_deref(), page_limit(list.limit)?)?;
+    let next = listed.cursor(&ctx.app, page.next.as_deref());
     let items = page.items.into_iter().map(view).collect();
-    json(StatusCode::OK, &OrderPage { items, next: cursor_text(page.next.as_deref()) })
+    json(StatusCode::OK, &OrderPage { items, next })
 }
 
 async fn show(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {

@@ -32,6 +32,9 @@ pub enum HttpError {
         /// Which is wanted.
         expected: &'static str,
     },
+    /// The body is compressed or the like.
+    #[error("the body is encoded")]
+    Encoded,
     /// `If-Match` names another version.
     #[error("the record has changed")]
     Precondition,
@@ -84,7 +87,9 @@ pub fn unwritten(error: &HttpError) -> Option<Refusal> {
         HttpError::Malformed { part, .. } => {
             Some(Refusal::by("request.malformed", Code::MalformedRequest).at(part))
         }
-        HttpError::MediaType { .. } => Some(Refusal::by("request.media_type", Code::UnsupportedMediaType)),
+        HttpError::MediaType { .. } | HttpError::Encoded => {
+            Some(Refusal::by("request.media_type", Code::UnsupportedMediaType))
+        }
         HttpError::Precondition => Some(Refusal::by("request.precondition", Code::PreconditionFailed)),
         HttpError::App(app::Error::Invalid { field, .. }) => {
             Some(Refusal::by("request.invalid", Code::ValidationFailed).at(field))
@@ -109,6 +114,10 @@ fn problem(error: &HttpError) -> (Problem, Option<u64>) {
         }
         HttpError::MediaType { expected } => {
             let detail = format!("The media type must be {expected}.");
+            (Problem::new(Code::UnsupportedMediaType).with_detail(detail), None)
+        }
+        HttpError::Encoded => {
+            let detail = "The body must be sent as it is, without Content-Encoding.";
             (Problem::new(Code::UnsupportedMediaType).with_detail(detail), None)
         }
         HttpError::Precondition => (Problem::new(Code::PreconditionFailed), None),
@@ -136,12 +145,24 @@ fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
     }
 }
 
+/// What the state is that does not allow something, where neither code nor field says it.
+const REASONS: &[(&str, &str)] = &[
+    ("operator.last", "This is the last operator: add another before it goes."),
+    ("operator.name_taken", "There is an operator of this name."),
+    ("observer.name_taken", "There is an observer of this name whose certificate is valid."),
+    ("token.already_spent", "The token is spent: `muster device revoke` ends the device that came of it."),
+    ("order.too_many_open", "Too many of the device's orders are open: wait until some have come back."),
+];
+
 /// The rule and the field are for the operator; a caller with a token learns neither, since they would tell apart
 /// what must look alike.
 fn of_refusal(refusal: &Refusal) -> Problem {
-    let problem = Problem::new(refusal.code);
+    let mut problem = Problem::new(refusal.code);
     if refusal.code == Code::TokenRefused || refusal.code == Code::Unauthenticated {
         return problem;
+    }
+    if let Some((_, words)) = REASONS.iter().find(|(rule, _)| *rule == refusal.rule) {
+        problem = problem.with_detail(*words);
     }
     let problem = problem.with_rule(refusal.rule);
     match refusal.field {

@@ -15,6 +15,7 @@ use crate::doors::body::{BodyError, collect};
 use crate::doors::peer::Peer;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -30,6 +31,9 @@ use std::sync::Arc;
 
 /// The header that carries a request's id, in the answer and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Most bytes of a body that says nothing.
+const EMPTY_OBJECT_BYTES: usize = 64;
 
 /// What a path says of itself, for the OpenAPI document.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,16 @@ impl Doc {
             stream: None,
             body_bytes: 0,
         }
+    }
+
+    /// An act that needs no particulars: it takes an empty body, or `{}`, and answers JSON of the schema `response`.
+    pub const fn act(summary: &'static str, response: &'static str) -> Self {
+        Self { body_bytes: EMPTY_OBJECT_BYTES, ..Self::get(summary, response) }
+    }
+
+    /// Whether a body, where there is one, must say nothing.
+    fn takes_nothing(&self) -> bool {
+        self.request.is_none() && self.body_bytes <= EMPTY_OBJECT_BYTES
     }
 
     /// A path that takes JSON of the schema `request` as well.
@@ -153,10 +167,13 @@ impl<A: Act> Ctx<A> {
         if !media_type.is_some_and(is_json) {
             return Err(HttpError::MediaType { expected: "application/json" });
         }
-        serde_json::from_slice(&self.body).map_err(|error| HttpError::Malformed {
-            part: "body",
-            expected: format!("is not what it must be: {error}"),
-        })
+        let malformed = |expected| HttpError::Malformed { part: "body", expected };
+        // serde reads a list as an object's fields in their order.
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(malformed("must be a JSON object".to_owned()));
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| malformed(format!("is not what it must be: {}", in_words(&error.to_string()))))
     }
 
     /// The query as `T`, which refuses unknown keys.
@@ -164,9 +181,14 @@ impl<A: Act> Ctx<A> {
     /// # Errors
     /// [`HttpError::Malformed`].
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
-        axum::extract::Query::<T>::try_from_uri(&self.parts.uri)
-            .map(|query| query.0)
-            .map_err(|error| HttpError::Malformed { part: "query", expected: error.to_string() })
+        axum::extract::Query::<T>::try_from_uri(&self.parts.uri).map(|query| query.0).map_err(|error| {
+            let told = error.body_text();
+            let told = told.split_once("query string: ").map_or(told.as_str(), |(_, told)| told);
+            HttpError::Malformed {
+                part: "query",
+                expected: format!("is not what it must be: {}", in_words(told)),
+            }
+        })
     }
 
     /// A header's text.
@@ -175,6 +197,31 @@ impl<A: Act> Ctx<A> {
     }
 }
 
+/// What serde and the standard library say of numbers, and what that means to somebody who knows no Rust.
+const IN_WORDS: &[(&str, &str)] = &[
+    ("invalid digit found in string", "must be a whole number, 0 or more"),
+    ("cannot parse integer from empty string", "must be a whole number, 0 or more"),
+    ("number too large to fit in target type", "is too large a number"),
+    ("number too small to fit in target type", "is too small a number"),
+    ("expected i64", "expected a whole number"),
+    ("expected u64", "expected a whole number, 0 or more"),
+    ("expected u32", "expected a whole number, 0 to 4294967295"),
+    ("expected u16", "expected a whole number, 0 to 65535"),
+    ("expected u8", "expected a whole number, 0 to 255"),
+    ("expected a sequence", "expected a list"),
+    ("invalid type: sequence", "invalid type: list"),
+    ("expected a map", "expected an object"),
+    ("invalid type: map", "invalid type: object"),
+    ("invalid type: unit value", "invalid type: null"),
+];
+
+/// A parser's complaint without the words that only a programmer knows.
+fn in_words(complaint: &str) -> String {
+    IN_WORDS.iter().fold(complaint.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
+/// The parameters of a path, where they are text.
+type Params = Result<RawPathParams, RawPathParamsRejection>;
 type Answer = Result<Response, HttpError>;
 type Handling = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Handler = Arc<dyn Fn(Parts, HashMap<String, String>, Body) -> Handling + Send + Sync>;
@@ -204,10 +251,16 @@ impl Routes {
     {
         let handler = self.guard::<A, H, F>(doc, handler);
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
-        let routed = on(filter, move |params: RawPathParams, request: Request| {
-            let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            let (parts, body) = request.into_parts();
-            handler(parts, path, body)
+        let lost = self.lost(Refusal::by("route.unknown", Code::NotFound));
+        let routed = on(filter, move |params: Params, request: Request| {
+            let (handler, lost) = (Arc::clone(&handler), lost.clone());
+            async move {
+                // A path that is no text is no path of ours.
+                let Ok(params) = params else { return lost.answer(request).await };
+                let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                let (parts, body) = request.into_parts();
+                handler(parts, path, body).await
+            }
         });
         let so_far = self.plain.remove(path).unwrap_or_default();
         self.plain.insert(path, so_far.merge(routed));
@@ -245,9 +298,14 @@ impl Routes {
                 other => other,
             };
             let (verbs, lost) = (Arc::new(verbs), self.lost(Refusal::by("route.verb", Code::NotFound)));
-            let routed = on(MethodFilter::POST, move |params: RawPathParams, request: Request| {
+            let routed = on(MethodFilter::POST, move |params: Params, request: Request| {
                 let (verbs, lost) = (Arc::clone(&verbs), lost.clone());
-                async move { dispatch(&verbs, lost, &params, request).await }
+                async move {
+                    match params {
+                        Ok(params) => dispatch(&verbs, lost, &params, request).await,
+                        Err(_) => lost.answer(request).await,
+                    }
+                }
             });
             let so_far = self.plain.remove(path).unwrap_or_default();
             self.plain.insert(path, so_far.merge(routed));
@@ -317,6 +375,9 @@ where
         Ok(permit) => permit,
         Err(refusal) => return Err(app.refuse_at_edge(&caller, A::ROW.action, refusal).await.into()),
     };
+    if doc.body_bytes > 0 && is_encoded(&parts) {
+        return Err(HttpError::Encoded);
+    }
     let body = match collect(body, doc.body_bytes).await {
         Ok(body) => body,
         Err(error) => {
@@ -328,6 +389,9 @@ where
             return Err(error.into());
         }
     };
+    if doc.takes_nothing() && !says_nothing(&body) {
+        return Err(HttpError::Malformed { part: "body", expected: "must be empty, or {}".to_owned() });
+    }
     let (from, noting) = (who.peer.addr.ip(), Arc::clone(&app));
     let answer =
         handler(Ctx { app, permit, peer: who.peer, admission: who.admission, parts, path, body }).await;
@@ -338,6 +402,18 @@ where
         noting.note_mistake(&caller, from, A::ROW.action, refusal).await;
     }
     answer
+}
+
+/// Whether the body is compressed or the like, which nothing here undoes (RFC 9110 §15.5.16).
+fn is_encoded(parts: &Parts) -> bool {
+    let mut encodings = parts.headers.get_all(http::header::CONTENT_ENCODING).iter();
+    encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether `body` is empty or an empty object: clients that send `{}` with every POST mean nothing by it.
+fn says_nothing(body: &[u8]) -> bool {
+    let inner = body.trim_ascii().strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
+    inner.unwrap_or(body).trim_ascii().is_empty()
 }
 
 /// Whether the log hears of a mistake: of somebody who is known, and of anybody at the operators' door.

@@ -1,13 +1,15 @@
 //! `/v1/tokens`.
 
+use super::cursor::List as Listed;
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
-use super::{cursor_text, json, page_limit, parse_cursor, timestamp};
+use super::{json, one_of, page_limit, timestamp};
 use crate::app::{NewTokens, TTL_S};
 use crate::domain::policy::act;
 use crate::domain::token::{Binding, TokenRecord, TokenState};
 use axum::response::Response;
 use http::{Method, StatusCode};
+use muster_wire::rest::TOKEN_STATES;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -84,7 +86,8 @@ pub(super) struct Refused {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TokenPage {
     items: Vec<Token>,
-    /// Where the next part begins.
+    /// Where the next part begins; null at the end of the list. Where few of many fit a filter, a part may be short
+    /// and the list still go on.
     next: Option<String>,
 }
 
@@ -113,7 +116,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
             create,
         )
         .on(Method::GET, "/v1/tokens/{id}", Doc::get("One token, without its text.", "Token"), show)
-        .verb("/v1/tokens", "revoke", Doc::get("Takes a token back.", "Token"), revoke)
+        .verb("/v1/tokens", "revoke", Doc::act("Takes a token back.", "Token"), revoke)
 }
 
 async fn create(ctx: Ctx<act::CreateToken>) -> Result<Response, HttpError> {
@@ -146,15 +149,20 @@ async fn create(ctx: Ctx<act::CreateToken>) -> Result<Response, HttpError> {
 
 async fn index(ctx: Ctx<act::ReadToken>) -> Result<Response, HttpError> {
     let list: List = ctx.query()?;
-    let cursor = parse_cursor(list.cursor.as_deref())?;
-    let page = ctx.app.tokens(&ctx.permit, cursor.as_deref(), page_limit(list.limit)?)?;
+    one_of("state", list.state.as_deref(), &TOKEN_STATES)?;
+    one_of("profile", list.profile.as_deref(), &ctx.app.profile_names())?;
+    let filter = [list.state.as_deref(), list.profile.as_deref()];
+    let listed = Listed { path: "/v1/tokens", filter: &filter };
+    let place = listed.place(&ctx.app, list.cursor.as_deref())?;
     let now = ctx.app.clock().now_s();
     let fits = |token: &TokenRecord| {
         list.state.as_deref().is_none_or(|state| state == token.shown_state(now))
             && list.profile.as_deref().is_none_or(|profile| profile == token.binding.profile)
     };
-    let items = page.items.into_iter().filter(fits).map(|token| view(token, now)).collect();
-    json(StatusCode::OK, &TokenPage { items, next: cursor_text(page.next.as_deref()) })
+    let page = ctx.app.tokens(&ctx.permit, place.as_deref(), page_limit(list.limit)?, fits)?;
+    let next = listed.cursor(&ctx.app, page.next.as_deref());
+    let items = page.items.into_iter().map(|token| view(token, now)).collect();
+    json(StatusCode::OK, &TokenPage { items, next })
 }
 
 async fn show(ctx: Ctx<act::ReadToken>) -> Result<Response, HttpError> {

@@ -127,6 +127,84 @@ async fn what_does_not_exist_is_a_wrong_word_or_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_can_fit_nothing_is_a_mistake_and_no_empty_list() {
+    let server = Server::start().await;
+    for line in [
+        "token list --state xx",
+        "token list --profile toaster",
+        "token list --limit 0",
+        "device list --filter state=nope",
+        "device list --filter profile=toaster",
+        "device list --limit 0",
+        "order list --limit 0",
+        "audit tail -n 0",
+        "token create --profile laptop-linux --ttl 91d",
+        "token create --profile laptop-linux --label a=b --label a=c",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let _ = server.try_cli(&words).await.exits(2).problem();
+    }
+    assert!(server.tokens().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_cause_ends_with_one_code_whatever_the_command() {
+    let server = Server::start().await;
+    let (place, agent) = (tempfile::tempdir().unwrap(), Agent::new());
+    let within = |name: &str| place.path().join(name).display().to_string();
+    let (missing, full, unmakeable) = (within("missing"), within("full"), "/dev/null/x".to_owned());
+    std::fs::create_dir(&full).unwrap();
+    std::fs::write(within("full/a.pub"), "").unwrap();
+    std::fs::write(within("wrong.toml"), "listen = 7").unwrap();
+    let (key, wrong) = (within("full/a.key"), within("wrong.toml"));
+
+    let file_to_read_is_missing: &[&[&str]] = &[
+        &["baseline", "set", &missing],
+        &["profile", "check", &missing],
+        &["observer", "add", "x", "--csr", &missing],
+        &["device", "list", "--credential", &missing],
+        &["audit", "verify", &full, "--key", &missing],
+        &["init", "--public-name", "x", "--approver", &missing],
+        &["serve", "--config", &missing],
+    ];
+    let cannot_be_made: &[&[&str]] = &[
+        &["init", "--public-name", "x", "--solo", "--data-dir", &unmakeable],
+        &["operator", "keygen", &unmakeable],
+        &["operator", "add", "x", "--out", &unmakeable],
+        &["audit", "export", &unmakeable],
+        &["man", &unmakeable],
+    ];
+    let is_there_already: &[&[&str]] = &[&["operator", "keygen", &key], &["audit", "export", &full]];
+    let is_wrong: &[&[&str]] = &[
+        &["serve", "--config", &wrong],
+        &["init", "--public-name", "x", "--solo", "--data-dir", &missing, "--config", &wrong],
+    ];
+    for (lines, code) in
+        [(file_to_read_is_missing, 4), (cannot_be_made, 1), (is_there_already, 1), (is_wrong, 2)]
+    {
+        for line in lines {
+            let _ = server.try_cli(line).await.exits(code).problem();
+        }
+    }
+    let minted = server.mint("laptop-linux").await;
+    let _ = agent.enroll_with(&minted.enrollment, &["--state-dir", &unmakeable]).await.exits(1);
+    assert_eq!(agent.run(&["enroll", &missing]).await.code, Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_operator_is_told_of_credentials_and_the_last_one_stays() {
+    let server = Server::start().await;
+    let place = tempfile::tempdir().unwrap();
+    let credential = place.path().join("bob.credential").display().to_string();
+    let last = server.try_cli(&["operator", "remove", "admin", "--yes"]).await.exits(3).problem();
+    assert!(last["detail"].as_str().unwrap().contains("last operator"), "{last}");
+    let _ = server.cli(&["operator", "add", "bob", "--out", &credential]).await;
+    let _ = server.cli(&["operator", "remove", "bob", "--yes"]).await;
+    let run = server.try_cli(&["device", "list", "--credential", &credential]).await.exits(3);
+    assert_eq!(run.problem()["code"], "unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_speaks_something_else_is_not_a_server() {
     let server = Server::start().await;
     let minted = server.mint("laptop-linux").await;
