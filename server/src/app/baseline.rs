@@ -96,14 +96,6 @@ impl App {
         self.profiles.iter().map(|profile| self.baseline(permit, &profile.name)).collect()
     }
 
-    /// Version of the baseline that `text` would replace, for `If-Match`; 0 where nobody has set one.
-    ///
-    /// # Errors
-    /// As [`App::preview_baseline`].
-    pub fn baseline_version(&self, file: &str, text: &str) -> Result<u64, Error> {
-        Ok(self.plan(&self.read_baseline(file, text)?.profile)?.version())
-    }
-
     /// What setting the baseline in `text` would do; `file` is the name that an error gives.
     ///
     /// # Errors
@@ -120,15 +112,17 @@ impl App {
         self.effect(&plan, &next, plan.version())
     }
 
-    /// Sets the baseline in `text` for every device of its profile. One that says what is set already changes nothing.
+    /// Sets the baseline in `text` for every device of its profile, where `is_meant` says yes to the version that it
+    /// replaces: 0 where nobody has set one. One that says what is set already changes nothing.
     ///
     /// # Errors
-    /// As [`App::preview_baseline`].
+    /// As [`App::preview_baseline`]; [`Error::Refused`] with `precondition_failed` where another version was meant.
     pub async fn set_baseline(
         &self,
         permit: Permit<act::SetBaseline>,
         file: &str,
         text: &str,
+        is_meant: impl Fn(u64) -> bool,
     ) -> Result<Effect, Error> {
         let asked = self.read_baseline(file, text)?;
         for _ in 0..super::ATTEMPTS {
@@ -137,6 +131,12 @@ impl App {
             let effect = self.effect(&plan, &next, plan.version())?;
             if plan.set.as_ref().is_some_and(|set| set.counter == next.counter) {
                 return Ok(effect);
+            }
+            // Not before what is set already was answered (RFC 9110 §13.1.1 allows it): a request whose reply was
+            // lost is sent again. In the loop, since whoever was faster has changed what is replaced.
+            if !is_meant(plan.version()) {
+                let changed = Refusal::by("baseline.changed", Code::PreconditionFailed).at("If-Match");
+                return Err(self.decline(&permit, &format!("baseline/{}", asked.profile), changed).await);
             }
             match self.commit(self.baseline_batch(&permit, &plan, &next)?).await {
                 Err(Error::Contended) => {}

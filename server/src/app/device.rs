@@ -175,7 +175,7 @@ impl App {
         let missing = known.missing();
         let outstanding = device.state == DeviceState::Commissioning && device.current.is_some();
         Ok(match missing.as_slice() {
-            [first, ..] if outstanding => by_missing(first.rule(), &missing),
+            [_, ..] if outstanding => by_missing(&missing, known.posture.as_ref().map(|held| &held.record)),
             _ => by_state(device),
         })
     }
@@ -204,11 +204,16 @@ fn by_quarantine(device: &Device) -> (&'static str, &'static str) {
     }
 }
 
-fn by_missing(rule: &str, missing: &[Missing]) -> Explanation {
-    let remedies: Vec<&str> = missing.iter().map(|missing| missing.remedy()).collect();
+/// What is missing first is the rule; `posture` is what the device last said of it.
+pub(super) fn by_missing(missing: &[Missing], posture: Option<&PostureRecord>) -> Explanation {
+    let mut remedies: Vec<String> = missing.iter().map(|missing| missing.remedy().to_owned()).collect();
+    let untold = posture.map(PostureRecord::untold).unwrap_or_default();
+    if missing.contains(&Missing::Untold) && !untold.is_empty() {
+        remedies.push(format!("Unknown: {}.", untold.join(", ")));
+    }
     Explanation {
         code: DeviceState::Commissioning.as_str().to_owned(),
-        rule: rule.to_owned(),
+        rule: missing.first().map_or("", |first| first.rule()).to_owned(),
         field: Some("state".to_owned()),
         remedy: remedies.join(" "),
     }

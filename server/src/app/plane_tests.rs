@@ -1,8 +1,10 @@
 //! The life of a device as its server sees it, from the first report to the last receipt.
 
+use super::device::by_missing;
 use super::plane_fixture::{Life, Site, pair, report_id};
 use super::*;
 use crate::domain::admission::Topics;
+use crate::domain::commissioning::Missing;
 use crate::domain::device::DeviceState;
 use crate::domain::order::{Ask, OrderRecord, Phase};
 use crate::domain::policy::Principal;
@@ -100,7 +102,7 @@ impl Site {
     }
 
     async fn set(&self, toml: &str) -> Effect {
-        self.app.set_baseline(self.operator(), "b.toml", toml).await.unwrap()
+        self.app.set_baseline(self.operator(), "b.toml", toml, |_| true).await.unwrap()
     }
 }
 
@@ -127,6 +129,33 @@ fn rule(error: &Error) -> &'static str {
 }
 
 const MOTD: &str = "profile = \"sensor-linux\"\n[baseline.sysctl]\n\"kernel.kptr_restrict\" = \"2\"\n";
+
+#[tokio::test]
+async fn a_posture_that_cannot_be_told_is_explained_as_that_and_names_its_facts() {
+    let site = Site::found();
+    let life = site.enroll(None).await;
+    site.shows(&life, FactState::Unknown).await.unwrap();
+    let mut posture = site.app.show(&site.operator(), life.id).unwrap().posture.unwrap();
+    assert_eq!(posture.unknown, [""; 0], "the profile tolerates them");
+    posture.unknown = vec!["time_sync".to_owned(), "firewall".to_owned()];
+    let explained = by_missing(&[Missing::Untold, Missing::Order], Some(&posture));
+    assert_eq!(explained.rule, "commissioning.untold");
+    assert!(explained.remedy.contains("time_sync (\u{fffd}[31mred), firewall."), "{}", explained.remedy);
+    assert!(!explained.remedy.contains("fails"), "{}", explained.remedy);
+}
+
+#[tokio::test]
+async fn a_baseline_is_set_only_over_the_version_that_was_meant() {
+    let site = Site::found();
+    let first = site.set(MOTD).await;
+    let second = "profile = \"sensor-linux\"\n";
+    let late =
+        site.app.set_baseline(site.operator(), "b.toml", second, |version| version == 0).await.unwrap_err();
+    assert_eq!(rule(&late), "baseline.changed");
+    let version = first.baseline.version;
+    let set = site.app.set_baseline(site.operator(), "b.toml", second, |now| now == version).await.unwrap();
+    assert!(set.baseline.counter > first.baseline.counter);
+}
 
 #[tokio::test]
 async fn a_device_becomes_active_in_the_commit_that_meets_the_last_demand() {
@@ -211,10 +240,11 @@ async fn setting_a_baseline_is_one_commit_and_every_device_is_told_the_next_gene
 async fn a_wrong_baseline_is_refused_by_file_and_line() {
     let site = Site::found();
     let refused =
-        site.app.set_baseline(site.operator(), "b.toml", "profile = \"sensor-linux\"\ncolour = 1\n");
+        site.app
+            .set_baseline(site.operator(), "b.toml", "profile = \"sensor-linux\"\ncolour = 1\n", |_| true);
     let error = refused.await.unwrap_err().to_string();
     assert!(error.contains("b.toml:2: unknown key `colour`"), "{error}");
-    let unknown = site.app.set_baseline(site.operator(), "b.toml", "profile = \"toaster\"\n").await;
+    let unknown = site.app.set_baseline(site.operator(), "b.toml", "profile = \"toaster\"\n", |_| true).await;
     assert_eq!(rule(&unknown.unwrap_err()), "profile.known");
 }
 

@@ -5,8 +5,10 @@ use super::client::Client;
 use super::error::Error;
 use super::table::{Column, column};
 use clap::{Args, Subcommand};
+use http::HeaderValue;
+use muster_firmware_profiles::profile::BaselineFile;
 use muster_wire::problem::Exit;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The commands about baselines.
@@ -34,6 +36,9 @@ pub struct SetArgs {
     /// The file: `profile`, `[baseline]` and `[[override]]` as in a firmware profile
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Only while this generation of the profile's baseline is set: the one that was looked at, `baseline show P` names it
+    #[arg(long, value_name = "GENERATION")]
+    pub if_match: Option<u64>,
     /// Say what it would do, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -101,5 +106,31 @@ async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), E
     let file = args.file.display().to_string();
     let toml = std::fs::read_to_string(&args.file).map_err(Error::file("read", &args.file))?;
     let body = json!({ "file": file, "toml": toml, "dry_run": args.dry_run });
-    context.out.item(&client.post(&["v1", "baselines"], &body).await?, EFFECT)
+    // What does not parse the server refuses, by line.
+    let replaced = match BaselineFile::parse(&file, &toml) {
+        Ok(asked) => replaced(client, &asked.profile, args.if_match).await?,
+        Err(_) => None,
+    };
+    context.out.item(&client.post_over(&["v1", "baselines"], &body, replaced).await?, EFFECT)
+}
+
+/// The version that is about to be replaced, which has to be of the generation `wanted` where one is named. Whoever
+/// sets another between this look and the change makes the change fail, rather than losing theirs.
+async fn replaced(client: &Client, profile: &str, wanted: Option<u64>) -> Result<Option<HeaderValue>, Error> {
+    let (present, version) = match client.get_versioned(&["v1", "baselines", profile]).await {
+        // The server says so in its own words when it is asked to set it.
+        Err(error) if error.exit() == Exit::NotFound => return Ok(None),
+        present => present?,
+    };
+    let generation = present.get("generation").and_then(Value::as_u64);
+    match wanted {
+        Some(wanted) if generation != Some(wanted) => Err(Error::refused(
+            format!(
+                "The baseline of {profile} is of generation {} by now, not {wanted}",
+                super::table::value_at(&present, "/generation"),
+            ),
+            format!("See `muster baseline show {profile}`, put your change into that, then set it again."),
+        )),
+        _ => Ok(version),
+    }
 }

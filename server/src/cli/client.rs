@@ -8,7 +8,7 @@ use super::connection::{Cause, MAX_REPLY, REQUEST_DEADLINE, connector, innermost
 use super::credential::Access;
 use super::error::Error;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -136,6 +136,32 @@ impl Client {
         Ok((self.json(&reply)?, at.map(OffsetDateTime::unix_timestamp)))
     }
 
+    /// GET of a path, with the version that the reply names, as `If-Match` takes it.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn get_versioned(&self, segments: &[&str]) -> Result<(Value, Option<HeaderValue>), Error> {
+        let reply = self.exchange(Method::GET, self.url(segments, &[])?, None).await?;
+        Ok((self.json(&reply)?, reply.headers.get(ETAG).cloned()))
+    }
+
+    /// POST of `body`, to be done only while `version` is the present one.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn post_over(
+        &self,
+        segments: &[&str],
+        body: &Value,
+        version: Option<HeaderValue>,
+    ) -> Result<Value, Error> {
+        let mut request = self.request(Method::POST, &self.url(segments, &[])?, Some(body))?;
+        if let Some(version) = version {
+            request.headers_mut().insert(IF_MATCH, version);
+        }
+        self.json(&self.send(request).await?)
+    }
+
     /// GET of bytes rather than of JSON.
     ///
     /// # Errors
@@ -215,7 +241,10 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Reply, Error> {
-        let request = self.request(method, &url, body)?;
+        self.send(self.request(method, &url, body)?).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
         let reply =
             once_more_if_lost(|| self.attempt(request.clone())).await.map_err(|lost| self.explain(lost))?;
         if reply.status.is_success() { Ok(reply) } else { Err(self.refusal(&reply)) }

@@ -156,6 +156,7 @@ const RECORD: &[Column] = &[
     column("generation", "/generation"),
     column("posture", "/posture/verdict"),
     column("  failing", "/posture/failing"),
+    column("  unknown", "/posture/unknown"),
     column("last contact", "/last_contact"),
     column("agent", "/agent_version"),
     column("created", "/created_at"),

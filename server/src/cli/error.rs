@@ -213,14 +213,11 @@ impl Error {
             Self::Problem { problem, retry_after_s: Some(seconds) } => {
                 format!("{} (Retry-After: {seconds} s)", problem.remedy)
             }
-            Self::Problem { problem, retry_after_s: None } => match problem.code {
-                Code::Unauthenticated => {
-                    "Use a credential that is in force: --credential, or ask another operator for one \
-                     (`muster operator add`)."
-                        .into()
-                }
-                _ => problem.remedy.clone(),
-            },
+            Self::Problem { problem, retry_after_s: None } if problem.code == Code::Unauthenticated => {
+                "Use a credential that is in force: --credential, or ask another operator for one (`muster operator add`)."
+                    .into()
+            }
+            Self::Problem { problem, retry_after_s: None } => problem.remedy.clone(),
             Self::Answer { .. } => {
                 "Check that the address is the admin listener of a Muster server of this version.".into()
             }

@@ -23,6 +23,8 @@ pub enum Missing {
     Posture,
     /// Its posture was judged and is not good enough.
     Verdict,
+    /// Its posture could not be judged, since facts that have to be told are unknown.
+    Untold,
     /// No order has come back done.
     Order,
 }
@@ -36,6 +38,7 @@ impl Missing {
             Self::Drift => "commissioning.drift",
             Self::Posture => "commissioning.posture",
             Self::Verdict => "commissioning.verdict",
+            Self::Untold => "commissioning.untold",
             Self::Order => "commissioning.order",
         }
     }
@@ -51,6 +54,11 @@ impl Missing {
             Self::Posture => "It has not reported its posture yet.",
             Self::Verdict => {
                 "Its posture fails: `muster device show` names the facts, the profile their remedies."
+            }
+            Self::Untold => {
+                "Its posture cannot be judged, since facts that have to be told are unknown. `muster-agent posture` on the \
+                 device says what it lacks for each; where it can never tell, the profile's rule may tolerate that \
+                 (unknown = \"tolerated\")."
             }
             Self::Order => {
                 "The order to collect its posture has not come back: `muster order list` shows it."
@@ -103,7 +111,8 @@ fn posture_missing(progress: &Progress<'_>) -> Option<Missing> {
     }
     match progress.posture.map(|posture| posture.verdict) {
         Some(Verdict::Pass | Verdict::Grace) => None,
-        Some(Verdict::Fail | Verdict::Unknown) => Some(Missing::Verdict),
+        Some(Verdict::Fail) => Some(Missing::Verdict),
+        Some(Verdict::Unknown) => Some(Missing::Untold),
         None => Some(Missing::Posture),
     }
 }
@@ -200,6 +209,24 @@ mod tests {
         with(Some(&reported), true, |progress| advance(&mut device, progress, 2_000));
         assert_eq!((device.state, device.changed_at), (DeviceState::Active, 2));
         assert_eq!((device.steps.baseline_at, device.steps.active_at), (Some(1_000), Some(2_000)));
+    }
+
+    #[test]
+    fn a_posture_that_cannot_be_judged_is_not_called_a_failing_one() {
+        let judged = |verdict: &str| {
+            let report = ReportId::from_bytes([4; 16]);
+            let posture: PostureRecord = serde_json::from_value(serde_json::json!({
+                "v": 1, "facts": [], "at": 0, "received_at": 0, "report": report, "verdict": verdict, "history_at": 0,
+            }))
+            .unwrap();
+            let reported = reported(&[]);
+            with(Some(&reported), true, |progress| {
+                missing(&Progress { judged: true, posture: Some(&posture), ..*progress })
+            })
+        };
+        assert_eq!(judged("unknown"), [Missing::Untold]);
+        assert_eq!(judged("fail"), [Missing::Verdict]);
+        assert_eq!(judged("grace"), []);
     }
 
     #[test]

@@ -103,6 +103,9 @@ pub struct PostureRecord {
     /// The rules that do not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<Failing>,
+    /// Facts of rules that could not be told and have to be; records of older servers do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// When the last entry of the history was made, unix milliseconds.
     pub history_at: i64,
 }
@@ -127,6 +130,7 @@ impl PostureRecord {
             report: report.id,
             verdict: appraisal.verdict,
             failing: appraisal.failing.clone(),
+            unknown: appraisal.unknown.clone(),
             history_at: received_at,
         };
         if let Some(before) = before
@@ -150,6 +154,15 @@ impl PostureRecord {
     /// The facts, to be appraised again when a grace ends.
     pub fn facts(&self) -> Vec<Fact> {
         self.facts.iter().filter_map(FactNote::fact).collect()
+    }
+
+    /// Each fact that could not be told and has to be, with what the device said of it.
+    pub fn untold(&self) -> Vec<String> {
+        let evidence = |name: &String| {
+            let told = self.facts.iter().find(|fact| fact.name == *name)?;
+            (!told.evidence.is_empty()).then(|| format!("{name} ({})", told.evidence))
+        };
+        self.unknown.iter().map(|name| evidence(name).unwrap_or_else(|| name.clone())).collect()
     }
 
     /// Whether this report, following on `before`, belongs in the history: something changed, or a day has passed.
@@ -194,6 +207,7 @@ impl PostureHistory {
 mod tests {
     use super::*;
     use muster_firmware_profiles::appraise::appraise;
+    use muster_firmware_profiles::builtin::builtin;
     use muster_wire::id::DeviceId;
 
     fn report(state: FactState, evidence: &str) -> PostureReport {
@@ -224,6 +238,17 @@ mod tests {
         assert_eq!(kept.facts[0].evidence, "<b>\u{fffd}");
         assert_eq!(kept.facts[0].value.as_array().unwrap().len(), LIST_KEPT);
         assert_eq!(kept.facts().iter().map(FactNote::of).collect::<Vec<_>>(), kept.facts);
+    }
+
+    #[test]
+    fn what_could_not_be_told_and_has_to_be_is_kept_with_what_the_device_said_of_it() {
+        let rules = &builtin("laptop-linux").unwrap().posture.rules;
+        let report = report(FactState::Unknown, "no rules were found");
+        let appraisal = appraise(rules, &report.facts, &[], Timestamp(4));
+        let kept = PostureRecord::new(&report, &appraisal, None, 0);
+        assert_eq!((kept.verdict, &kept.unknown), (Verdict::Unknown, &appraisal.unknown));
+        assert!(kept.untold().contains(&"firewall (no rules were found)".to_owned()), "{:?}", kept.untold());
+        assert!(kept.untold().contains(&"disk_encryption".to_owned()), "it was not reported at all");
     }
 
     #[test]

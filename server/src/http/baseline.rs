@@ -138,8 +138,9 @@ async fn set_baseline(ctx: Ctx<act::SetBaseline>) -> Result<Response, HttpError>
         return json(StatusCode::OK, &effect_view(effect, true)?);
     }
     super::slot(&ctx).await?;
-    super::if_match(&ctx, || Ok(ctx.app.baseline_version(file, &asked.toml)?))?;
-    let effect = ctx.app.set_baseline(ctx.permit, file, &asked.toml).await?;
+    let wanted = ctx.header(header::IF_MATCH).map(str::to_owned);
+    let is_meant = |version| wanted.as_deref().is_none_or(|wanted| super::matches(wanted, version));
+    let effect = ctx.app.set_baseline(ctx.permit, file, &asked.toml, is_meant).await?;
     let version = effect.baseline.version;
     tagged(json(StatusCode::OK, &effect_view(effect, false)?)?, version)
 }

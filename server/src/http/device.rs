@@ -105,6 +105,8 @@ pub(super) struct Posture {
     facts: BTreeMap<String, serde_json::Value>,
     /// The rules that do not hold.
     failing: Vec<Failing>,
+    /// Facts of rules that could not be told and have to be.
+    unknown: Vec<String>,
     reported_at: Option<String>,
 }
 
@@ -331,7 +333,13 @@ impl Generation {
 
 fn posture_view(posture: Option<PostureRecord>) -> Posture {
     let Some(posture) = posture else {
-        return Posture { verdict: None, facts: BTreeMap::new(), failing: Vec::new(), reported_at: None };
+        return Posture {
+            verdict: None,
+            facts: BTreeMap::new(),
+            failing: Vec::new(),
+            unknown: Vec::new(),
+            reported_at: None,
+        };
     };
     let fact = |fact: FactNote| {
         let said = serde_json::json!({
@@ -358,6 +366,7 @@ fn posture_view(posture: Option<PostureRecord>) -> Posture {
         verdict: Some(posture.verdict.as_str().to_owned()),
         facts: posture.facts.into_iter().map(fact).collect(),
         failing: posture.failing.into_iter().map(failing).collect(),
+        unknown: posture.unknown,
         reported_at: Some(timestamp(posture.received_at.div_euclid(1000))),
     }
 }

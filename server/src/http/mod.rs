@@ -101,9 +101,13 @@ fn etag(version: u64) -> String {
 /// Holds `If-Match`, if there is one, against the version that `current` reads (RFC 9110 §13.1.1).
 fn if_match<A: Act>(ctx: &Ctx<A>, current: impl FnOnce() -> Result<u64, HttpError>) -> Result<(), HttpError> {
     let Some(wanted) = ctx.header(header::IF_MATCH) else { return Ok(()) };
-    let tag = etag(current()?);
-    let matches = wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == tag);
-    if matches { Ok(()) } else { Err(HttpError::Precondition) }
+    if matches(wanted, current()?) { Ok(()) } else { Err(HttpError::Precondition) }
+}
+
+/// Whether `If-Match: wanted` means `version`.
+fn matches(wanted: &str, version: u64) -> bool {
+    let tag = etag(version);
+    wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == tag)
 }
 
 /// The slot of a request that carries an `Idempotency-Key`: taken by every POST before it does anything.

@@ -192,6 +192,25 @@ async fn one_cause_ends_with_one_code_whatever_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_baseline_that_another_operator_set_meanwhile_is_not_overwritten() {
+    let server = Server::start().await;
+    let looked_at = server.cli(&["baseline", "show", "laptop-linux"]).await["generation"].to_string();
+    let theirs = server.set_baseline("profile = \"laptop-linux\"\n").await;
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("b.toml");
+    std::fs::write(
+        &file,
+        "profile = \"laptop-linux\"\n[baseline.sysctl]\n\"kernel.kptr_restrict\" = \"2\"\n",
+    )
+    .unwrap();
+    let file = file.display().to_string();
+    let run = server.try_cli(&["baseline", "set", &file, "--if-match", &looked_at]).await.exits(3);
+    assert!(run.problem()["remedy"].as_str().unwrap().contains("baseline show"), "{}", run.stderr);
+    assert_eq!(server.cli(&["baseline", "show", "laptop-linux"]).await["generation"], theirs);
+    let _ = server.cli(&["baseline", "set", &file, "--if-match", &theirs.to_string()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_operator_is_told_of_credentials_and_the_last_one_stays() {
     let server = Server::start().await;
     let place = tempfile::tempdir().unwrap();
