@@ -143,8 +143,12 @@ impl PostureRecord {
 
     /// This record, its facts judged anew.
     pub fn judged_again(&self, appraisal: &Appraisal, now_ms: i64) -> Self {
-        let mut record =
-            Self { verdict: appraisal.verdict, failing: appraisal.failing.clone(), ..self.clone() };
+        let mut record = Self {
+            verdict: appraisal.verdict,
+            failing: appraisal.failing.clone(),
+            unknown: appraisal.unknown.clone(),
+            ..self.clone()
+        };
         if record.is_news(Some(self)) {
             record.history_at = now_ms;
         }
