@@ -103,15 +103,18 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
             "Name one --approver with it, or leave --solo out.",
         ));
     }
+    // Before anything is made.
+    let settings = settings(args.config.as_deref(), &data_dir)?;
+    let recovery = public_keys(&args.recovery)?;
     let made = (args.solo && approvers.is_empty()).then(|| solo_key(&data_dir)).transpose()?;
     approvers.extend(made.clone());
     let founded = found(&FoundOptions {
         public_name: args.public_name.clone(),
         trust_domain: args.trust_domain.clone(),
         approvers,
-        recovery: public_keys(&args.recovery)?,
+        recovery,
         solo: args.solo,
-        settings: settings(args.config.as_deref(), &data_dir)?,
+        settings,
         data_dir: data_dir.clone(),
     })
     .map_err(|cause| refused(&cause))?;

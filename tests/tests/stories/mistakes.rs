@@ -1,7 +1,7 @@
 //! A person or a clock is wrong: one clear sentence, the documented exit code, and no token is spent on it.
 
 use muster_tests::faults::at_time;
-use muster_tests::{Agent, Launch, Minted, Server, Site};
+use muster_tests::{Agent, Launch, Minted, Server, Site, agent_program, run, server_program};
 use std::net::TcpListener;
 
 /// The token is still good, and makes one device.
@@ -168,17 +168,13 @@ async fn one_cause_ends_with_one_code_whatever_the_command() {
         &["serve", "--config", &missing],
     ];
     let cannot_be_made: &[&[&str]] = &[
-        &["init", "--public-name", "x", "--solo", "--data-dir", &unmakeable],
         &["operator", "keygen", &unmakeable],
         &["operator", "add", "x", "--out", &unmakeable],
         &["audit", "export", &unmakeable],
         &["man", &unmakeable],
     ];
     let is_there_already: &[&[&str]] = &[&["operator", "keygen", &key], &["audit", "export", &full]];
-    let is_wrong: &[&[&str]] = &[
-        &["serve", "--config", &wrong],
-        &["init", "--public-name", "x", "--solo", "--data-dir", &missing, "--config", &wrong],
-    ];
+    let is_wrong: &[&[&str]] = &[&["serve", "--config", &wrong]];
     for (lines, code) in
         [(file_to_read_is_missing, 4), (cannot_be_made, 1), (is_there_already, 1), (is_wrong, 2)]
     {
@@ -186,8 +182,21 @@ async fn one_cause_ends_with_one_code_whatever_the_command() {
             let _ = server.try_cli(line).await.exits(code).problem();
         }
     }
+    let founding = |arguments: &[&str]| {
+        let words =
+            ["init", "--public-name", "x", "--solo", "--json"].into_iter().chain(arguments.iter().copied());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (arguments, code) in
+        [(vec!["--data-dir", &unmakeable], 1), (vec!["--data-dir", &missing, "--config", &wrong], 2)]
+    {
+        let _ =
+            run(&Launch::plain(), &server_program(), &founding(&arguments), b"").await.exits(code).problem();
+    }
+    assert!(!std::path::Path::new(&missing).exists(), "nothing is made with settings that are wrong");
     let minted = server.mint("laptop-linux").await;
-    let _ = agent.enroll_with(&minted.enrollment, &["--state-dir", &unmakeable]).await.exits(1);
+    let words = ["enroll", "-", "--json", "--state-dir", &unmakeable];
+    let _ = run(&Launch::plain(), &agent_program(), &words, minted.enrollment.as_bytes()).await.exits(1);
     assert_eq!(agent.run(&["enroll", &missing]).await.code, Some(4));
 }
 
