@@ -154,6 +154,25 @@ impl Tls {
         Self { config }
     }
 
+    /// The same, offering these protocols (ALPN).
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&str]) -> Self {
+        self.config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// The first flight of a handshake with `host`: a ClientHello, for whoever sends nothing after it.
+    ///
+    /// # Panics
+    /// When `host` is no name.
+    pub fn client_hello(&self, host: &str) -> Vec<u8> {
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        let connection = rustls::ClientConnection::new(Arc::new(self.config.clone()), name);
+        let mut hello = Vec::new();
+        connection.expect("a handshake begins").write_tls(&mut hello).expect("memory can be written");
+        hello
+    }
+
     /// Opens a connection to `url`, of which only host and port are read, and speaks no HTTP on it.
     ///
     /// # Errors
@@ -163,13 +182,21 @@ impl Tls {
         let connecting = async {
             let stream = TcpStream::connect((host.as_str(), port)).await?;
             stream.set_nodelay(true)?;
-            let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
-            TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
+            self.over(stream, &host).await
         };
         let connected = tokio::time::timeout(PATIENCE, connecting).await;
         connected
             .unwrap_or_else(|_| panic!("connecting to {url} took longer than {PATIENCE:?}"))
             .map_err(TlsFailure::Connect)
+    }
+
+    /// The handshake with `host` on a connection that is there already.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn over(&self, stream: TcpStream, host: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+        TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
     }
 
     /// Opens an HTTPS connection to `url`, of which only host and port are read.

@@ -13,6 +13,7 @@
 mod attack {
     mod der;
     mod forge;
+    mod packets;
     mod request;
     mod siege;
 
@@ -26,8 +27,11 @@ mod attack {
     mod a09;
     mod a10;
     mod a16;
+    mod a17;
+    mod a18;
     mod a26;
     mod a27;
     mod a30;
     mod every_endpoint_is_guarded;
+    mod poison;
 }

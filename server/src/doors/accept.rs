@@ -2,7 +2,8 @@
 //!
 //! The loop never awaits anything but the next socket: a handshake runs in the connection's own task. Reading
 //! the ClientHello costs next to nothing, so a silent client holds a socket and nothing else; from a complete
-//! ClientHello on a handshake holds one of a limited number of permits; and all of it has one deadline.
+//! ClientHello on a handshake holds one of a limited number of permits, but a client that does not go on loses it
+//! soon, so that those who stop there shut nobody out; and all of it has one deadline.
 //!
 //! When the kick comes, the connection's task drops the handler and with it the socket, whatever the handler
 //! was doing. On a stop the loop closes its listener, handlers are asked to end what is under way, and who has
@@ -34,13 +35,17 @@ use tokio_rustls::server::TlsStream;
 pub struct Limits {
     /// Open connections; one more is closed at once.
     pub connections: u32,
-    /// Handshakes past their ClientHello at the same time; one more waits, within its deadline.
+    /// Handshakes past their ClientHello at the same time; one more waits, within its deadline. One that takes longer
+    /// than a moment no longer counts.
     pub handshakes: u32,
     /// From accept to the end of the handshake.
     pub handshake_deadline: Duration,
     /// From the stop until those who have not ended are kicked.
     pub drain_deadline: Duration,
 }
+
+/// How long a handshake counts among those in flight.
+const IN_FLIGHT: Duration = Duration::from_millis(250);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -212,9 +217,13 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<TlsStream<S>> {
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
     let permit = permits.acquire().await.map_err(io::Error::other)?;
-    let stream = hello.into_stream(config).await?;
+    let mut shaking = pin!(hello.into_stream(config));
+    let shaken = timeout(IN_FLIGHT, &mut shaking).await;
     drop(permit);
-    Ok(stream)
+    match shaken {
+        Ok(shaken) => shaken,
+        Err(_stalled) => shaking.await,
+    }
 }
 
 /// What a failed handshake says about its client, as a stable code for the audit log.
@@ -236,7 +245,9 @@ fn blame(error: &io::Error) -> Option<&'static str> {
         }
         rustls::Error::InvalidCertificate(_) => Some("handshake.certificate_invalid"),
         rustls::Error::NoCertificatesPresented => Some("handshake.no_certificate"),
-        rustls::Error::PeerIncompatible(_) => Some("handshake.incompatible"),
+        rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
+            Some("handshake.incompatible")
+        }
         rustls::Error::PeerMisbehaved(_)
         | rustls::Error::InvalidMessage(_)
         | rustls::Error::InappropriateMessage { .. }
