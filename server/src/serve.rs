@@ -377,7 +377,7 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
     running.spawn(tasks::checkpoint(Arc::clone(app), fatal.clone(), stopped()));
     let show = move |issued: ServerCertificate| identity.replace(issued.chain, issued.key);
-    running.spawn(tasks::server_certificate(Arc::clone(app), issued.not_after_s, show, stopped()));
+    running.spawn(tasks::server_certificate(Arc::clone(app), issued.life, show, stopped()));
     running.spawn(tasks::refusals(Arc::clone(app), refusals, stopped()));
     running.spawn(tasks::expire(Arc::clone(app), settings.posture.history_days, stopped()));
     running.spawn(tasks::sweep(Arc::clone(app), stopped()));

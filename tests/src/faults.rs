@@ -77,6 +77,45 @@ pub fn at_time(when: &str) -> Launch {
         .with("DONT_FAKE_MONOTONIC", "1")
 }
 
+/// A clock that is set while programs run by it.
+#[derive(Debug)]
+pub struct Clock {
+    directory: tempfile::TempDir,
+}
+
+impl Clock {
+    /// A clock that is right.
+    #[expect(clippy::new_without_default, reason = "a clock is made, not defaulted: it has a file")]
+    pub fn new() -> Self {
+        let clock = Self { directory: tempfile::tempdir().expect("a temporary directory") };
+        clock.set("+0");
+        clock
+    }
+
+    /// Sets it, as [`at_time`] has it; programs see it at once.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn set(&self, when: &str) {
+        let next = self.directory.path().join("next");
+        std::fs::write(&next, when).expect("the clock's file is writable");
+        std::fs::rename(next, self.file()).expect("the clock's file is writable");
+    }
+
+    /// Runs the program by this clock.
+    pub fn launch(&self) -> Launch {
+        let mut launch =
+            at_time("+0").with("FAKETIME_TIMESTAMP_FILE", self.file()).with("FAKETIME_NO_CACHE", "1");
+        // It would overrule the file.
+        launch.environment.retain(|(name, _)| name != "FAKETIME");
+        launch
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("now")
+    }
+}
+
 /// Loaded directly: the command `faketime` stays between the test and the program, and dies of its signals.
 fn library() -> PathBuf {
     let names = std::fs::read_dir("/usr/lib").expect("/usr/lib is readable").flatten();
@@ -120,5 +159,20 @@ mod tests {
     async fn a_clock_lies_as_told() {
         let run = run(&at_time("@1970-01-02 00:00:00"), Path::new("date"), &["-u", "+%Y"], b"").await.ok();
         assert_eq!(run.text().trim(), "1970");
+    }
+
+    #[tokio::test]
+    async fn a_clock_is_set_while_a_program_runs() {
+        let clock = Clock::new();
+        let years = || async { run(&clock.launch(), Path::new("date"), &["+%Y"], b"").await.ok().text() };
+        let before = years().await;
+        clock.set("@1970-01-02 00:00:00");
+        assert_eq!(years().await.trim(), "1970");
+        clock.set("+0");
+        assert_eq!(years().await, before);
+        let script =
+            "$a = time; open $f, '>', $ARGV[0]; print $f '+1000'; close $f; exit(time - $a > 900 ? 0 : 1)";
+        let file = clock.file().display().to_string();
+        let _ = run(&clock.launch(), Path::new("perl"), &["-e", script, &file], b"").await.ok();
     }
 }

@@ -107,8 +107,11 @@ impl App {
             let head = self.store.load::<ShardHead>(&shard_id(id, shard))?;
             let now_ms = self.clock.now_ms();
             let next = ShardHead::next(head.as_ref().map(|held| &held.record), now_ms);
-            let (entries, outlived) =
-                self.shard_entries(id, shard, head.as_ref().map(|h| h.record.this_update))?;
+            let (entries, outlived) = self.shard_entries(
+                id,
+                shard,
+                (head.as_ref().map(|h| h.record.this_update), next.this_update),
+            )?;
             let list = List { shard, entries: &entries, number: next.number, now_s: next.this_update };
             let der = self
                 .ca
@@ -133,12 +136,12 @@ impl App {
         Err(Error::Contended)
     }
 
-    /// What the next list says, and the keys of entries that no list needs any more.
+    /// What the list that is signed at `now` says, and the keys of entries that nobody needs any more.
     fn shard_entries(
         &self,
         issuer: IssuerId,
         shard: u8,
-        previous_update: Option<i64>,
+        (previous_update, now): (Option<i64>, i64),
     ) -> Result<(Vec<Revoked>, Vec<Vec<u8>>), Error> {
         let prefix = REVOCATIONS.key(&shard_id(issuer, shard));
         let (mut entries, mut outlived) = (Vec::new(), Vec::new());
@@ -147,8 +150,10 @@ impl App {
             let page = self.store.scan(&prefix, after.as_deref(), PAGE)?;
             for (key, found) in &page {
                 let entry: Entry = decode(&found.value)?;
-                if !entry.is_listed(previous_update) {
-                    outlived.push(key.clone());
+                if !entry.is_listed(previous_update, now) {
+                    if entry.is_outlived(now) {
+                        outlived.push(key.clone());
+                    }
                     continue;
                 }
                 let serial = key.get(prefix.len()..).and_then(|bytes| Serial::from_bytes(bytes).ok());

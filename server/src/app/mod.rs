@@ -74,7 +74,7 @@ pub use self::outgoing::{Mark, Outgoing};
 pub use self::profiles::Profiles;
 pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
 pub use self::renew::Renew;
-pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate};
+pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate, ServerLife};
 pub use self::status_feed::{RevocationChanges, feed, fill};
 pub use self::token::{Minted, NewTokens, TTL_S};
 

@@ -13,14 +13,35 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Life of the server's certificate: 30 days, in seconds.
 pub const SERVER_CERTIFICATE_S: i64 = 30 * 24 * 60 * 60;
 
+/// By how many seconds the clock may go back before it counts as set back. Certificates are backdated by more.
+const SET_BACK_S: i64 = 60;
+
 /// A certificate for the listeners, with its key.
 pub struct ServerCertificate {
     /// Leaf, server-names CA, root: enrolling devices find the root they pin in it.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
-    /// Last second of the leaf's validity.
-    pub not_after_s: i64,
+    /// When it was issued and the last second of its validity.
+    pub life: ServerLife,
+}
+
+/// From when to when a server certificate is good, in unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLife {
+    /// When it was issued.
+    pub issued_at: i64,
+    /// Its last second.
+    pub not_after: i64,
+}
+
+impl ServerLife {
+    /// Whether another is due at `now`: a third of the life is left, or the clock was set back to before it was issued,
+    /// so that nobody else believes it yet.
+    pub fn is_over(self, now: i64) -> bool {
+        now < self.issued_at.saturating_sub(SET_BACK_S)
+            || now >= self.not_after.saturating_sub(SERVER_CERTIFICATE_S / 3)
+    }
 }
 
 impl App {
@@ -50,7 +71,11 @@ impl App {
         chain.extend(self.ca.server_chain().map(|der| CertificateDer::from(der.to_vec())));
         let key = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes())
             .map_err(|error| failed(Box::new(error)))?;
-        Ok(ServerCertificate { chain, key, not_after_s: issued.not_after_s })
+        Ok(ServerCertificate {
+            chain,
+            key,
+            life: ServerLife { issued_at: now, not_after: issued.not_after_s },
+        })
     }
 
     fn server_names(&self) -> ServerNames {
@@ -64,5 +89,19 @@ impl App {
             }
         }
         ServerNames { names, addresses, validity_s: SERVER_CERTIFICATE_S }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_is_due_at_two_thirds_and_when_the_clock_was_set_back() {
+        let life = ServerLife { issued_at: 1_000_000, not_after: 1_000_000 + SERVER_CERTIFICATE_S };
+        assert!(!life.is_over(1_000_000 - SET_BACK_S));
+        assert!(!life.is_over(1_000_000 + SERVER_CERTIFICATE_S / 3));
+        assert!(life.is_over(1_000_001 + SERVER_CERTIFICATE_S / 3 * 2));
+        assert!(life.is_over(1_000_000 - SET_BACK_S - 1));
     }
 }

@@ -81,6 +81,9 @@ impl FromStr for Reason {
     }
 }
 
+/// How long an entry is kept after the end of its certificate: 400 days, in seconds.
+const KEPT_S: i64 = 400 * 24 * 60 * 60;
+
 /// What a CRL says of one certificate; stored under issuer, shard and serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -93,12 +96,18 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether the next CRL must still list this entry.
+    /// Whether the CRL that is signed at `now` must still list this entry.
     ///
     /// An entry stays until it has appeared on one regular CRL issued after the certificate's validity
-    /// (RFC 5280 §3.3); `previous_update` is when the last CRL of the shard was signed, unix seconds, if one was.
-    pub fn is_listed(&self, previous_update: Option<i64>) -> bool {
-        previous_update.is_none_or(|signed| signed <= self.not_after)
+    /// (RFC 5280 §3.3); `previous_update` is when the last CRL of the shard was signed, unix seconds, if one was. One
+    /// that was signed later than now says that the clock was wrong, and nothing more.
+    pub fn is_listed(&self, previous_update: Option<i64>, now: i64) -> bool {
+        previous_update.is_none_or(|signed| signed.min(now) <= self.not_after)
+    }
+
+    /// Whether nobody needs this entry any more at `now`, even if the clock is a year ahead and will be set back.
+    pub fn is_outlived(&self, now: i64) -> bool {
+        now.saturating_sub(self.not_after) > KEPT_S
     }
 }
 
@@ -136,9 +145,18 @@ mod tests {
     #[test]
     fn entry_outlives_its_certificate_by_one_crl() {
         let entry = Entry { at: 10, reason: Reason::KeyCompromise, not_after: 100 };
-        assert!(entry.is_listed(None));
-        assert!(entry.is_listed(Some(100)));
-        assert!(!entry.is_listed(Some(101)));
+        assert!(entry.is_listed(None, 200));
+        assert!(entry.is_listed(Some(100), 200));
+        assert!(!entry.is_listed(Some(101), 200));
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_and_was_set_back_drops_no_entry() {
+        let year = 365 * 86_400;
+        let entry = Entry { at: 10, reason: Reason::KeyCompromise, not_after: 100 };
+        assert!(!entry.is_listed(Some(50 + year), 51 + year) && !entry.is_outlived(51 + year));
+        assert!(entry.is_listed(Some(51 + year), 50), "what was signed in the future does not count");
+        assert!(entry.is_outlived(100 + KEPT_S + 1));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What runs on a timer or from a queue, each until it is told to stop.
 
-use crate::app::{App, CheckpointError, RefusedAtDoor, Repetitions, SERVER_CERTIFICATE_S, ServerCertificate};
+use crate::app::{App, CheckpointError, RefusedAtDoor, Repetitions, ServerCertificate, ServerLife};
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::pin;
@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
-/// How often the server's own certificate is looked at.
-const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60 * 60);
+/// How often the server's own certificate is looked at: a clock that was set makes it useless at once.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(10);
+
+/// How long a renewal that failed is not tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// How often connections are compared with who may be connected.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -46,12 +49,13 @@ pub async fn checkpoint(app: Arc<App>, fatal: watch::Sender<Option<String>>, sto
     }
 }
 
-/// Renews the server's own TLS certificate at two thirds of its life and hands it to `show`.
+/// Renews the server's own TLS certificate at two thirds of its life, or when the clock was set back to before it, and
+/// hands it to `show`.
 ///
-/// A renewal that fails leaves the old certificate in use and is tried again an hour later.
+/// A renewal that fails leaves the old certificate in use and is tried again a minute later.
 pub async fn server_certificate<E: Display>(
     app: Arc<App>,
-    mut not_after_s: i64,
+    mut life: ServerLife,
     show: impl Fn(ServerCertificate) -> Result<(), E>,
     stop: impl Future<Output = ()>,
 ) {
@@ -63,14 +67,18 @@ pub async fn server_certificate<E: Display>(
             () = &mut stop => return,
             _ = turns.tick() => {}
         }
-        if app.clock().now_s() < not_after_s.saturating_sub(SERVER_CERTIFICATE_S / 3) {
+        if !life.is_over(app.clock().now_s()) {
             continue;
         }
+        turns.reset_after(RENEW_AGAIN);
         match app.issue_server_certificate().await {
             Ok(issued) => {
-                let until = issued.not_after_s;
+                let until = issued.life;
                 match show(issued) {
-                    Ok(()) => not_after_s = until,
+                    Ok(()) => {
+                        life = until;
+                        turns.reset();
+                    }
                     Err(error) => tracing::error!(%error, "the new server certificate cannot be used"),
                 }
             }
@@ -100,15 +108,55 @@ pub async fn sweep(app: Arc<App>, stop: impl Future<Output = ()>) {
 /// what is too old.
 const TIDY: Duration = Duration::from_secs(30);
 
-/// Closes orders whose time has passed, judges postures again whose grace has ended, and forgets posture history that is older than `history_days`.
+/// How long nothing is closed or forgotten after the clock was set ahead.
+const SETTLING: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// By how much the clock may be ahead of what has passed before it counts as set.
+const SET_AHEAD: Duration = Duration::from_secs(300);
+
+/// Whether the calendar may be believed where it ends something for good. A clock that is set ahead by mistake is set back
+/// by somebody; what was closed meanwhile would stay closed.
+#[derive(Clone, Copy, Debug)]
+struct Calendar {
+    /// The last look: unix milliseconds, and when that was.
+    seen: (i64, Instant),
+    settled_at: Instant,
+}
+
+impl Calendar {
+    fn new(now_ms: i64, at: Instant) -> Self {
+        Self { seen: (now_ms, at), settled_at: at }
+    }
+
+    /// Looks at the clock; answers whether nobody has set it ahead lately.
+    fn is_believed(&mut self, now_ms: i64, at: Instant) -> bool {
+        let (before_ms, before) = std::mem::replace(&mut self.seen, (now_ms, at));
+        let passed = at.saturating_duration_since(before) + SET_AHEAD;
+        let passed_ms = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        if now_ms.saturating_sub(before_ms) > passed_ms {
+            tracing::warn!(
+                "the clock was set ahead; for a day nothing is closed, judged or forgotten for its age"
+            );
+            self.settled_at = at + SETTLING;
+        }
+        at >= self.settled_at
+    }
+}
+
+/// Closes orders whose time has passed, judges postures again whose grace has ended, and forgets posture history that is
+/// older than `history_days`; none of it within a day after the clock was set ahead.
 pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output = ()>) {
     let mut turns = interval(TIDY);
     let mut stop = pin!(stop);
+    let mut calendar = Calendar::new(app.clock().now_ms(), Instant::now());
     loop {
         tokio::select! {
             biased;
             () = &mut stop => return,
             _ = turns.tick() => {}
+        }
+        if !calendar.is_believed(app.clock().now_ms(), Instant::now()) {
+            continue;
         }
         match app.expire_orders().await {
             Ok(0) => {}
@@ -145,5 +193,26 @@ pub async fn refusals(
         if let Err(error) = app.record_refusal(&refused, &mut lately).await {
             tracing::warn!(%error, "a refusal could not be written to the log");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calendar_that_was_set_ahead_is_not_believed_for_a_day_and_one_that_goes_on_is() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut calendar = Calendar::new(0, began);
+        let mut look =
+            |wall_s: i64, passed_s: u32| calendar.is_believed(wall_s * 1_000, began + second * passed_s);
+        assert!(look(30, 30));
+        assert!(look(400, 130), "disciplined by a time server");
+        let year = 365 * 86_400;
+        assert!(!look(year, 160));
+        assert!(!look(430, 190), "and set back");
+        assert!(!look(460, 220));
+        assert!(look(86_800, 86_570));
+        assert!(look(0, 86_600), "set back alone, nothing ends too early");
     }
 }
