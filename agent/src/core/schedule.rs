@@ -70,13 +70,15 @@ pub struct Alarms {
     pub renew: Option<Duration>,
     /// Give up waiting for a certificate.
     pub credential: Option<Duration>,
+    /// Call the desired state stale.
+    pub lease: Option<Duration>,
 }
 
 impl Alarms {
     /// The earliest of them.
     pub fn earliest(&self) -> Option<Duration> {
-        let Self { connect, state, posture, drift, fetch, renew, credential } = *self;
-        [connect, state, posture, drift, fetch, renew, credential].into_iter().flatten().min()
+        let Self { connect, state, posture, drift, fetch, renew, credential, lease } = *self;
+        [connect, state, posture, drift, fetch, renew, credential, lease].into_iter().flatten().min()
     }
 }
 

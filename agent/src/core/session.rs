@@ -146,6 +146,8 @@ pub struct Shown {
     pub checkpoint: Option<TreeHead>,
     /// When the server last accepted a session or confirmed a message.
     pub last_contact: Option<Timestamp>,
+    /// Whether the lease of the desired state in force has lapsed: nothing newer was heard for longer than it lasts.
+    pub stale: bool,
 }
 
 /// What a running agent begins with.
@@ -201,6 +203,9 @@ pub struct Session {
     is_asking: bool,
     /// An order was left unacknowledged in this session; those after it are, too.
     leaves_orders: bool,
+    /// When the newest head that was believed was signed, by the server's clock.
+    refreshed: Option<Timestamp>,
+    is_stale: bool,
     /// The moment of the last event, by both clocks.
     clock_seen: Option<(Timestamp, Duration)>,
     shown: Shown,
@@ -229,6 +234,8 @@ impl Session {
     pub fn new(beginning: Beginning) -> Self {
         let Beginning { leaf, past, held, lineage, .. } = beginning;
         let last_contact = past.proven.as_ref().map(|proven| proven.at);
+        let refreshed = beginning.in_force.head.as_ref().map(|head| head.issued_at);
+        let lease = beginning.in_force.lease();
         Self {
             leaf,
             past,
@@ -247,6 +254,7 @@ impl Session {
                 connect: Some(Duration::ZERO),
                 renew: Some(Duration::ZERO),
                 drift: Some(Duration::ZERO),
+                lease,
                 ..Alarms::default()
             },
             link: Link::Apart,
@@ -258,6 +266,8 @@ impl Session {
             puzzling: None,
             is_asking: false,
             leaves_orders: false,
+            refreshed,
+            is_stale: false,
             clock_seen: None,
             shown: Shown::default(),
             last_contact,
@@ -347,6 +357,9 @@ impl Session {
         }
         if went_off(&mut self.alarms.posture, at) {
             self.collect();
+        }
+        if went_off(&mut self.alarms.lease, at) {
+            self.lease_lapsed(now);
         }
         if went_off(&mut self.alarms.state, at) {
             self.outbox.remind();
@@ -568,6 +581,7 @@ impl Session {
             generation: self.in_force.generation(),
             checkpoint: self.past.log_head(),
             last_contact: self.shown.last_contact,
+            stale: self.is_stale,
         };
         // When contact was last had is written along with something else, not for its own sake.
         if shown != self.shown {

@@ -25,6 +25,8 @@ pub struct Status {
     pub authority_version: Option<u64>,
     /// Generation of the desired state applied here; none before there is one.
     pub generation: Option<u64>,
+    /// Whether the server has been silent about the desired state for longer than its lease.
+    pub stale: bool,
     /// Whether a session with the server is open.
     pub connected: bool,
     /// When the server last gave an authenticated answer, a refusal included.
@@ -65,6 +67,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
         generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        stale: shown.is_some_and(|shown| shown.stale),
         connected: is_running && shown.is_some_and(|shown| shown.connected),
         last_contact: [
             past.proven.as_ref().map(|proven| proven.at),

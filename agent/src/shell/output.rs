@@ -215,6 +215,7 @@ fn print_status(status: &Status) {
         ("authority", status.authority_version.map_or_else(none, |version| format!("version {version}"))),
         ("connected", if status.connected { "yes" } else { "no" }.to_owned()),
         ("generation", status.generation.map_or_else(none, |generation| generation.to_string())),
+        ("stale", if status.stale { "yes" } else { "no" }.to_owned()),
         ("last contact", status.last_contact.map_or_else(none, |at| at.to_string())),
         ("root", status.root.clone().unwrap_or_else(none)),
     ];

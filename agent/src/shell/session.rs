@@ -340,12 +340,14 @@ struct ShownFile {
     connected: bool,
     generation: Option<(u64, u64)>,
     last_contact: Option<Timestamp>,
+    #[serde(default)]
+    stale: bool,
 }
 
 impl ShownFile {
     fn of(shown: &Shown) -> Self {
         let generation = shown.generation.map(|generation| (generation.restore_epoch, generation.counter));
-        Self { connected: shown.connected, generation, last_contact: shown.last_contact }
+        Self { connected: shown.connected, generation, last_contact: shown.last_contact, stale: shown.stale }
     }
 }
 
@@ -354,5 +356,11 @@ pub fn shown(place: &Place) -> Option<Shown> {
     let bytes = files::read(&place.state_dir.join(SHOWN), SHOWN_CAP).ok()??;
     let file: ShownFile = serde_json::from_slice(&bytes).ok()?;
     let generation = file.generation.map(|(restore_epoch, counter)| Generation { restore_epoch, counter });
-    Some(Shown { connected: file.connected, generation, checkpoint: None, last_contact: file.last_contact })
+    Some(Shown {
+        connected: file.connected,
+        generation,
+        checkpoint: None,
+        last_contact: file.last_contact,
+        stale: file.stale,
+    })
 }

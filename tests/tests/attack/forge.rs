@@ -30,12 +30,20 @@ pub(crate) struct Says {
     pub(crate) validity: (i64, i64),
     /// Its extended key usages; none leaves the extension out.
     pub(crate) usages: Vec<&'static [u32]>,
+    /// The host that it names instead, if any.
+    pub(crate) host: Option<&'static str>,
 }
 
 impl Says {
     /// A good certificate of `uri`, under a serial number that was never issued.
     pub(crate) fn of(uri: &str) -> Self {
-        Self { uri: uri.to_owned(), serial: vec![0x42; 16], validity: (-300, 86_400), usages: vec![CLIENT] }
+        Self {
+            uri: uri.to_owned(),
+            serial: vec![0x42; 16],
+            validity: (-300, 86_400),
+            usages: vec![CLIENT],
+            host: None,
+        }
     }
 }
 
@@ -56,6 +64,12 @@ impl Forger {
         Self { name: subject(&certificate), key, chain: vec![certificate] }
     }
 
+    /// With one more certificate behind the leaf.
+    pub(crate) fn followed_by(mut self, der: Vec<u8>) -> Self {
+        self.chain.push(der);
+        self
+    }
+
     /// A device that takes its own certificate for a CA's.
     pub(crate) fn upstart(identity: &Identity) -> Self {
         let key = KeyPair::try_from(&identity.key).expect("a device's key");
@@ -73,11 +87,14 @@ impl Forger {
 
     fn certificate(&self, says: &Says, key: &KeyPair) -> Vec<u8> {
         let algorithm = seq(&[&oid(der::ECDSA_SHA256)]);
-        let uri = tlv(0x86, says.uri.as_bytes());
+        let mut names = tlv(0x86, says.uri.as_bytes());
+        if let Some(host) = says.host {
+            names = tlv(0x82, host.as_bytes());
+        }
         let mut extensions = vec![
             extension(der::BASIC_CONSTRAINTS, true, &seq(&[])),
             extension(der::KEY_USAGE, true, &tlv(0x03, &[7, 0x80])),
-            extension(der::ALT_NAMES, false, &seq(&[&uri])),
+            extension(der::ALT_NAMES, false, &seq(&[&names])),
         ];
         if !says.usages.is_empty() {
             let usages: Vec<u8> = says.usages.iter().flat_map(|usage| oid(usage)).collect();

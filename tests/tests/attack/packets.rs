@@ -141,6 +141,23 @@ impl Session {
     }
 }
 
+/// A PUBLISH at QoS 1.
+pub(crate) fn report(topic: &str, body: &[u8]) -> Vec<u8> {
+    let topic_bytes = u16::try_from(topic.len()).unwrap().to_be_bytes();
+    let rest = [&topic_bytes[..], topic.as_bytes(), &[0, 7], body].concat();
+    let mut packet = vec![0x32];
+    let mut length = rest.len();
+    loop {
+        let more = if length >= 128 { 0x80 } else { 0 };
+        packet.push(u8::try_from(length % 128).unwrap() | more);
+        length /= 128;
+        if length == 0 {
+            break;
+        }
+    }
+    [packet, rest].concat()
+}
+
 /// An observer of ours: its certificate, and its name as its client id.
 pub(crate) async fn observer(siege: &Siege, name: &str) -> Device {
     let pledge = Pledge::new(name);

@@ -600,6 +600,41 @@ fn intervals_in_a_newer_head_of_the_same_generation_are_kept_and_an_older_one_ch
 }
 
 #[test]
+fn a_desired_state_that_nobody_renews_is_called_stale_and_an_old_word_again_renews_nothing() {
+    let lasting = |issued_at| DesiredHead {
+        lease: muster_wire::desired::Lease { lasts_s: 600, on_lapse: muster_wire::desired::Lapse::Report },
+        ..head(issued_at, 3600)
+    };
+    let mut world = World::new();
+    let first = lasting(NOW);
+    let mark = super::super::baseline::Mark::of(&first);
+    world.session.in_force.highest = Some((mark, first.baseline));
+    world.session.in_force.head = Some(first.clone());
+    world.connect(usize::MAX);
+    let link = world.open.unwrap();
+    let lapsed = |world: &World| world.events(EventKind::LeaseLapsed).len();
+    let after = |world: &mut World, seconds, issued_at| {
+        world.since_start += Duration::from_secs(seconds);
+        let payload = sign1(&lasting(issued_at), &secret(1).0).unwrap();
+        world.handle(
+            Event::Received(link, Incoming { channel: Channel::Desired, payload, packet: 0 }),
+            usize::MAX,
+        );
+    };
+    after(&mut world, 0, NOW + 1);
+    after(&mut world, 500, NOW + 501);
+    after(&mut world, 500, NOW + 501);
+    assert_eq!(lapsed(&world), 0, "each newer word counts for its own time");
+    assert!(world.session.wake_at().unwrap() <= world.since_start + Duration::from_secs(100));
+    after(&mut world, 100, NOW + 1);
+    assert_eq!(lapsed(&world), 1, "what was heard before is no news");
+    assert!(world.session.shown.stale);
+    after(&mut world, 3_000, NOW + 4_101);
+    assert!(!world.session.shown.stale, "a newer word mends it");
+    assert_eq!(lapsed(&world), 1);
+}
+
+#[test]
 fn a_gate_that_is_shut_for_an_hour_costs_no_memory_and_is_found_again_within_five_minutes() {
     let mut world = World::new();
     let mut attempts = 0;
