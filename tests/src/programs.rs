@@ -23,7 +23,7 @@ pub fn pkilint_program(name: &str) -> PathBuf {
     }
 }
 
-/// Python with `cryptography` and `cbor2`.
+/// Python with `cryptography`, `cbor2` and `paho-mqtt`.
 pub fn python_program() -> PathBuf {
     match std::env::var_os("MUSTER_PYTHON") {
         Some(program) => program.into(),

@@ -13,6 +13,7 @@
 mod attack {
     mod der;
     mod forge;
+    mod impostor;
     mod packets;
     mod request;
     mod siege;
@@ -26,9 +27,12 @@ mod attack {
     mod a07;
     mod a09;
     mod a10;
+    mod a13;
     mod a16;
     mod a17;
     mod a18;
+    mod a19;
+    mod a22;
     mod a26;
     mod a27;
     mod a30;
