@@ -26,6 +26,7 @@ mod proxy;
 mod run;
 mod server;
 mod site;
+pub mod soak;
 mod tls;
 mod wait;
 

@@ -44,9 +44,10 @@ fn program(variable: &str, name: &str) -> PathBuf {
         return named.into();
     }
     let test = std::env::current_exe().expect("a test program knows where it is");
-    // target/<profile>/deps/stories-0123 → target/<profile>/muster
-    let profile = test.ancestors().nth(2).expect("test programs live in target/<profile>/deps");
-    existing(profile.join(name))
+    // target/<profile>/deps/stories-0123 → target/<profile>/muster; target/<profile>/soak → the same
+    let places = test.ancestors().skip(1).take(2).map(|place| place.join(name));
+    let beside = places.into_iter().find(|place| place.exists());
+    beside.unwrap_or_else(|| existing(test.with_file_name(name)))
 }
 
 fn existing(path: PathBuf) -> PathBuf {

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: the whole proof of a change, cheapest step first, stopping at the first red.
 
 use crate::task::{Failure, Workspace};
-use crate::{deny, layers, test};
+use crate::{deny, layers, soak, test};
 use std::time::Instant;
 
 /// One step: its headline, and what it runs.
@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
         settle(command, "mend the documentation that rustdoc names")
     }),
     ("test", |workspace| test::run(workspace, &[])),
+    ("soak", soak::minute),
 ];
 
 /// Runs every step; says how long each took.

@@ -11,6 +11,7 @@ mod layers;
 mod packages;
 #[cfg(test)]
 mod readme;
+mod soak;
 mod task;
 mod test;
 
@@ -22,6 +23,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   test [--stories | --attacks] [--repeat N] [NAME]      every test; installs what they use
   demo [--keep] [--json]                                builds both programs and runs `muster demo`
   bench [--json FILE]                                   figures beside gates and targets
+  soak [--minutes N | --seconds N] [--agents N] [--seed S] [--no-loss] [--json FILE]
+                                                        a fleet on a bad line, judged every second; 15 minutes, 500 agents
   layers                                                file and line of every forbidden arrow
   advisories --db DIR                                   dependencies against a checkout of RustSec's database";
 
@@ -48,6 +51,7 @@ fn run(task: &str, arguments: &[String]) -> Result<(), Failure> {
         ("test", _) => test::run(&workspace, arguments),
         ("demo", _) => demo::run(&workspace, arguments),
         ("bench", _) => bench::run(&workspace, arguments),
+        ("soak", _) => soak::run(&workspace, arguments),
         ("layers", []) => layers::run(&workspace),
         ("advisories", _) => deny::advisories(&workspace, arguments),
         _ => Err(Failure::Usage { text: USAGE.to_owned() }),
