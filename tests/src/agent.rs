@@ -200,14 +200,6 @@ impl RunningAgent {
         self.0.try_wait().expect("a child can be waited for").is_some()
     }
 
-    /// Ends it as a power cut would, and waits until it is gone.
-    ///
-    /// # Panics
-    /// When nobody can.
-    pub async fn kill(mut self) {
-        self.0.kill().await.expect("a child can be killed");
-    }
-
     /// Asks it to end and answers its exit code; `None` when a signal ended it.
     ///
     /// # Panics

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 const BURST: u64 = 12;
 
 /// The server is killed at most so long after they began, milliseconds.
-const BURST_MS: u64 = 250;
+const BURST_MS: u64 = 1000;
 
 /// What ended comes back within so many milliseconds.
 const PAUSE_MS: u64 = 4000;
@@ -44,7 +44,7 @@ impl Stage {
                 self.tally.count(turn.card);
             }
             Card::KillSwarm | Card::StopSwarm | Card::KillAgent | Card::StopAgent => {
-                self.end_process(turn.card, &mut chance).await;
+                self.end_process(turn.card, &mut chance);
             }
             Card::CutNetwork => {
                 self.becomes(Weather::Storm)?;
@@ -158,22 +158,21 @@ impl Stage {
         }
     }
 
-    async fn end_process(&mut self, card: Card, chance: &mut Chance) {
+    fn end_process(&mut self, card: Card, chance: &mut Chance) {
         let is_swarm = matches!(card, Card::KillSwarm | Card::StopSwarm);
         let fitting: Vec<usize> = (0..self.fleet.len())
             .filter(|at| self.fleet[*at].is_running() && self.fleet[*at].device.is_none() == is_swarm)
             .collect();
         let Some(place) = pick(&fitting, chance.draw()).copied() else { return };
         let pause = Duration::from_millis(chance.below(PAUSE_MS));
-        let process = &mut self.fleet[place];
-        let end = match card {
-            Card::KillSwarm | Card::KillAgent => process.kill(pause).await,
-            _ => process.stop(pause).await,
-        };
-        for told in self.fleet[place].panics(&mut self.logs) {
-            self.notice("nothing panics", told);
+        if matches!(card, Card::KillSwarm | Card::KillAgent) {
+            self.fleet[place].kill(pause);
+            for told in self.fleet[place].panics(&mut self.logs) {
+                self.notice("nothing panics", told);
+            }
+        } else {
+            self.fleet[place].stop(pause);
         }
-        self.judge_end(place, &end);
         self.tally.count(card);
     }
 
@@ -183,7 +182,7 @@ impl Stage {
             .filter(|at| self.fleet[*at].device.as_ref().is_some_and(|id| self.promises.lives(id)))
             .collect();
         let Some(place) = pick(&fitting, chance.draw()).copied() else { return };
-        let _ = self.fleet[place].kill(Duration::ZERO).await;
+        self.fleet[place].kill(Duration::ZERO);
         self.fleet[place].is_done_with();
         let (serial, former) = (self.fleet[place].serial.clone(), self.fleet[place].device.clone());
         let former = former.unwrap_or_default();

@@ -4,6 +4,7 @@ use super::logs::Logs;
 use crate::{Agent, Launch, RunningAgent};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// One process of devices, running or about to run again.
 #[derive(Debug)]
@@ -17,20 +18,11 @@ pub(super) struct Process {
     pub(super) serial: String,
     words: Vec<String>,
     running: Option<RunningAgent>,
+    /// It was asked to stop and says how it ended.
+    stopping: Option<JoinHandle<Option<i32>>>,
     back_at: Instant,
     /// It ended for good, as it had to.
     is_over: bool,
-}
-
-/// What became of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Its exit code, after it was asked to stop; `None` when a signal ended it.
-    Asked(Option<i32>),
-    /// It was killed.
-    Killed,
-    /// It did not run.
-    Away,
 }
 
 /// A device or more under `setpriv`, so that it does not outlive the run.
@@ -65,7 +57,7 @@ impl Process {
 
     fn of(name: String, agent: Agent, words: Vec<String>, device: Option<String>, serial: String) -> Self {
         let back_at = Instant::now();
-        Self { name, agent, device, serial, words, running: None, back_at, is_over: false }
+        Self { name, agent, device, serial, words, running: None, stopping: None, back_at, is_over: false }
     }
 
     fn log(&self) -> PathBuf {
@@ -98,7 +90,11 @@ impl Process {
 
     /// Runs it when it is due.
     pub(super) fn revive(&mut self, logs: &mut Logs) {
-        if self.running.is_none() && !self.is_over && Instant::now() >= self.back_at {
+        if self.running.is_none()
+            && self.stopping.is_none()
+            && !self.is_over
+            && Instant::now() >= self.back_at
+        {
             logs.begins_anew(&self.log());
             let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
             self.running = Some(self.agent.start_with(&words));
@@ -106,21 +102,30 @@ impl Process {
     }
 
     /// Ends it as a power cut would; it comes back after `pause`.
-    pub(super) async fn kill(&mut self, pause: Duration) -> End {
-        let Some(running) = self.running.take() else { return End::Away };
-        running.kill().await;
+    pub(super) fn kill(&mut self, pause: Duration) {
+        drop(self.running.take());
         self.back_at = Instant::now() + pause;
-        End::Killed
     }
 
-    /// Asks it to stop; it comes back after `pause`.
-    pub(super) async fn stop(&mut self, pause: Duration) -> End {
-        if self.has_ended_by_itself() {
-            return End::Away;
+    /// Asks it to stop; it comes back after `pause`, once it has ended.
+    pub(super) fn stop(&mut self, pause: Duration) {
+        if let Some(running) = self.running.take() {
+            self.stopping = Some(tokio::spawn(running.terminate()));
+            self.back_at = Instant::now() + pause;
         }
-        let Some(running) = self.running.take() else { return End::Away };
-        let code = running.terminate().await;
-        self.back_at = Instant::now() + pause;
-        End::Asked(code)
+    }
+
+    /// How it ended, once it has after it was asked to: its exit code, or `None` when a signal ended it.
+    ///
+    /// # Panics
+    /// When it did not end in time.
+    pub(super) async fn has_stopped(&mut self) -> Option<Option<i32>> {
+        let stopping = self.stopping.take_if(|stopping| stopping.is_finished())?;
+        Some(stopping.await.expect("an agent ends when asked"))
+    }
+
+    /// Whether it has not yet ended although it was asked to.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 }

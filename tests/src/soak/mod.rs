@@ -97,7 +97,7 @@ impl Stage {
                 self.weather_until = None;
                 self.becomes(Weather::Rain)?;
             }
-            self.start();
+            self.tend().await;
             if Instant::now() >= pace.look_at {
                 pace.next_look().await;
                 self.look(false).await;

@@ -2,6 +2,7 @@
 //! nothing but the public key.
 
 use super::admin::Act;
+use super::fleet::Process;
 use super::network::Weather;
 use super::options::Network;
 use super::plan::Card;
@@ -46,11 +47,12 @@ impl Stage {
         let mut pace = Pace::begin();
         while began.elapsed() < SETTLE {
             pace.next_look().await;
-            self.start();
+            self.tend().await;
             self.look(false).await;
             self.tell(&mut pace);
             self.release_all().await;
-            if self.unsettled().is_empty() && self.imaging.is_empty() {
+            let is_busy = !self.imaging.is_empty() || self.fleet.iter().any(Process::is_stopping);
+            if self.unsettled().is_empty() && !is_busy {
                 self.tally.settled = Some(began.elapsed());
                 break;
             }
@@ -112,9 +114,14 @@ impl Stage {
 
     /// Exports the log, stops the server, and verifies the export with the key that was kept from the beginning.
     pub(super) async fn judge_the_log(&mut self) {
-        for place in 0..self.fleet.len() {
-            let end = self.fleet[place].stop(Duration::ZERO).await;
-            self.judge_end(place, &end);
+        self.fleet.iter_mut().for_each(|process| {
+            process.stop(Duration::ZERO);
+            process.is_done_with();
+        });
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        while self.fleet.iter().any(Process::is_stopping) {
+            tick.tick().await;
+            self.tend().await;
         }
         let export = self.archive.join("last-export").display().to_string();
         let _ = self.server().cli(&["audit", "export", &export]).await;

@@ -23,6 +23,8 @@ pub(super) struct Tally {
     pub(super) longest_gap: Duration,
     /// Longest time that the server took to come back.
     pub(super) longest_absence: Duration,
+    /// Longest time that the server took to stop when asked.
+    pub(super) longest_stop: Duration,
     /// Packets lost.
     pub(super) lost: u64,
     /// The most that was seen of the server.
@@ -99,7 +101,7 @@ impl Tally {
             "loss": options.network == Network::Lossy,
             "done": named(&self.done), "refused": refused, "unanswered": self.unanswered,
             "checks": self.checks, "longest_gap_ms": ms(self.longest_gap),
-            "longest_absence_ms": ms(self.longest_absence), "packets_lost": self.lost,
+            "longest_absence_ms": ms(self.longest_absence), "longest_stop_ms": ms(self.longest_stop), "packets_lost": self.lost,
             "server": {"resident_bytes": self.peak.resident_bytes, "descriptors": self.peak.descriptors},
             "devices": self.devices, "connected": self.connected, "retired": self.retired,
             "fewest_connected": self.fewest_connected,
@@ -145,10 +147,11 @@ impl Tally {
                 self.fewest_connected.unwrap_or(0)
             ),
             format!(
-                "server       {} MiB and {} descriptors at the most; back after {} ms at the latest",
+                "server       {} MiB and {} descriptors at the most; back after {} ms, stopped after {} ms",
                 self.peak.resident_bytes >> 20,
                 self.peak.descriptors,
-                ms(self.longest_absence)
+                ms(self.longest_absence),
+                ms(self.longest_stop)
             ),
             format!("checks       {}, {} ms apart at the most", self.checks, ms(self.longest_gap)),
             format!(

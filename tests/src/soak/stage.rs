@@ -1,7 +1,7 @@
 //! The server and the devices on one line, and what is known of them.
 
 use super::admin::{Act, Admin, Outcome, Silence};
-use super::fleet::{End, Process, launch};
+use super::fleet::{Process, launch};
 use super::invariants::{Bounds, Checker};
 use super::logs::Logs;
 use super::network::Line;
@@ -219,7 +219,9 @@ impl Stage {
     pub(super) async fn stop_server(&mut self) -> Option<(Site, crate::Launch)> {
         let server = self.server.take()?;
         let launch = server.in_place(launch());
+        let asked = Instant::now();
         let (site, status) = server.asked_to_stop().await;
+        self.tally.longest_stop = self.tally.longest_stop.max(asked.elapsed());
         if !status.success() {
             self.notice("the server stops when asked", format!("it ended with {status}"));
         }
@@ -246,18 +248,26 @@ impl Stage {
         }
     }
 
-    /// Judges how a process of devices ended that was asked to.
-    pub(super) fn judge_end(&mut self, place: usize, end: &End) {
-        let Some(process) = self.fleet.get(place) else { return };
+    /// Judges how those ended that were asked to, and starts whatever is due.
+    pub(super) async fn tend(&mut self) {
+        for place in 0..self.fleet.len() {
+            if let Some(code) = self.fleet[place].has_stopped().await {
+                self.judge_end(place, code);
+            }
+        }
+        self.start();
+    }
+
+    fn judge_end(&mut self, place: usize, code: Option<i32>) {
+        let process = &self.fleet[place];
         // Devices that were let go are a failure of their process, as it has to be.
         let may_fail = process.device.as_ref().is_none_or(|device| !self.promises.lives(device));
-        let is_good = match end {
-            End::Asked(code) => *code == Some(0) || (may_fail && code.is_some()),
-            End::Killed | End::Away => true,
-        };
-        if !is_good {
-            let what = format!("{} ended with {end:?}", process.name);
+        if !(code == Some(0) || may_fail && code.is_some()) {
+            let what = format!("{} ended with {code:?}", process.name);
             self.notice("agents stop when asked", what);
+        }
+        for told in self.fleet[place].panics(&mut self.logs) {
+            self.notice("nothing panics", told);
         }
     }
 }
