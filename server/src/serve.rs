@@ -385,7 +385,9 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     running.spawn(async move {
         asked.await;
         feed.close();
-        tracing::debug!(sessions = registry.close_sessions(), "sessions ended for the stop");
+        // Not among the fields of the event: those are evaluated only where somebody listens to it.
+        let sessions = registry.close_sessions();
+        tracing::debug!(sessions, "sessions ended for the stop");
     });
     Ok(())
 }

@@ -45,6 +45,11 @@ async fn devices_stay_enrolled_and_come_back_by_themselves() {
     for is_killed in [false, true] {
         let launch = server.in_place(Launch::plain());
         let site = if is_killed { server.kill() } else { server.stop().await };
+        assert!(
+            !site.log().contains("did not end in time"),
+            "sessions end when the server stops:\n{}",
+            site.log()
+        );
         server = Server::on(site, launch).await;
         let after = all_connected(&server).await;
         assert_eq!(identities(&before), identities(&after));
