@@ -27,6 +27,9 @@ const SWARM: usize = 110;
 /// One in so many devices is a process of its own, up to so many.
 const SINGLES: (usize, usize) = (8, 40);
 
+/// Devices are told to come back later and nobody else asks much: no stop needs the time that open requests would get.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
 /// A thing that was imaged: its serial number, the device that it was, and what came of it.
 pub(super) type Imaged = (String, String, Result<(Agent, String), String>);
 
@@ -222,6 +225,9 @@ impl Stage {
         let asked = Instant::now();
         let (site, status) = server.asked_to_stop().await;
         self.tally.longest_stop = self.tally.longest_stop.max(asked.elapsed());
+        if asked.elapsed() > STOP_WITHIN {
+            self.notice("the server stops when asked", format!("it took {:?}", asked.elapsed()));
+        }
         if !status.success() {
             self.notice("the server stops when asked", format!("it ended with {status}"));
         }
