@@ -39,6 +39,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often a line says how it goes.
 const TELL: Duration = Duration::from_secs(5);
 
+/// So long cards are played without a look, when there are some to make good.
+const CATCH_UP: Duration = Duration::from_millis(800);
+
 /// Within this the fleet enrols, connects and passes muster.
 const GATHER: Duration = Duration::from_secs(300);
 
@@ -104,10 +107,12 @@ impl Stage {
                 self.tally.fewest_connected = self.tally.fewest_connected.min(Some(self.tally.connected));
                 self.tell(&mut pace);
             }
-            if Instant::now() >= turn_at {
+            // What a slow look has held up is made good, so that the plan and not the machine sets the pace.
+            let late = Instant::now() + CATCH_UP;
+            while Instant::now() >= turn_at && Instant::now() < late {
                 Box::pin(self.play(turn)).await?;
                 turn = plan.next();
-                turn_at = Instant::now() + turn.after;
+                turn_at += turn.after;
             }
         }
         Ok(())

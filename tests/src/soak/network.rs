@@ -70,8 +70,8 @@ impl Line {
 /// One sentence.
 pub(super) fn enter() -> Result<(), String> {
     let devices = std::fs::read_to_string("/proc/self/net/dev").map_err(|cause| cause.to_string())?;
-    let names = devices.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim()));
-    if let Some(other) = names.filter(|name| *name != "lo").next() {
+    let mut names = devices.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    if let Some(other) = names.find(|name| *name != "lo") {
         return Err(format!(
             "this is no network namespace of our own: it has {other}; use `cargo xtask soak`"
         ));
