@@ -4,8 +4,8 @@
 //! ```text
 //!   gather ──▶ faults by the plan, a look each second ──▶ quiet: everything settles ──▶ the log is judged alone
 //! ```
-//! [`invariants`] and [`trail`] are pure and judge; [`watch`] gathers what they judge; [`plan`] deals what happens by the
-//! seed; [`acts`] does it. The seed decides what is done and to the how-many-th device; time and ids differ between runs, so
+//! `invariants` and `trail` are pure and judge; `watch` gathers what they judge; `plan` deals what happens by the
+//! seed; `acts` does it. The seed decides what is done and to the how-many-th device; time and ids differ between runs, so
 //! that a seed repeats the course of a run, not each of its microseconds.
 
 mod acts;
