@@ -43,8 +43,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// How many listeners share the process's descriptors.
-const LISTENERS: u32 = 4;
+/// In how many parts the listeners share the process's descriptors, and how many each has of them: a device holds its
+/// MQTT session for months, everything else for a moment.
+const PARTS: u32 = 16;
+const MQTT_PARTS: u32 = 10;
+const DEVICE_PARTS: u32 = 4;
+const OTHER_PARTS: u32 = 1;
 
 /// The file that tells where the listeners are.
 pub const ENDPOINTS: &str = "endpoints.json";
@@ -335,8 +339,8 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let device_tls = source.device(Arc::new(verifier(ClientAuth::Optional)?), versions)?;
     let mqtt_tls = source.mqtt(Arc::new(verifier(ClientAuth::Required)?.with_observers()))?;
     let admin_tls = source.admin()?;
-    let limits = Limits {
-        connections: connections(settings.limits.connections),
+    let limits = |parts| Limits {
+        connections: connections(settings.limits.connections, parts),
         handshake_deadline: settings.limits.handshake,
         drain_deadline: settings.limits.shutdown,
         ..Limits::default()
@@ -349,13 +353,13 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let door = https(app, settings, http::est::routes(Routes::new(Arc::clone(app), Entrance::Device)));
     let handler = move |connection| door.clone().serve(connection);
     let device = Secured { config: device_tls, doors: doors.clone().on_arrival(arrivals) };
-    running.spawn(serve_tls(sockets.device, device, limits, stop.clone(), handler));
+    running.spawn(serve_tls(sockets.device, device, limits(DEVICE_PARTS), stop.clone(), handler));
     let door = https(app, settings, http::admin(Routes::new(Arc::clone(app), Entrance::Admin)));
     let handler = move |connection| door.clone().serve(connection);
-    running.spawn(serve_tls(sockets.admin, secured(admin_tls), limits, stop.clone(), handler));
+    running.spawn(serve_tls(sockets.admin, secured(admin_tls), limits(OTHER_PARTS), stop.clone(), handler));
     let door = https(app, settings, http::status::routes(Routes::new(Arc::clone(app), Entrance::Status)));
     let handler = move |connection| door.clone().serve(connection);
-    running.spawn(serve_plain(sockets.status, doors.clone(), limits, stop.clone(), handler));
+    running.spawn(serve_plain(sockets.status, doors.clone(), limits(OTHER_PARTS), stop.clone(), handler));
     let stopped = || {
         let stop = stop.clone();
         async move { stop.asked().await }
@@ -374,7 +378,7 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
             }
         }
     };
-    running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits, stop.clone(), gate));
+    running.spawn(serve_tls(sockets.mqtt, secured(mqtt_tls), limits(MQTT_PARTS), stop.clone(), gate));
     running.spawn(tasks::checkpoint(Arc::clone(app), fatal.clone(), stopped()));
     let show = move |issued: ServerCertificate| identity.replace(issued.chain, issued.key);
     running.spawn(tasks::server_certificate(Arc::clone(app), issued.life, show, stopped()));
@@ -425,10 +429,10 @@ fn judge(app: &Arc<App>) -> Judge {
     Arc::new(move |peer| http::auth::judge(&doors, peer))
 }
 
-/// Connections each listener may hold under this process's descriptors.
-fn connections(wanted: u32) -> u32 {
+/// Connections that a listener with so many parts of this process's descriptors may hold.
+fn connections(wanted: u32, parts: u32) -> u32 {
     match descriptors::raise_limit() {
-        Ok(limit) => descriptors::share(limit, LISTENERS, wanted),
+        Ok(limit) => descriptors::share(limit, (parts, PARTS), wanted),
         Err(error) => {
             tracing::warn!(%error, "the limit of open files could not be raised");
             wanted.min(200)

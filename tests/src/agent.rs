@@ -26,9 +26,13 @@ impl Agent {
 
     /// A device whose every command runs as `launch` says.
     pub fn under(launch: Launch) -> Self {
-        let directory =
-            tempfile::Builder::new().prefix("muster-device-").tempdir().expect("a temporary directory");
-        Self { directory, launch }
+        Self::beneath(&std::env::temp_dir(), launch)
+    }
+
+    /// The same, with its state on whatever disk `place` is.
+    pub fn beneath(place: &Path, launch: Launch) -> Self {
+        let directory = tempfile::Builder::new().prefix("muster-device-").tempdir_in(place);
+        Self { directory: directory.expect("a temporary directory"), launch }
     }
 
     /// From now on every command runs as `launch` says.

@@ -187,7 +187,15 @@ pub fn assert_certifies(leaf_der: &[u8], pledge: &Pledge) {
 /// When the answer is no success or no certs-only message.
 pub fn certificates(answer: &Answer) -> Vec<Vec<u8>> {
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    let text: Vec<u8> = answer.body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    certificates_in(&answer.body)
+}
+
+/// Every certificate in the body of a successful answer, DER.
+///
+/// # Panics
+/// When it is no certs-only message.
+pub fn certificates_in(body: &[u8]) -> Vec<Vec<u8>> {
+    let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let der = BASE64_STANDARD.decode(text).expect("EST answers in base64");
     muster_pki::cms::parse_certs_only(&der)
         .expect("a certs-only message")

@@ -20,6 +20,7 @@ pub mod est;
 pub mod faults;
 mod inspect;
 pub mod judge;
+pub mod measure;
 pub mod memory;
 mod programs;
 mod proxy;

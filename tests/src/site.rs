@@ -20,14 +20,23 @@ pub struct Site {
 impl Site {
     /// An empty place: nothing founded yet, no data directory.
     pub fn empty() -> Self {
-        let directory =
-            tempfile::Builder::new().prefix("muster-site-").tempdir().expect("a temporary directory");
-        Self { directory }
+        Self::beneath(&std::env::temp_dir())
+    }
+
+    /// The same, on whatever disk `place` is.
+    fn beneath(place: &Path) -> Self {
+        let directory = tempfile::Builder::new().prefix("muster-site-").tempdir_in(place);
+        Self { directory: directory.expect("a temporary directory") }
     }
 
     /// Founded with two approvers.
     pub async fn founded() -> Self {
-        let site = Self::empty();
+        Self::founded_beneath(&std::env::temp_dir()).await
+    }
+
+    /// The same, on whatever disk `place` is.
+    pub async fn founded_beneath(place: &Path) -> Self {
+        let site = Self::beneath(place);
         let keys = [site.approver("alice").await, site.approver("bob").await];
         let arguments: Vec<&str> = keys.iter().flat_map(|key| ["--approver", key.as_str()]).collect();
         let _ = site.init(&Launch::plain(), &arguments).await.ok();

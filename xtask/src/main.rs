@@ -22,9 +22,9 @@ const USAGE: &str = "usage: cargo xtask <task>
   ci                                                    the whole proof of a change; what .ci/run calls
   test [--stories | --attacks] [--repeat N] [NAME]      every test; installs what they use
   demo [--keep] [--json]                                builds both programs and runs `muster demo`
-  bench [--json FILE]                                   figures beside gates and targets
   soak [--minutes N | --seconds N] [--agents N] [--seed S] [--no-loss] [--json FILE]
                                                         a fleet on a bad line, judged every second; 15 minutes, 500 agents
+  bench [NAME…] [--json FILE]                           figures beside gates and targets; NAME is a row, M1 for instance
   layers                                                file and line of every forbidden arrow
   advisories --db DIR                                   dependencies against a checkout of RustSec's database";
 

@@ -21,10 +21,22 @@ const PACKAGES: &[(&str, &str)] = &[
     ("strace", "strace"),
 ];
 
+/// What `cargo xtask bench` needs on top of them, and whom it has beside its rows.
+const PEERS: &[(&str, &str)] = &[("iproute2", "ss"), ("mosquitto", "mosquitto")];
+
 /// Makes sure that every package is there.
 pub(crate) fn ensure() -> Result<(), Failure> {
+    ensure_all(PACKAGES)
+}
+
+/// Makes sure that what is measured against is there.
+pub(crate) fn ensure_peers() -> Result<(), Failure> {
+    ensure_all(PEERS)
+}
+
+fn ensure_all(packages: &[(&str, &str)]) -> Result<(), Failure> {
     if !on_path("dpkg-query") {
-        return match PACKAGES.iter().find(|(_, proof)| !present(proof)) {
+        return match packages.iter().find(|(_, proof)| !present(proof)) {
             None => Ok(()),
             Some((package, proof)) => Err(Failure::red(
                 format!("{proof} is missing, and this is no Debian that could install it"),
@@ -33,7 +45,7 @@ pub(crate) fn ensure() -> Result<(), Failure> {
         };
     }
     let missing: Vec<&str> =
-        PACKAGES.iter().map(|(package, _)| *package).filter(|package| !installed(package)).collect();
+        packages.iter().map(|(package, _)| *package).filter(|package| !installed(package)).collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 

@@ -21,10 +21,11 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-/// How many connections each of `listeners` may hold under `limit` descriptors, wanting `wanted` each. At least 1.
-pub fn share(limit: u64, listeners: u32, wanted: u32) -> u32 {
-    let each = limit.saturating_sub(KEPT_BACK) / u64::from(listeners.max(1));
-    u32::try_from(each).unwrap_or(u32::MAX).min(wanted).max(1)
+/// How many connections a listener may hold that has `parts` of `all` under `limit` descriptors and wants `wanted`. At
+/// least 1.
+pub fn share(limit: u64, (parts, all): (u32, u32), wanted: u32) -> u32 {
+    let part = limit.saturating_sub(KEPT_BACK) / u64::from(all.max(1));
+    u32::try_from(part.saturating_mul(parts.into())).unwrap_or(u32::MAX).min(wanted).max(1)
 }
 
 #[cfg(test)]
@@ -39,8 +40,8 @@ mod tests {
 
     #[test]
     fn listeners_share_what_is_left_and_take_no_more_than_they_want() {
-        assert_eq!(share(1_024, 4, 20_000), 192);
-        assert_eq!(share(u64::MAX, 4, 20_000), 20_000);
-        assert_eq!(share(100, 4, 20_000), 1);
+        assert_eq!([10, 4, 1].map(|parts| share(1_024, (parts, 16), 20_000)), [480, 192, 48]);
+        assert_eq!(share(u64::MAX, (1, 16), 20_000), 20_000);
+        assert_eq!(share(100, (10, 16), 20_000), 1);
     }
 }

@@ -1,8 +1,9 @@
 //! What a run cost the server, by the kernel's own books and the server's own metrics.
 
 use crate::generator::Passed;
-use http::Request;
-use muster_tests::{Server, Tls};
+use muster_tests::Server;
+use muster_tests::measure::books::{self, Metrics};
+use muster_tests::measure::figures::{tenths, thousandths};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -33,15 +34,15 @@ pub(crate) struct Cost {
 impl Reading {
     /// The books of `server` now.
     pub(crate) async fn of(server: &Server) -> Self {
-        let metrics = metrics(server).await;
+        let metrics = Metrics::of(server).await;
         let [user_us, system_us] = cpu_us(server.pid());
         Self {
             user_us,
             system_us,
-            disk_bytes: disk_bytes(server.pid()),
-            commits: metric(&metrics, "muster_store_commits_total"),
-            store_fsyncs: metric(&metrics, "muster_store_fsyncs_total"),
-            audit_fsyncs: metric(&metrics, "muster_audit_fsyncs_total"),
+            disk_bytes: books::disk_bytes(server.pid()),
+            commits: metrics.get("muster_store_commits_total"),
+            store_fsyncs: metrics.get("muster_store_fsyncs_total"),
+            audit_fsyncs: metrics.get("muster_audit_fsyncs_total"),
         }
     }
 }
@@ -104,60 +105,11 @@ impl Cost {
     }
 }
 
-/// Resident memory of `process` now, in bytes.
-pub(crate) fn resident_bytes(process: u32) -> u64 {
-    let status = read(process, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kib * 1024
-}
-
-/// The machine's load, as it says it.
-pub(crate) fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
-}
-
 /// User and system time of all threads of `process`, those that ended included (proc_pid_stat(5), fields 14 and 15).
 fn cpu_us(process: u32) -> [f64; 2] {
-    let stat = read(process, "stat");
+    let stat = books::read(process, "stat");
     // The name in parentheses may hold anything; the fields after it are numbers.
     let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
     let tick_us = 1e6 / rustix::param::clock_ticks_per_second() as f64;
     [fields[11], fields[12]].map(|ticks| ticks.parse::<f64>().expect("ticks") * tick_us)
-}
-
-/// Bytes that `process` caused to be written to a disk (proc_pid_io(5)).
-fn disk_bytes(process: u32) -> f64 {
-    let io = read(process, "io");
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
-    line.and_then(|bytes| bytes.trim().parse().ok()).expect("the kernel counts what is written")
-}
-
-fn read(process: u32, file: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("the server runs")
-}
-
-async fn metrics(server: &Server) -> String {
-    let credential = server.site().credential();
-    let token = credential["token"].as_str().expect("the credential holds a token");
-    let url = format!("{}/metrics", server.endpoints().admin.trim_end_matches('/'));
-    let request =
-        Request::get(url).header("authorization", format!("Bearer {token}")).body(Default::default());
-    let answer = Tls::anonymous(server).request(request.expect("a request")).await.expect("metrics");
-    assert_eq!(answer.status, 200);
-    String::from_utf8(answer.body.to_vec()).expect("metrics are text")
-}
-
-fn metric(text: &str, name: &str) -> f64 {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no {name} among the metrics"))
-}
-
-fn tenths(figure: f64) -> f64 {
-    (figure * 10.0).round() / 10.0
-}
-
-fn thousandths(figure: f64) -> f64 {
-    (figure * 1_000.0).round() / 1_000.0
 }

@@ -8,11 +8,11 @@
 //! generator set the pace.
 //!
 //! Run by `cargo xtask bench`. `MUSTER_BENCH_OPERATIONS` sets the operations of one run (default 4,000) and
-//! `MUSTER_BENCH_ONLY` (`E1` or `E2`) leaves out the other row, both for those who profile.
+//! `MUSTER_BENCH_ONLY`
+//! (`E1` or `E2`) leaves out the other row, both for those who profile.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a measurement fails by panicking")]
 
-mod cores;
 mod cost;
 mod generator;
 mod null;
@@ -20,9 +20,8 @@ mod work;
 
 use cost::{Cost, Reading};
 use generator::{Generator, Pass};
+use muster_tests::measure::{self, Report, address, books, cores};
 use muster_tests::{Launch, Server, Site};
-use serde_json::{Value, json};
-use std::net::SocketAddr;
 use work::Work;
 
 /// Operations at any time.
@@ -66,22 +65,12 @@ fn main() {
     if let Some(arguments) = null::asked_for() {
         return null::respond(&arguments);
     }
-    cores::pin(cores::GENERATOR);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.expect("a runtime").block_on(measure()).to_string();
-    match std::env::var_os("MUSTER_BENCH_JSON") {
-        Some(file) => std::fs::write(&file, report).expect("the report can be written"),
-        None => println!("{report}"),
-    }
+    measure::run(measure());
 }
 
-async fn measure() -> Value {
-    let operations = number("MUSTER_BENCH_OPERATIONS").unwrap_or(4_000);
-    let only = std::env::var("MUSTER_BENCH_ONLY").ok();
-    let rows: Vec<Row> = [Row::E1, Row::E2]
-        .into_iter()
-        .filter(|row| only.as_deref().is_none_or(|id| id == row.id()))
-        .collect();
+async fn measure() {
+    let operations = measure::number("MUSTER_BENCH_OPERATIONS", 4_000);
+    let rows: Vec<Row> = [Row::E1, Row::E2].into_iter().filter(|row| measure::is_wanted(row.id())).collect();
     let server = serve().await;
     let generator = Generator::of(address(&server.endpoints().device), IN_FLIGHT);
     let _ = generator.run(Pass::NewConnections, Work::prepare(&server, WARM_UP).await).await;
@@ -95,8 +84,13 @@ async fn measure() -> Value {
             costs.push((row, run(&server, &generator, row, work).await));
         }
     }
-    let resident = cost::resident_bytes(server.pid());
-    let mut judged = Vec::new();
+    let resident = books::resident_bytes(server.pid());
+    let mut report = Report::default();
+    report.condition("enroll_in_flight", IN_FLIGHT);
+    report.condition("enroll_operations", operations);
+    report.condition("enroll_runs", RUNS);
+    report.condition("enroll_pinned", "server core 0, generator core 1");
+    report.condition("enroll_load_after", books::load());
     for row in rows {
         let of_row: Vec<Cost> = costs.iter().filter(|(of, _)| *of == row).map(|(_, cost)| *cost).collect();
         let mut said = Cost::median(&of_row).said();
@@ -106,26 +100,14 @@ async fn measure() -> Value {
         said["null_per_s"] = null_rate.round().into();
         said["generator_bound"] = (null_rate < HEADROOM * Cost::median(&of_row).rate()).into();
         said["cpu_us_of_runs"] = of_row.iter().map(Cost::cpu_us).collect::<Vec<_>>().into();
-        judged.push(said);
+        report.row(said);
     }
-    let conditions = json!({
-        "enroll_in_flight": IN_FLIGHT,
-        "enroll_operations": operations,
-        "enroll_runs": RUNS,
-        "enroll_pinned": "server core 0, generator core 1",
-        "enroll_load_after": cost::load(),
-    });
-    json!({ "conditions": conditions, "rows": judged })
 }
 
 /// A server on its own core, as it is shipped: its log goes to a file.
 async fn serve() -> Server {
     let site = Site::founded().await;
-    // A child inherits the mask of the thread that starts it.
-    cores::pin(cores::SERVER);
-    let server = Server::on(site, Launch::plain()).await;
-    cores::pin(cores::GENERATOR);
-    server
+    cores::on(cores::SERVER, Server::on(site, Launch::plain())).await
 }
 
 async fn run(server: &Server, generator: &Generator, row: Row, work: Work) -> Cost {
@@ -133,14 +115,4 @@ async fn run(server: &Server, generator: &Generator, row: Row, work: Work) -> Co
     let passed = generator.run(row.pass(), work).await;
     let after = Reading::of(server).await;
     Cost::between(&before, &after, &passed)
-}
-
-/// The socket address in a URL whose host is an address.
-fn address(url: &str) -> SocketAddr {
-    let place = url.split_once("://").map_or(url, |(_, place)| place);
-    place.trim_end_matches('/').parse().expect("the server listens on an address")
-}
-
-fn number(variable: &str) -> Option<usize> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }

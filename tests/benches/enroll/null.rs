@@ -3,8 +3,9 @@
 //! It is this program again, as a child on the server's core, so that it shares nothing with the generator.
 
 use crate::generator::{Generator, Pass};
+use crate::work;
 use crate::work::Work;
-use crate::{cores, work};
+use muster_tests::measure::cores;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::PrivateKeyDer;

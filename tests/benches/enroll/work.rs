@@ -1,7 +1,7 @@
 //! What is made beforehand: keys, requests for them, tokens, and the bytes of each HTTP request.
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use muster_tests::est::Pledge;
+use muster_tests::measure::client;
 use muster_tests::{Minted, Server};
 
 /// Most tokens that one `token create` makes.
@@ -33,12 +33,5 @@ impl Work {
 }
 
 fn request(token: &Minted, csr: &[u8]) -> Vec<u8> {
-    let body = BASE64_STANDARD.encode(csr);
-    format!(
-        "POST /.well-known/est/simpleenroll HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
-         content-type: application/pkcs10\r\ncontent-transfer-encoding: base64\r\ncontent-length: {}\r\n\r\n{body}",
-        token.token,
-        body.len(),
-    )
-    .into_bytes()
+    client::enrolment(&token.token, csr)
 }
