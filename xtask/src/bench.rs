@@ -196,7 +196,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Fai
 /// Builds what is measured, in the profiles that are shipped, and runs every program that measures one of `wanted`.
 fn measure(workspace: &Workspace, wanted: &[&Row]) -> Result<(Value, Vec<Value>), Failure> {
     cargo(workspace, &["build", "--locked", "--package", "muster-agent", "--profile", "agent"], &[])?;
-    cargo(workspace, &["build", "--locked", "--workspace", "--release", "--bins", "--benches"], &[])?;
+    let mut build = vec!["build", "--locked", "--workspace", "--release", "--bin", "muster"];
+    build.extend(PROGRAMS.iter().flat_map(|(program, _)| ["--bench", program]));
+    cargo(workspace, &build, &[])?;
     let mut conditions = machine(workspace);
     let mut measured = Vec::new();
     for (program, rows) in PROGRAMS {
