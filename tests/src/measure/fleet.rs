@@ -173,7 +173,8 @@ pub async fn connected(
     keep_alive_s: u16,
     more: &'static [&'static str],
 ) -> Vec<Line> {
-    let left = Arc::new(Mutex::new(members.to_vec().into_iter().enumerate()));
+    let waiting: Vec<Arc<Member>> = members.to_vec();
+    let left = Arc::new(Mutex::new(waiting.into_iter().enumerate()));
     let mut places = JoinSet::new();
     for _ in 0..IN_FLIGHT.min(members.len()) {
         let left = Arc::clone(&left);

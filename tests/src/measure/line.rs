@@ -74,7 +74,9 @@ impl Line {
     async fn expect(&mut self, first: u8) -> io::Result<()> {
         match self.next().await? {
             Packet::Other(came) if came == first => Ok(()),
-            other => Err(io::Error::other(format!("{other:?} instead of {first:02x}"))),
+            other @ (Packet::Publish { .. } | Packet::PubAck(_) | Packet::Other(_)) => {
+                Err(io::Error::other(format!("{other:?} instead of {first:02x}")))
+            }
         }
     }
 
@@ -131,7 +133,7 @@ impl Line {
             match self.next().await? {
                 Packet::PubAck(taken) if taken == id => return Ok(()),
                 Packet::Publish { id, .. } if id != 0 => self.acknowledge(id).await?,
-                _ => {}
+                Packet::Publish { .. } | Packet::PubAck(_) | Packet::Other(_) => {}
             }
         }
     }
