@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -88,9 +88,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let shared = Arc::new(Listener { doors, limits, stop, handler });
-    accept_loop(listener, &shared, |socket, addr| {
+    accept_loop(listener, &shared, |socket, addr, slot| {
         let (shared, arrival) = (Arc::clone(&shared), shared.doors.arrivals.announce());
-        async move { shared.enter(socket, Peer { addr, certificate: None, observer: None }, arrival).await }
+        async move {
+            shared.enter(socket, Peer { addr, certificate: None, observer: None }, arrival).await;
+            drop(slot);
+        }
     })
     .await;
 }
@@ -116,7 +119,7 @@ where
 {
     let shared = Arc::new(Listener { doors: tls.doors, limits, stop, handler });
     let permits = Arc::new(Semaphore::new(permits(limits.handshakes)));
-    accept_loop(listener, &shared, |socket, addr| {
+    accept_loop(listener, &shared, |socket, addr, slot| {
         let (shared, permits, config) = (Arc::clone(&shared), Arc::clone(&permits), Arc::clone(&tls.config));
         let arrival = shared.doors.arrivals.announce();
         async move {
@@ -124,6 +127,7 @@ where
             let Some(stream) = Box::pin(shared.handshake(socket, &permits, config)).await else { return };
             let Ok(peer) = shared.peer(&stream, addr) else { return };
             shared.enter(stream, peer, arrival).await;
+            drop(slot);
         }
     })
     .await;
@@ -260,7 +264,9 @@ fn blame(error: &io::Error) -> Option<&'static str> {
 async fn accept_loop<H, F>(
     listener: TcpListener,
     shared: &Listener<H>,
-    task: impl Fn(TcpStream, SocketAddr) -> F,
+    // It keeps the slot until it ends. Were it awaited by another future that did, every connection would carry twice
+    // the room of its task: for what is captured, and for what is awaited.
+    task: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -292,11 +298,7 @@ async fn accept_loop<H, F>(
             continue;
         }
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let task = task(socket, addr);
-        tokio::spawn(async move {
-            task.await;
-            drop(slot);
-        });
+        tokio::spawn(task(socket, addr, slot));
     }
     drop(listener);
     drain(&slots, shared).await;
