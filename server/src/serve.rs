@@ -239,11 +239,12 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
         .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
     let (tell, refusals) = refusals_at_doors();
-    let (strangers, misconduct) = (tell.clone(), tell.clone());
+    let (strangers, misconduct, observers) = (tell.clone(), tell.clone(), tell.clone());
     let doors = Doors::new(founding.trust_domain.clone(), clock.clone())
         .on_refusal(move |certificate, door, why| tell.certificate(certificate, door, why))
         .on_stranger(move |reason| strangers.stranger(reason))
-        .on_misconduct(move |certificate, rule| misconduct.misconduct(certificate, rule));
+        .on_misconduct(move |certificate, rule| misconduct.misconduct(certificate, rule))
+        .on_observer(move |certificate, rule| observers.observer(certificate, rule));
     let revocation_changes = Arc::new(RevocationChanges::default());
     let events = Arc::new(EventFeed::default());
     let first = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::admission::Topics;
 use crate::domain::commissioning::Missing;
 use crate::domain::device::DeviceState;
-use crate::domain::order::{Ask, OrderRecord, Phase};
+use crate::domain::order::{Ask, EXPIRES_AFTER_S, OrderRecord, Phase};
 use crate::domain::policy::Principal;
 use muster_wire::cbor::encode;
 use muster_wire::checkpoint::Checkpoint;
@@ -155,6 +155,26 @@ async fn a_baseline_is_set_only_over_the_version_that_was_meant() {
     let version = first.baseline.version;
     let set = site.app.set_baseline(site.operator(), "b.toml", second, |now| now == version).await.unwrap();
     assert!(set.baseline.counter > first.baseline.counter);
+}
+
+#[tokio::test]
+async fn an_order_that_commissioning_needs_is_made_again_when_it_expired() {
+    let site = Site::found();
+    let life = site.enroll(None).await;
+    site.says(&life, |_| {}).await.unwrap();
+    let first = site.next_order(&life).unwrap();
+    site.says(&life, |_| {}).await.unwrap();
+    assert_eq!(site.device(life.id).orders_made, 1, "one is open");
+    site.clock.advance_ms(EXPIRES_AFTER_S * 1_000 + 1_000);
+    assert_eq!(site.app.expire_orders().await.unwrap(), 1);
+    site.says(&life, |_| {}).await.unwrap();
+    let second = site.next_order(&life).unwrap();
+    assert_ne!(second.id, first.id);
+    site.shows(&life, FactState::Pass).await.unwrap();
+    site.answers(&life, &receipt(&life, second.id)).await.unwrap();
+    assert_eq!(site.state(life.id), DeviceState::Active);
+    site.says(&life, |_| {}).await.unwrap();
+    assert_eq!(site.device(life.id).orders_made, 2);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 
 use super::{App, Error};
 use crate::domain::admission::{Door, Refusal};
-use crate::doors::peer::PeerCertificate;
+use crate::doors::peer::{ObserverCertificate, PeerCertificate};
 use muster_pki::serial::Serial;
 use std::collections::HashMap;
 use tokio::sync::mpsc;
@@ -29,10 +29,31 @@ const REMEMBERED: usize = 16_384;
 pub struct RefusedAtDoor {
     /// What was tried, as an action of the audit log.
     pub(super) action: &'static str,
-    /// The certificate that was shown, and the door; nothing of a stranger.
-    pub(super) shown: Option<(PeerCertificate, Door)>,
+    /// What was shown.
+    pub(super) shown: Shown,
     /// Why, as a stable code.
     pub(super) reason: &'static str,
+}
+
+/// Who was refused, as far as it is known.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// Nobody of whom anything is known.
+    Nothing,
+    /// A device's certificate, at a door.
+    Device(PeerCertificate, Door),
+    /// An observer's certificate, at the gate.
+    Observer(ObserverCertificate),
+}
+
+impl Shown {
+    fn serial(&self) -> Option<Serial> {
+        match self {
+            Self::Nothing => None,
+            Self::Device(certificate, _) => Some(certificate.serial),
+            Self::Observer(certificate) => Some(certificate.serial),
+        }
+    }
 }
 
 /// The doors' end of the queue.
@@ -42,19 +63,25 @@ pub struct Teller(mpsc::Sender<RefusedAtDoor>);
 impl Teller {
     /// A door refused a certificate of ours.
     pub fn certificate(&self, certificate: &PeerCertificate, door: Door, why: Refusal) {
-        let shown = Some((certificate.clone(), door));
+        let shown = Shown::Device(certificate.clone(), door);
         self.tell(RefusedAtDoor { action: ENTER, shown, reason: why.as_str() });
     }
 
     /// Who had shown a certificate of ours at the gate broke one of its rules.
     pub fn misconduct(&self, certificate: &PeerCertificate, rule: &'static str) {
-        let shown = Some((certificate.clone(), Door::Gate));
+        let shown = Shown::Device(certificate.clone(), Door::Gate);
+        self.tell(RefusedAtDoor { action: "gate.session", shown, reason: rule });
+    }
+
+    /// An observer was refused at the gate, or broke one of its rules.
+    pub fn observer(&self, certificate: &ObserverCertificate, rule: &'static str) {
+        let shown = Shown::Observer(certificate.clone());
         self.tell(RefusedAtDoor { action: "gate.session", shown, reason: rule });
     }
 
     /// A handshake failed by the fault of a client of whom nothing is known.
     pub fn stranger(&self, reason: &'static str) {
-        self.tell(RefusedAtDoor { action: ENTER, shown: None, reason });
+        self.tell(RefusedAtDoor { action: ENTER, shown: Shown::Nothing, reason });
     }
 
     fn tell(&self, refused: RefusedAtDoor) {
@@ -80,7 +107,7 @@ impl Repetitions {
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        let serial = refused.shown.as_ref().map(|(certificate, _)| certificate.serial);
+        let serial = refused.shown.serial();
         let last = self.0.entry((serial, refused.reason)).or_insert(i64::MIN);
         let news = !(0..REPEAT_S).contains(&now.saturating_sub(*last));
         if news {

@@ -1,7 +1,7 @@
 //! Refusals: each is in the audit log before it is answered.
 
 use super::limits::{Past, Taken};
-use super::refusals::RefusedAtDoor;
+use super::refusals::{RefusedAtDoor, Shown};
 use super::{App, Error};
 use crate::domain::device::Device;
 use crate::domain::policy::{Act, Caller, Permit, Principal};
@@ -142,8 +142,14 @@ impl App {
             caller.refused(refused.action, now_ms, object, &refusal)
         };
         let entry = match &refused.shown {
-            None => entry(Principal::Anonymous, "door".to_owned()),
-            Some((certificate, door)) => {
+            Shown::Nothing => entry(Principal::Anonymous, "door".to_owned()),
+            Shown::Observer(certificate) => {
+                let name = certificate.name.to_string();
+                let object = format!("observer/{name}");
+                entry(Principal::Observer(name), object)
+                    .facts([("certificate_serial", certificate.serial.to_string())])
+            }
+            Shown::Device(certificate, door) => {
                 let device = certificate.device;
                 entry(Principal::Device(device), format!("device/{device}")).facts([
                     ("certificate_serial", certificate.serial.to_string()),

@@ -7,7 +7,7 @@ use super::progress::{Kept, Known};
 use super::refuse::About;
 use super::report_pace::Pace;
 use super::{App, Error, limits};
-use crate::domain::device::DeviceState;
+use crate::domain::device::{Device, DeviceState};
 use crate::domain::order::Ask;
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
 use crate::domain::posture::{PostureHistory, PostureRecord};
@@ -26,6 +26,9 @@ use muster_wire::time::Timestamp;
 
 /// Where the installation keeps the highest counter that a baseline has taken.
 pub(super) const GENERATION_ID: &[u8] = b"generation";
+
+/// Orders after which the server makes no more by itself for a device that is being commissioned.
+const COMMISSIONING_ORDERS: u64 = 16;
 
 /// Longest particulars of an event, in bytes.
 const DETAIL_BYTES: usize = 256;
@@ -80,7 +83,7 @@ impl App {
         }
         let as_read = known.device.record.clone();
         known.reported = Some(Held { version: 0, record: next });
-        if as_read.state == DeviceState::Commissioning && as_read.orders_made == 0 {
+        if as_read.state == DeviceState::Commissioning && self.lacks_an_order(&as_read)? {
             let permit = decide::<act::MakeOrder>(Caller::server())?;
             (batch, _) = self.make_order(&permit, batch, &mut known.device.record, Ask::CollectPosture);
         }
@@ -90,6 +93,13 @@ impl App {
             self.doors.registry.nudge(&device);
         }
         Ok(())
+    }
+
+    /// Whether a device that is being commissioned waits for the round trip of an order that nobody has made, or that
+    /// ended without one. One that refuses every order is not asked for ever.
+    fn lacks_an_order(&self, device: &Device) -> Result<bool, Error> {
+        let is_owed = device.steps.order_at.is_none() && device.orders_made < COMMISSIONING_ORDERS;
+        Ok(is_owed && self.open_orders(device.id)?.is_empty())
     }
 
     /// Lets the next baseline begin above `counter`, which a device knows although this store does not.

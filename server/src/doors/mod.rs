@@ -58,6 +58,7 @@ pub struct Doors {
     refusals: Refusals,
     strangers: Strangers,
     misconduct: Misconduct,
+    observers: Observers,
 }
 
 impl Doors {
@@ -73,6 +74,7 @@ impl Doors {
             refusals: Refusals(Arc::new(|_, _, _| {})),
             strangers: Strangers::default(),
             misconduct: Misconduct(Arc::new(|_, _| {})),
+            observers: Observers(Arc::new(|_, _| {})),
         }
     }
 
@@ -107,6 +109,16 @@ impl Doors {
         told: impl Fn(&PeerCertificate, &'static str) + Send + Sync + 'static,
     ) -> Self {
         Self { misconduct: Misconduct(Arc::new(told)), ..self }
+    }
+
+    /// Tells `told` of observers that were refused, or broke a rule, and of which. As for refusals, it must not
+    /// block, and repetitions are for it to count.
+    #[must_use]
+    pub fn on_observer(
+        self,
+        told: impl Fn(&ObserverCertificate, &'static str) + Send + Sync + 'static,
+    ) -> Self {
+        Self { observers: Observers(Arc::new(told)), ..self }
     }
 
     /// Whoever showed `certificate` broke the rule `rule`.
@@ -155,7 +167,7 @@ impl Doors {
                 reason = refusal.as_str(),
                 "certificate refused"
             );
-            self.stranger("observer.certificate_refused");
+            (self.observers.0)(certificate, "observer.certificate_refused");
         }
         verdict
     }
@@ -163,7 +175,7 @@ impl Doors {
     /// An observer that was let in broke the rule `rule`.
     pub fn observer_misconduct(&self, certificate: &ObserverCertificate, rule: &'static str) {
         tracing::info!(serial = %certificate.serial, observer = %certificate.name, rule, "an observer broke a rule");
-        self.stranger(rule);
+        (self.observers.0)(certificate, rule);
     }
 }
 
@@ -188,6 +200,7 @@ pub struct Counters {
     pub bus: Bus,
 }
 
+type OfObserver = dyn Fn(&ObserverCertificate, &'static str) + Send + Sync;
 type Rule = dyn Fn(&PeerCertificate, &'static str) + Send + Sync;
 type Told = dyn Fn(&PeerCertificate, Door, Refusal) + Send + Sync;
 
@@ -206,6 +219,15 @@ struct Misconduct(Arc<Rule>);
 impl std::fmt::Debug for Misconduct {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Misconduct")
+    }
+}
+
+#[derive(Clone)]
+struct Observers(Arc<OfObserver>);
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observers")
     }
 }
 

@@ -245,7 +245,7 @@ async fn an_observer_hears_an_enrolment_a_verdict_and_a_revocation_and_can_do_no
     }
     eventually("the log hears of the publish", async || {
         let log = server.cli(&["audit", "tail", "-n", "50"]).await.to_string();
-        log.contains("observer.publish").then_some(())
+        (log.contains("observer.publish") && log.contains("observer/dashboard")).then_some(())
     })
     .await;
 }

@@ -609,7 +609,7 @@ fn a_desired_state_that_nobody_renews_is_called_stale_and_an_old_word_again_rene
     let first = lasting(NOW);
     let mark = super::super::baseline::Mark::of(&first);
     world.session.in_force.highest = Some((mark, first.baseline));
-    world.session.in_force.head = Some(first.clone());
+    world.session.in_force.head = Some(first);
     world.connect(usize::MAX);
     let link = world.open.unwrap();
     let lapsed = |world: &World| world.events(EventKind::LeaseLapsed).len();
