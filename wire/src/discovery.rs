@@ -33,13 +33,16 @@ pub struct Endpoints {
     pub status: String,
 }
 
-/// A versioned set of roots; a higher version replaces a lower one.
+/// A versioned set of roots and issuing CAs; a higher version replaces a lower one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustBundle {
     /// Counts up from 1.
     pub version: u64,
     /// Standard base64 of each root's DER.
     pub roots: Vec<String>,
+    /// Standard base64 of each issuing CA's DER: of who signs device leaves, will sign them, or did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<String>,
 }
 
 /// An authenticated caller as the server knows it.
@@ -63,7 +66,7 @@ mod tests {
                 mqtt: "mqtts://fleet.example:8883".into(),
                 status: "http://fleet.example:8080".into(),
             },
-            trust_bundle: TrustBundle { version: 1, roots: vec!["MAA=".into()] },
+            trust_bundle: TrustBundle { version: 1, roots: vec!["MAA=".into()], issuers: Vec::new() },
             authority: vec!["2GI=".into()],
             device,
         }

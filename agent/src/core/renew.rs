@@ -4,6 +4,9 @@
 //! CA certificates ─▶ key ─▶ certificate ─▶ proof ─▶ promoted
 //! root by pin       (file) (file)          (record, then files move, the old key is gone)
 //! ```
+//! A certificate by an authority that is not known here is judged once more after the authorities were asked for: the
+//! server may have another issuing CA since, beneath the pinned root.
+//!
 //! Until the new certificate has received an authenticated answer the old key and certificate stay where they are
 //! and keep working. An interrupted renewal is taken up where it was: the same key gives the same certificate.
 
@@ -41,8 +44,20 @@ pub enum Door {
 #[derive(Debug)]
 pub(super) enum Expect {
     CaCerts,
-    Key { trust: Trust, origin: Origin },
-    Certificate { trust: Trust, key: Vec<u8>, origin: Origin },
+    Key {
+        trust: Trust,
+        origin: Origin,
+    },
+    Certificate {
+        trust: Trust,
+        key: Vec<u8>,
+        origin: Origin,
+    },
+    /// The authorities, since nobody known here has signed this certificate.
+    Issuer {
+        key: Vec<u8>,
+        certificate: Vec<u8>,
+    },
 }
 
 /// Starts a renewal, or takes up one that was interrupted.
@@ -105,16 +120,26 @@ impl Expect {
                 }
                 body => issued(desk, &trust, &key, &body?, now),
             },
+            (Self::Issuer { key, certificate }, Event::Answered(answer)) => {
+                let trust = served(desk, answer)?;
+                take(desk, judge(desk, &trust, &key, &certificate, now))
+            }
             _ => Err(Refusal::OutOfOrder),
         }
     }
 }
 
 fn authorities(desk: &mut Desk, answer: Answer) -> Step {
+    let trust = served(desk, answer)?;
+    make_key(desk, trust)
+}
+
+/// The authorities in `answer`, kept from now on.
+fn served(desk: &mut Desk, answer: Answer) -> Result<Trust, Refusal> {
     let pin = desk.past.accepted.as_ref().map(|accepted| accepted.root_spki).ok_or(Refusal::NotEnrolled)?;
     let trust = Trust::from_cacerts(&answer.body()?, &pin)?;
     trust.store(desk);
-    make_key(desk, trust)
+    Ok(trust)
 }
 
 fn make_key(desk: &mut Desk, trust: Trust) -> Step {
@@ -131,6 +156,17 @@ fn is_stale_key(refusal: &Refusal) -> bool {
 
 fn issued(desk: &mut Desk, trust: &Trust, key: &[u8], body: &[u8], now: Timestamp) -> Step {
     match judge(desk, trust, key, body, now) {
+        Err(Refusal::ForeignIssuer(_)) => {
+            desk.ask(Request::CaCerts(Caller::Current));
+            Ok(Task::Renew(Box::new(Expect::Issuer { key: key.to_vec(), certificate: body.to_vec() })))
+        }
+        judged => take(desk, judged),
+    }
+}
+
+/// Lets the certificate that was judged wait for its proof.
+fn take(desk: &mut Desk, judged: Result<Leaf, Refusal>) -> Step {
+    match judged {
         Ok(leaf) => {
             desk.store(Document::NextCertificate, leaf.to_pem());
             desk.held.next_certificate = Some(leaf.der.clone());

@@ -68,6 +68,8 @@ pub enum Event {
     Received(LinkId, Incoming),
     /// The discovery document that was asked for.
     Discovered(Result<Answer, Trouble>),
+    /// The authorities that were asked for.
+    Authorities(Result<Answer, Trouble>),
     /// The baseline that was asked for.
     Fetched(Result<Answer, Trouble>),
     /// What became of a desired state, and which is in force now.
@@ -117,6 +119,8 @@ pub enum Effect {
     Drop(EntryId),
     /// Ask for the discovery document with the certificate in use; then [`Event::Discovered`].
     Discover,
+    /// Ask for the authorities; then [`Event::Authorities`].
+    AskAuthorities,
     /// Fetch the baseline with this digest; then [`Event::Fetched`].
     Fetch(Sha256Digest),
     /// Put a desired state in place; then [`Event::Applied`].
@@ -184,6 +188,8 @@ pub struct Session {
     declared: Vec<String>,
     interrupted: Option<Generation>,
     wanted: Option<Box<CheckedHead>>,
+    /// Whether the authorities were asked for that may have come with what is wanted.
+    knows_authorities: bool,
     outbox: Outbox,
     agent_version: String,
     drift: Vec<Drift>,
@@ -245,6 +251,7 @@ impl Session {
             declared: beginning.declared,
             interrupted: beginning.interrupted,
             wanted: None,
+            knows_authorities: false,
             outbox: Outbox::found(beginning.outbox),
             agent_version: beginning.agent_version,
             drift: Vec::new(),
@@ -312,6 +319,7 @@ impl Session {
             Event::Confirmed(link, id) => self.confirmed(link, id, now),
             Event::Received(link, incoming) => self.received(link, incoming, now),
             Event::Discovered(answer) => self.discovered(answer, now),
+            Event::Authorities(answer) => self.authorities_came(answer, now),
             Event::Fetched(answer) => self.fetched(answer, now),
             Event::Applied(change, in_force) => self.applied(change, *in_force, now),
             Event::Drifted { found, left } => self.drifted(&found, left, now),

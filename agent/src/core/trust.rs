@@ -247,6 +247,24 @@ impl Authority {
     }
 }
 
+/// Keeps the authorities in an EST `cacerts` answer, outside a command: changes `held` and answers what makes that
+/// durable.
+///
+/// # Errors
+/// As [`Trust::from_cacerts`]; [`Refusal::NotEnrolled`].
+pub(super) fn renew_authorities(
+    past: &mut Past,
+    held: &mut Held,
+    body: &[u8],
+) -> Result<Vec<Effect>, Refusal> {
+    let pin = past.accepted.as_ref().map(|accepted| accepted.root_spki).ok_or(Refusal::NotEnrolled)?;
+    let trust = Trust::from_cacerts(body, &pin)?;
+    let mut desk = Desk::new(std::mem::take(past), std::mem::take(held));
+    trust.store(&mut desk);
+    (*past, *held) = (desk.past, desk.held);
+    Ok(desk.effects.into())
+}
+
 /// Keeps a newer authority that follows soundly from the one obeyed, and mends a file that was lost or damaged.
 /// Anything else leaves things as they are, since what was verified once stays in force.
 pub(super) fn adopt_successor(desk: &mut Desk, found: &Discovery, now: Timestamp) {

@@ -178,6 +178,7 @@ impl Runner {
             Effect::Keep(kept) => self.outbox.keep(&kept)?,
             Effect::Drop(id) => self.outbox.remove(id)?,
             Effect::Discover => return Ok(self.discover(stop).await),
+            Effect::AskAuthorities => return Ok(self.ask_authorities(stop).await),
             Effect::Fetch(digest) => return Ok(self.fetch(digest, stop).await),
             Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
             Effect::KeepHead(head) => self.engine.keep_head(&head)?,
@@ -264,6 +265,15 @@ impl Runner {
             biased;
             () = wished(stop) => Some(Event::Stopping),
             answer = self.hands.ask(&request) => Some(Event::Discovered(answer)),
+        }
+    }
+
+    async fn ask_authorities(&mut self, stop: &mut Stop) -> Option<Event> {
+        let request = Request::CaCerts(Caller::Current);
+        tokio::select! {
+            biased;
+            () = wished(stop) => Some(Event::Stopping),
+            answer = self.hands.ask(&request) => Some(Event::Authorities(answer)),
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Disk {
     next_key: Option<DeviceKey>,
     certificate: Option<Vec<u8>>,
     next_certificate: Option<Vec<u8>>,
-    trust: Option<Vec<u8>>,
+    pub(crate) trust: Option<Vec<u8>>,
     authority: Option<Vec<u8>>,
     /// Everything that was ever stored or recorded, for whoever looks for secrets.
     pub(crate) written: String,
@@ -189,10 +189,11 @@ impl Disk {
             Request::Discovery(caller) => (Asked::Discovery, *caller),
             Request::CaCerts(caller) => (Asked::CaCerts, *caller),
             Request::SimpleEnroll { bearer, csr } => (Asked::Enroll { bearer, csr }, Caller::Anonymous),
-            Request::SimpleReenroll { csr } => (Asked::Reenroll { csr }, Caller::Current),
-            Request::Baseline(_) | Request::RenewInSession { .. } | Request::Session(_) => {
-                unreachable!("a command asks for none of these")
+            Request::SimpleReenroll { csr } | Request::RenewInSession { csr } => {
+                (Asked::Reenroll { csr }, Caller::Current)
             }
+            Request::Session(caller) => (Asked::Discovery, *caller),
+            Request::Baseline(_) => unreachable!("no renewal asks for a baseline"),
         };
         let shown = match caller {
             Caller::Anonymous => None,
@@ -205,6 +206,9 @@ impl Disk {
             }
         };
         let answer: Answer = fleet.answer(&asked, shown);
-        Event::Answered(answer)
+        match request {
+            Request::Session(_) if answer.status == 200 => Event::Connected,
+            _ => Event::Answered(answer),
+        }
     }
 }

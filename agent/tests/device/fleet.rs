@@ -77,6 +77,8 @@ pub(crate) enum Fault {
     ForeignAuthority,
     /// Its listener is `localhost` and nothing else.
     NamedLocalhost,
+    /// Says nothing of its issuing authority.
+    ForeignIssuer,
     /// Does not recognise anybody.
     Forgetful,
 }
@@ -84,7 +86,10 @@ pub(crate) enum Fault {
 /// The server.
 pub(crate) struct Fleet {
     pub(crate) root: CaCertificate,
+    root_key: CaKey,
     issuing: (CaCertificate, CaKey),
+    /// Those that signed before, and are served still.
+    retired: Vec<CaCertificate>,
     names: (CaCertificate, CaKey),
     urls: IssuerUrls,
     authority: Vec<u8>,
@@ -154,7 +159,9 @@ impl Fleet {
         let (authority, authority_digest) = authority(1);
         Self {
             root,
+            root_key,
             issuing: (issuing, issuing_key),
+            retired: Vec::new(),
             names: (names, names_key),
             urls,
             authority,
@@ -167,6 +174,16 @@ impl Fleet {
             gate: 1,
             baseline: None,
         }
+    }
+
+    /// From now on another issuing authority signs, beneath the same root.
+    pub(crate) fn rotate_issuing(&mut self) {
+        let above = Issuer { certificate: &self.root, key: &self.root_key, urls: &self.urls };
+        let key = CaKey::generate(Algorithm::P256).unwrap();
+        let subject = Subject::new("issuing 2").unwrap();
+        let next = found_issuing(&above, key.spki_der(), &subject, serial(), self.now - DAY).unwrap();
+        let former = std::mem::replace(&mut self.issuing, (next, key));
+        self.retired.push(former.0);
     }
 
     /// A fresh enrolment string for `host:port`.
@@ -214,8 +231,13 @@ impl Fleet {
         match asked {
             Asked::Discovery => self.discovery(caller),
             Asked::CaCerts => {
-                let all = [self.root.der(), self.issuing.0.der(), self.names.0.der()];
-                ok(armor::base64(&certs_only(&all)).into_bytes())
+                let known = match self.fault {
+                    Fault::ForeignIssuer => None,
+                    _ => Some(self.issuing.0.der()),
+                };
+                let retired = self.retired.iter().map(CaCertificate::der);
+                let all = [self.root.der(), self.names.0.der()].into_iter().chain(known).chain(retired);
+                ok(armor::base64(&certs_only(&all.collect::<Vec<_>>())).into_bytes())
             }
             Asked::Enroll { bearer, csr } => self.enroll(bearer, csr),
             Asked::Baseline => match (caller, &self.baseline) {
@@ -256,7 +278,11 @@ impl Fleet {
                 mqtt: format!("mqtts://127.0.0.1:{}", self.gate),
                 status: "http://x".into(),
             },
-            trust_bundle: TrustBundle { version: 1, roots: vec![STANDARD.encode(self.root.der())] },
+            trust_bundle: TrustBundle {
+                version: 1,
+                roots: vec![STANDARD.encode(self.root.der())],
+                issuers: Vec::new(),
+            },
             authority: vec![STANDARD.encode(authority)],
             device: caller.map(|index| Caller { id: self.devices[index].id, state: "commissioning".into() }),
         };

@@ -13,6 +13,11 @@ fn renew() -> Event {
     Event::Renew(RenewOrder { patience: Duration::ZERO, door: Door::Est })
 }
 
+/// The same, as the running agent does it in its session, where the authorities are those of last time.
+fn renew_in_session() -> Event {
+    Event::Renew(RenewOrder { patience: Duration::ZERO, door: Door::Session })
+}
+
 fn enrolled() -> (Fleet, Disk) {
     let mut fleet = Fleet::founded(NOW);
     let string = fleet.mint("fleet.example", 8443);
@@ -119,4 +124,45 @@ fn a_revoked_device_is_told_so() {
     fleet.fault = Fault::Forgetful;
     let refusal = disk.run(&mut fleet, renew(), NOW, usize::MAX).refusal();
     assert_eq!((refusal.code(), refusal.exit()), ("certificate_refused", Exit::Refused));
+}
+
+#[test]
+fn a_certificate_by_an_issuing_authority_that_is_new_is_taken_wherever_a_kill_comes() {
+    let mut kills = 0;
+    loop {
+        let (mut fleet, mut disk) = enrolled();
+        let former = disk.identity().unwrap().to_vec();
+        fleet.rotate_issuing();
+        if let End::Done(outcome) = disk.run(&mut fleet, renew_in_session(), NOW, kills) {
+            assert_eq!(outcome, Outcome::Renewed);
+            assert_renewed_once(&fleet, &disk, &former);
+            let trust = disk.trust.clone().unwrap();
+            assert!(trust_holds(&trust, fleet.issuing()), "the new authority is not kept");
+            break;
+        }
+        let again = disk.run(&mut fleet, renew_in_session(), NOW, usize::MAX).outcome();
+        assert_eq!(again, Outcome::Renewed, "{kills} steps");
+        assert_renewed_once(&fleet, &disk, &former);
+        kills += 1;
+    }
+    assert!(kills > 8, "only {kills} places to be killed");
+}
+
+#[test]
+fn a_certificate_by_an_authority_that_the_server_does_not_serve_is_refused() {
+    let (mut fleet, mut disk) = enrolled();
+    fleet.rotate_issuing();
+    fleet.fault = Fault::ForeignIssuer;
+    for door in [renew(), renew_in_session()] {
+        let refusal = disk.run(&mut fleet, door, NOW, usize::MAX).refusal();
+        assert!(matches!(refusal, Refusal::ForeignIssuer(_)), "{refusal}");
+        assert!(!disk.has_next());
+    }
+    fleet.fault = Fault::None;
+    assert_eq!(disk.run(&mut fleet, renew_in_session(), NOW, usize::MAX).outcome(), Outcome::Renewed);
+}
+
+fn trust_holds(pem: &[u8], der: &[u8]) -> bool {
+    let wanted = muster_pki::armor::pem("CERTIFICATE", der);
+    String::from_utf8_lossy(pem).contains(wanted.trim())
 }

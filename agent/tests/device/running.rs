@@ -325,8 +325,12 @@ fn a_desired_state_is_put_in_place_and_reported_and_never_goes_back() {
         let state = stub.gate.heard_on(Channel::ReportState).pop()?;
         cbor::decode::<StateReport>(&state).unwrap().generation.map(|generation| generation.counter)
     };
+    stub.fleet.lock().unwrap().rotate_issuing();
     push(5);
     until("the report", || (reported() == Some(5)).then_some(()));
+    let trust = std::fs::read_to_string(device.state().join("trust")).unwrap();
+    let served = muster_pki::armor::pem("CERTIFICATE", stub.fleet.lock().unwrap().issuing());
+    assert!(trust.contains(served.trim()), "a generation was reported before the authorities were known");
     until("the status", || (device.run(&["status"]).json["generation"] == 5).then_some(()));
     push(4);
     until("the event", || events(&stub).into_iter().find(|event| event.kind == EventKind::Refused));

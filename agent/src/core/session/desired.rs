@@ -1,11 +1,14 @@
 //! The desired state: a head comes, its baseline is fetched and judged, the appliers put it in place, the outcome is told.
 //!
 //! ```text
-//! head ─check─▶ wanted ─fetch─▶ admitted ─apply─▶ in force, or rolled back ─▶ state report, now
+//! head ─check─▶ wanted ─▶ authorities ─fetch─▶ admitted ─apply─▶ in force, or rolled back ─▶ state report, now
 //! ```
 //! A head may carry a lease: how long, in boot time, the device may go without hearing a newer one. When it lapses the
 //! device says that what it has is stale, and goes on with it; a head that was heard before extends nothing. Counted from
 //! the agent's start at the latest.
+//!
+//! A generation above the one in force may stand for another issuing CA: the authorities are asked for before its
+//! baseline, so that whoever reports a generation has the authorities that were served with it.
 //!
 //! Nothing is remembered on the way: what was not put in place before a kill is not reported, and what is not reported
 //! the server says again. The appliers remember how new the newest admitted head was, so an old one never comes back.
@@ -18,12 +21,14 @@ use muster_wire::posture::{Drift, EventKind};
 
 use super::super::baseline::{self, CheckedHead, Mark, Subject};
 use super::super::schedule::{self, Moment};
-use super::super::{Answer, Trouble};
+use super::super::{Answer, Trouble, trust};
 use super::inbound::{Refused, sentence};
 use super::{Effect, Session};
 
 /// A baseline that could not be fetched is asked for again within this many seconds.
 const FETCH_AGAIN_S: u64 = 60;
+/// The generation of an installation in which nobody has changed anything.
+const FIRST: Generation = Generation { restore_epoch: 0, counter: 1 };
 
 /// The desired state in force, as the appliers have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +96,7 @@ impl Session {
             self.follow_head(checked.head(), now);
             return Ok(());
         }
+        self.knows_authorities = !self.may_bring_authorities(checked.head().generation);
         self.wanted = Some(Box::new(checked));
         self.fetch();
         Ok(())
@@ -116,6 +122,13 @@ impl Session {
         self.tell(EventKind::LeaseLapsed, &detail, now);
     }
 
+    /// Whether `generation` may have come with another authority than those that are known here. The first of all never
+    /// does: no authority was ever added by it.
+    fn may_bring_authorities(&self, generation: Generation) -> bool {
+        let is_above = self.in_force.generation().is_none_or(|in_force| generation > in_force);
+        is_above && generation > FIRST
+    }
+
     /// The desired state in force, signed again: intervals and policy in it count from now on, after a restart, too.
     fn follow_head(&mut self, head: &DesiredHead, now: Moment) {
         let mark = Mark::of(head);
@@ -132,18 +145,42 @@ impl Session {
     }
 
     pub(super) fn fetch(&mut self) {
-        if let Some(wanted) = &self.wanted {
-            self.effects.push_back(Effect::Fetch(wanted.head().baseline));
+        let Some(wanted) = &self.wanted else { return };
+        let step = if self.knows_authorities {
+            Effect::Fetch(wanted.head().baseline)
+        } else {
+            Effect::AskAuthorities
+        };
+        self.effects.push_back(step);
+    }
+
+    /// The authorities that are served now are kept, durably before the generation that they came with.
+    pub(super) fn authorities_came(&mut self, answer: Result<Answer, Trouble>, now: Moment) {
+        let body = answer.ok().and_then(|answer| answer.body().ok());
+        let Some(body) = body else { return self.fetch_later(now) };
+        match trust::renew_authorities(&mut self.past, &mut self.held, &body) {
+            Ok(stored) => {
+                self.effects.extend(stored.into_iter().map(Effect::Renewal));
+                self.knows_authorities = true;
+                self.fetch();
+            }
+            Err(refusal) => {
+                // The root is pinned: this is no rollover that was missed but something else that is served.
+                let detail = format!("the authorities served were refused: {}", sentence(&refusal));
+                self.tell(EventKind::Refused, &detail, now);
+                self.wanted = None;
+            }
         }
+    }
+
+    fn fetch_later(&mut self, now: Moment) {
+        self.alarms.fetch = Some(now.since_start + schedule::interval(FETCH_AGAIN_S, now.jitter()));
     }
 
     pub(super) fn fetched(&mut self, answer: Result<Answer, Trouble>, now: Moment) {
         let Some(wanted) = &self.wanted else { return };
         let body = answer.ok().and_then(|answer| answer.body().ok());
-        let Some(body) = body else {
-            self.alarms.fetch = Some(now.since_start + schedule::interval(FETCH_AGAIN_S, now.jitter()));
-            return;
-        };
+        let Some(body) = body else { return self.fetch_later(now) };
         let head = CheckedHead::clone(wanted);
         match baseline::admit(head, &body, &self.lineage, &self.subject(), now.wall) {
             Ok(admitted) => self.effects.push_back(Effect::Apply(Box::new(admitted))),

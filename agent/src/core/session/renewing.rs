@@ -15,7 +15,7 @@ use super::super::effect::{self, Caller, Request};
 use super::super::outbox::{Body, EntryId, Message};
 use super::super::prove::Done;
 use super::super::schedule::{self, Moment};
-use super::super::trust::Leaf;
+use super::super::trust::{Leaf, Trust};
 use super::super::{Agent, Answer, Door, Refusal, RenewOrder, Trouble, TroubleKind};
 use super::{Effect, Link, LinkId, Session, unix_ms};
 
@@ -32,6 +32,8 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(3600);
 pub(super) struct Renewing {
     agent: Option<Box<Agent>>,
     awaits_credential: bool,
+    /// The authorities known when it began.
+    began_with: Option<Trust>,
     failures: u32,
 }
 
@@ -68,6 +70,7 @@ impl Session {
             return;
         }
         let door = if by_session { Door::Session } else { Door::Est };
+        self.renewing.began_with = self.held.trust.clone();
         let mut agent = Agent::new(self.past.clone(), self.held.clone());
         agent.handle(effect::Event::Renew(RenewOrder { patience: Duration::ZERO, door }), now.wall);
         self.renewing.agent = Some(Box::new(agent));
@@ -156,9 +159,13 @@ impl Session {
 
     fn renewal_ended(&mut self, end: Result<Box<Done>, Box<Refusal>>, now: Moment) {
         let Some(agent) = self.renewing.agent.take() else { return };
-        let (past, held) = agent.into_parts();
+        let (past, mut held) = agent.into_parts();
         self.past.accepted = past.accepted;
         self.past.proven = past.proven;
+        if held.trust == self.renewing.began_with {
+            // Whatever was learned meanwhile is in the file; the renewal has asked for nothing newer.
+            held.trust = self.held.trust.take();
+        }
         self.held = held;
         if let Some(Ok(leaf)) = self.held.certificate.as_deref().map(Leaf::read) {
             self.leaf = leaf;

@@ -18,6 +18,8 @@ use super::super::TroubleKind;
 use super::super::record::{Accepted, Proven};
 use super::*;
 
+mod authorities;
+
 const NOW: i64 = 1_800_000_000;
 const DOMAIN: &str = "fleet.example";
 
@@ -138,6 +140,8 @@ struct Server {
     events: BTreeSet<ReportId>,
     told: BTreeSet<ReportId>,
     acks: Vec<Ack>,
+    /// What it answers when it is asked for its authorities; once.
+    authorities: Option<Answer>,
 }
 
 impl World {
@@ -229,7 +233,14 @@ impl World {
                 "drop"
             }
             Effect::Discover => return Some(Event::Discovered(Err(trouble()))),
-            Effect::Fetch(_) => return Some(Event::Fetched(Err(trouble()))),
+            Effect::AskAuthorities => {
+                self.effects.push("authorities");
+                return Some(Event::Authorities(self.server.authorities.take().ok_or_else(trouble)));
+            }
+            Effect::Fetch(_) => {
+                self.effects.push("fetch");
+                return Some(Event::Fetched(Err(trouble())));
+            }
             Effect::Apply(_) => unreachable!("no baseline is ever served"),
             Effect::KeepHead(_) => "keep head",
             Effect::LookForDrift => {
