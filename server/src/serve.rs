@@ -234,9 +234,9 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
     };
     let engine = embedded::open(&options)?;
     let founding = Founding::read(dir, engine.as_ref())?;
-    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone())?;
+    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone(), &founding.issuers)?;
     let log_key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
-        .map_err(|_| CaError::Key { file: crate::ca::file::AUDIT_KEY })?;
+        .map_err(|_| CaError::no_key(crate::ca::file::AUDIT_KEY))?;
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
     let (tell, refusals) = refusals_at_doors();
     let (strangers, misconduct, observers) = (tell.clone(), tell.clone(), tell.clone());
@@ -333,8 +333,8 @@ async fn start(running: &mut JoinSet<()>, started: Started<'_>, sockets: Sockets
     let source =
         TlsSource { identity: identity.clone(), provider: Arc::clone(&provider), clock: app.clock().clone() };
     let verifier = |auth| {
-        let issuer = CertificateDer::from(app.ca().issuing_der());
-        LiveClientVerifier::new(&[issuer], auth, app.doors().clone(), Arc::clone(&provider))
+        let issuers: Vec<_> = app.ca().leaf_issuers().into_iter().map(CertificateDer::from).collect();
+        LiveClientVerifier::new(&issuers, auth, app.doors().clone(), Arc::clone(&provider))
     };
     let versions = if settings.est.tls12 { Versions::Tls12And13 } else { Versions::Tls13 };
     let device_tls = source.device(Arc::new(verifier(ClientAuth::Optional)?), versions)?;

@@ -17,6 +17,7 @@ mod stories {
     mod lost_reply;
     mod mistakes;
     mod mqtt_clients;
+    mod new_issuing_ca;
     mod observer;
     mod openapi;
     mod pkilint;

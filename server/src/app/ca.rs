@@ -1,7 +1,7 @@
 //! What the CA and the authority are, as operators see them; readiness.
 
-use super::{App, Error, Profiles};
-use crate::ca::{Issuer, issuer_id};
+use super::{Acknowledged, App, Error, Profiles};
+use crate::ca::{Role, issuer_id};
 use crate::domain::policy::{Permit, act};
 use crate::domain::revocation::ShardHead;
 use crate::store::collections::{CRL_HEADS, INSTALLATION, REVOCATIONS, decode};
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 /// A CA certificate.
 #[derive(Clone, Debug)]
 pub struct CaShown {
+    /// What it is for.
+    pub role: Role,
     /// Its name in paths.
     pub name: String,
     /// Its serial number, hexadecimal.
@@ -77,16 +79,16 @@ pub enum NotReady {
 }
 
 impl App {
-    /// Root, issuing CA and server-names CA.
+    /// Every authority that counts, the root first, then the issuing CA that signs.
     ///
     /// # Errors
     /// [`Error::Internal`] where a certificate cannot be read.
-    pub fn hierarchy(&self, _permit: &Permit<act::ReadCa>) -> Result<[CaShown; 3], Error> {
-        let [root, issuing, names] = self.ca.certificates();
-        let shown = |certificate: &crate::ca::CaCertificate| -> Result<CaShown, Error> {
+    pub fn hierarchy(&self, _permit: &Permit<act::ReadCa>) -> Result<Vec<CaShown>, Error> {
+        let shown = |(role, certificate): (Role, &crate::ca::CaCertificate)| {
             let parsed = Certificate::parse(certificate.der())
                 .map_err(|error| Error::internal("reading a CA certificate")(Box::new(error)))?;
             Ok(CaShown {
+                role,
                 name: hex::encode(issuer_id(certificate)),
                 serial: hex::encode(parsed.serial_bytes()),
                 sha256: Sha256Digest(parsed.sha256()),
@@ -96,7 +98,18 @@ impl App {
                 pem: muster_pki::armor::pem("CERTIFICATE", certificate.der()),
             })
         };
-        Ok([shown(root.1)?, shown(issuing.1)?, shown(names.1)?])
+        self.ca.certificates().into_iter().map(shown).collect()
+    }
+
+    /// How many devices have the authorities that were added last; `None` where none was ever added.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn acknowledged(&self, _permit: &Permit<act::ReadCa>) -> Result<Option<Acknowledged>, Error> {
+        match self.ca.lineup().generation {
+            0 => Ok(None),
+            generation => Ok(Some(super::acknowledged::acknowledged(&self.store, generation)?)),
+        }
     }
 
     /// Where the CRL of a shard of the issuing CA is, with `{shard}` in its place.
@@ -110,12 +123,8 @@ impl App {
     /// [`Error::Load`].
     pub fn crl_heads(&self, _permit: &Permit<act::ReadCa>) -> Result<Vec<CrlHead>, Error> {
         let mut heads = Vec::new();
-        for issuer in [Issuer::Issuing, Issuer::Names] {
-            let id = self.ca.id_of(issuer);
-            let urls = match issuer {
-                Issuer::Issuing => &self.urls.issuing,
-                Issuer::Names => &self.urls.names,
-            };
+        for id in self.ca.issuers() {
+            let Some(urls) = self.urls.of_issuer(id) else { continue };
             for (key, found) in self.store.scan(&CRL_HEADS.key(&id), None, 256)? {
                 let Some(shard) = key.last().copied() else { continue };
                 let head: ShardHead = decode(&found.value)?;

@@ -136,7 +136,7 @@ impl App {
 
     /// Under what id the CRL entry of `certificate` is kept.
     fn entry_id(&self, certificate: &CertificateRef) -> Vec<u8> {
-        super::crl::entry_id(self.ca.issuing_id(), &certificate.serial)
+        super::crl::entry_id(self.ca.issuer_of(certificate.ordinal), &certificate.serial)
     }
 
     fn hold_entry(&self, certificate: &CertificateRef) -> Entry {

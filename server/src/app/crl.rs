@@ -5,7 +5,7 @@
 //! that no two lists of a shard ever share one (RFC 5280 §5.2.3).
 
 use super::{App, Error};
-use crate::ca::{CaError, Issuer, IssuerId, List};
+use crate::ca::{CaError, IssuerId, List};
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::domain::revocation::{Entry, Reason, ShardHead};
 use crate::store::collections::{REVOCATIONS, decode};
@@ -64,11 +64,11 @@ struct Signed {
 /// The lists signed so far, and what changed since.
 #[derive(Default)]
 pub(super) struct Cache {
-    shards: Mutex<HashMap<(Issuer, u8), Arc<Shard>>>,
+    shards: Mutex<HashMap<(IssuerId, u8), Arc<Shard>>>,
 }
 
 impl Cache {
-    fn shard(&self, issuer: Issuer, shard: u8) -> Arc<Shard> {
+    fn shard(&self, issuer: IssuerId, shard: u8) -> Arc<Shard> {
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(shards.entry((issuer, shard)).or_default())
     }
@@ -82,12 +82,12 @@ impl App {
     pub async fn crl(
         &self,
         _permit: &Permit<act::ReadStatus>,
-        issuer: Issuer,
+        issuer: IssuerId,
         shard: u8,
     ) -> Result<Arc<Vec<u8>>, Error> {
         let slot = self.crls.shard(issuer, shard);
         let mut signed = slot.signing.lock().await;
-        let changes = self.revocation_changes.of(self.ca.id_of(issuer), shard);
+        let changes = self.revocation_changes.of(issuer, shard);
         let now = self.clock.now_s();
         if let Some(list) = signed.as_ref()
             && list.changes == changes
@@ -100,9 +100,8 @@ impl App {
         Ok(der)
     }
 
-    async fn sign_crl(&self, issuer: Issuer, shard: u8) -> Result<Vec<u8>, Error> {
+    async fn sign_crl(&self, id: IssuerId, shard: u8) -> Result<Vec<u8>, Error> {
         let permit = policy::decide::<act::SignCrl>(Caller::server())?;
-        let id = self.ca.id_of(issuer);
         for _ in 0..super::ATTEMPTS {
             let head = self.store.load::<ShardHead>(&shard_id(id, shard))?;
             let now_ms = self.clock.now_ms();
@@ -115,7 +114,7 @@ impl App {
             let list = List { shard, entries: &entries, number: next.number, now_s: next.this_update };
             let der = self
                 .ca
-                .sign_crl(issuer, &list, &self.urls)
+                .sign_crl(id, &list, &self.urls)
                 .map_err(|error| Error::internal("signing a CRL")(Box::new(CrlError::Sign(error))))?;
             let mut entry = permit
                 .entry(now_ms, format!("crl/{}/{shard:02x}", hex::encode(id)))

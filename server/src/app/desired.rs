@@ -23,8 +23,10 @@ type Place = Option<(Option<String>, BTreeMap<String, String>)>;
 pub(super) struct Plan {
     /// Version of the record of its baseline; none where nobody has set one.
     version: Option<u64>,
-    /// Its generation.
+    /// The generation of its baseline.
     pub(super) counter: u64,
+    /// The generation of everything that its devices should have: its baseline and the authorities.
+    pub(super) asked: u64,
     /// The baseline as it was set, if it was.
     pub(super) set: Option<ProfileDesired>,
     /// The profile with that baseline.
@@ -65,7 +67,7 @@ impl Plan {
 
     /// The generation that a device should have which has reported so.
     pub(super) fn generation(&self, reported: Option<&Reported>) -> Generation {
-        Generation { restore_epoch: 0, counter: counter_for(self.counter, reported) }
+        Generation { restore_epoch: 0, counter: counter_for(self.asked, reported) }
     }
 }
 
@@ -96,9 +98,11 @@ impl App {
         let version = held.as_ref().map(|held| held.version);
         let set = held.map(|held| serde_json::from_slice::<ProfileDesired>(&held.value)).transpose();
         let set = set.map_err(|error| Error::internal("reading a baseline")(Box::new(error)))?;
+        let counter = set.as_ref().map_or(FIRST, |set| set.counter);
         Ok(Plan {
             version,
-            counter: set.as_ref().map_or(FIRST, |set| set.counter),
+            counter,
+            asked: counter.max(self.ca.lineup().generation),
             profile: set.as_ref().map_or(Cow::Borrowed(profile), |set| Cow::Owned(set.over(profile))),
             set,
             places: Mutex::default(),
@@ -125,6 +129,7 @@ impl Plan {
         Some(Self {
             version: None,
             counter: next.counter,
+            asked: next.counter,
             profile: Cow::Owned(next.over(profile?)),
             set: Some(next.clone()),
             places: Mutex::default(),

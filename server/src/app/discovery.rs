@@ -1,6 +1,7 @@
 //! What a device must know of us before it trusts anything else.
 
 use super::{App, Error};
+use crate::ca::Role;
 use crate::domain::policy::{Permit, Principal, act};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,14 +25,31 @@ impl App {
         Ok(Discovery {
             trust_domain: self.ca.trust_domain().clone(),
             endpoints: self.endpoints.clone(),
-            trust_bundle: TrustBundle { version: 1, roots: vec![STANDARD.encode(self.ca.root_der())] },
+            trust_bundle: TrustBundle {
+                version: self.ca.lineup().bundle,
+                roots: vec![STANDARD.encode(self.ca.root_der())],
+                issuers: self
+                    .ca
+                    .certificates()
+                    .iter()
+                    .filter(|(role, _)| issues_leaves(*role))
+                    .map(|(_, certificate)| STANDARD.encode(certificate.der()))
+                    .collect(),
+            },
             authority: self.authority_chain()?.iter().map(|link| STANDARD.encode(link)).collect(),
             device,
         })
     }
 
-    /// Root, issuing CA and server-names CA (RFC 7030 §4.1.3), DER.
-    pub fn ca_certificates(&self, _permit: &Permit<act::ReadCaCertificates>) -> [&[u8]; 3] {
-        self.ca.certificates().map(|(_, certificate)| certificate.der())
+    /// Root, issuing CAs and server-names CA (RFC 7030 §4.1.3), DER.
+    pub fn ca_certificates(&self, _permit: &Permit<act::ReadCaCertificates>) -> Vec<&[u8]> {
+        self.ca.certificates().into_iter().map(|(_, certificate)| certificate.der()).collect()
+    }
+}
+
+fn issues_leaves(role: Role) -> bool {
+    match role {
+        Role::Issuing | Role::Next | Role::Former { .. } => true,
+        Role::Root | Role::Names => false,
     }
 }

@@ -87,12 +87,25 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The same installation, after `change` was made to its directory while nobody served it.
+    pub(crate) async fn restarted(self, change: impl FnOnce(&std::path::Path) + Send + 'static) -> Self {
+        let Self { app, clock, pauses, dir } = self;
+        app.store().close().await.unwrap();
+        drop(app);
+        let path = dir.path().to_owned();
+        std::thread::spawn(move || change(&path)).join().unwrap();
+        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED));
+        Self { app, clock, pauses, dir }
+    }
+}
+
 fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance) -> App {
     let dir = dir.path();
     let inner = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing)).unwrap();
     let engine: Box<dyn Engine> = Box::new(Watched { inner, pauses: pauses.clone() });
     let founding = Founding::read(dir, engine.as_ref()).unwrap();
-    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone()).unwrap();
+    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone(), &founding.issuers).unwrap();
     let key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key()).unwrap();
     let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), key).unwrap();
     let doors = Doors::new(founding.trust_domain.clone(), clock.clock());

@@ -9,19 +9,23 @@
 
 mod ceremony;
 mod error;
+mod issuing;
 mod offline;
 
 pub(crate) use self::ceremony::bracketed;
 pub use self::error::FoundError;
+pub use self::issuing::{Step, activate_issuing, drop_former, rotate_issuing};
 pub use self::offline::{NewOperator, add_operator, check_root_list};
 
 use self::error::io_error;
 use super::audit::EngineSource;
+use super::report::GENERATION_ID;
 use crate::audit::{self, AuditKey};
 use crate::ca::keystore::{Keystore, KeystoreError, sync_dir, write_durably};
 use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, random};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::domain::issuers::Issuers;
 use crate::domain::operator::{Operator, Secret};
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::store::collections::{ALL, INSTALLATION};
@@ -46,6 +50,8 @@ pub const CREDENTIAL: &str = "admin.credential";
 const SEED_KEY: &str = "idempotency.key";
 /// Under which id the founding's facts lie.
 pub(super) const FOUNDING_ID: &[u8] = b"founding";
+/// Under which id it is said which issuing CAs there are; nothing is there before the first is replaced.
+const ISSUERS_ID: &[u8] = b"issuers";
 
 /// Under which id the authority document of `version` lies.
 pub(super) fn authority_id(version: u64) -> Vec<u8> {
@@ -111,6 +117,8 @@ pub struct Founding {
     pub authority_digest: Sha256Digest,
     /// Whether one approver is enough for everything.
     pub solo: bool,
+    /// Which issuing CAs there are.
+    pub issuers: Issuers,
     /// From which repeated requests derive their secrets.
     pub(super) derivation_seed: Zeroizing<[u8; 32]>,
 }
@@ -140,7 +148,7 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
         Ed25519Key::from_bytes(&command.verifying_key().to_bytes()).map_err(|e| own_key(&e))?;
     let authority = ceremony::authority(options, &trust_domain, (command_public, audit_public), now_s)?;
     let mut signed = MultiSigned::unsigned(&authority);
-    signed.add_signature(&command).map_err(|_| CaError::Key { file: file::COMMAND_KEY })?;
+    signed.add_signature(&command).map_err(|_| CaError::no_key(file::COMMAND_KEY))?;
 
     let facts = Facts {
         v: 1,
@@ -153,7 +161,7 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
     };
     let secret = Secret::from_entropy(&Zeroizing::new(random()));
     let log_key = AuditKey::new(trust_domain.as_str(), Arc::new(audit_key))
-        .map_err(|_| CaError::Key { file: file::AUDIT_KEY })?;
+        .map_err(|_| CaError::no_key(file::AUDIT_KEY))?;
     commit_founding(
         dir,
         &clock,
@@ -174,7 +182,7 @@ pub fn found(options: &FoundOptions) -> Result<Founded, FoundError> {
 }
 
 fn own_key(_: &KeyError) -> FoundError {
-    FoundError::Ca(CaError::Key { file: file::COMMAND_KEY })
+    FoundError::Ca(CaError::no_key(file::COMMAND_KEY))
 }
 
 fn check(options: &FoundOptions) -> Result<TrustDomain, FoundError> {
@@ -392,6 +400,10 @@ impl Founding {
         let found =
             engine.get(&INSTALLATION.key(FOUNDING_ID)).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
         let facts: Facts = serde_json::from_slice(&found.value).map_err(|_| unreadable())?;
+        let issuers = match engine.get(&INSTALLATION.key(ISSUERS_ID)).map_err(|_| unreadable())? {
+            Some(found) => serde_json::from_slice(&found.value).map_err(|_| unreadable())?,
+            None => Issuers::default(),
+        };
         let no_seed = |path| FoundError::NoSeed { path };
         let text = match Keystore::of(dir).read_private(SEED_KEY) {
             Err(KeystoreError::Missing { path }) => return Err(no_seed(path)),
@@ -405,6 +417,7 @@ impl Founding {
             public_name: facts.public_name,
             authority_digest: facts.authority_digest,
             solo: facts.solo,
+            issuers,
             derivation_seed: seed,
         })
     }

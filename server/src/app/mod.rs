@@ -4,6 +4,7 @@
 //! from the store (which shows only what is durable) and named in the preconditions of its commit; a commit that
 //! meets a newer record is a conflict, and the verb starts again from what is there now.
 
+mod acknowledged;
 mod approve;
 mod audit;
 mod baseline;
@@ -27,6 +28,8 @@ pub(crate) mod fixture;
 pub mod found;
 mod idempotency;
 mod identity;
+#[cfg(test)]
+mod issuing_tests;
 mod limits;
 mod listing;
 mod observer;
@@ -56,6 +59,7 @@ mod status_feed;
 mod token;
 mod upkeep;
 
+pub use self::acknowledged::Acknowledged;
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
 pub use self::baseline::{BaselineShown, Difference, Effect};
 pub use self::ca::{AuthorityShown, CaShown, CrlHead, NotReady};
@@ -79,6 +83,7 @@ pub use self::status_feed::{RevocationChanges, feed, fill};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
+pub use crate::ca::Role;
 
 use crate::audit::{AuditKey, Pace, Publisher};
 use crate::ca::{Ca, StatusUrls, random};
@@ -200,7 +205,8 @@ impl App {
     /// # Errors
     /// [`Error::Load`] where the store cannot be read.
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        let next_ordinal = AtomicU64::new(next_ordinal(&parts.store)?);
+        let free = next_ordinal(&parts.store)?.max(parts.ca.lineup().first_free_ordinal());
+        let next_ordinal = AtomicU64::new(free);
         Ok(Self {
             next_ordinal,
             plans: desired::Plans::default(),

@@ -275,7 +275,7 @@ mod tests {
         );
         let serial = revoked.certificate.serial;
         let permit = bench.permit(Principal::Anonymous);
-        let crl = bench.app.crl(&permit, crate::ca::Issuer::Issuing, serial.shard()).await.unwrap();
+        let crl = bench.app.crl(&permit, bench.app.ca().issuing_id(), serial.shard()).await.unwrap();
         assert!(crl.windows(16).any(|bytes| bytes == serial.as_bytes()), "in the CRL");
         assert!(add(&bench, "dashboard", &request()).await.is_ok());
         assert_eq!(bench.app.observers(&leave(&bench)).unwrap().len(), 1);

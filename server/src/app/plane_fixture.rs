@@ -35,6 +35,14 @@ impl Site {
         Self { app: Arc::clone(&bench.app), clock: bench.clock.clone(), bench }
     }
 
+    /// The same installation, after `change` was made to its directory while nobody served it.
+    pub(super) async fn restarted(self, change: impl FnOnce(&std::path::Path) + Send + 'static) -> Self {
+        let Self { app, clock, bench } = self;
+        drop(app);
+        let bench = bench.restarted(change).await;
+        Self { app: Arc::clone(&bench.app), clock, bench }
+    }
+
     /// Leave for the act `A` as `principal` has it.
     pub(super) fn permit<A: Act>(&self, principal: Principal) -> Permit<A> {
         self.bench.permit(principal)

@@ -3,7 +3,6 @@
 use super::limits::Taken;
 use super::plane_fixture::{Life, Site, report_id};
 use super::{Answer, Error, Renew, fill};
-use crate::ca::Issuer;
 use crate::domain::admission::{Admission, Door, Refusal, Renew as MayRenew, Topics};
 use crate::domain::device::{CertificateRecord, DeviceState};
 use crate::domain::policy::{Principal, act};
@@ -55,7 +54,7 @@ impl Site {
     async fn listed(&self, der: &[u8]) -> (Option<u8>, u64) {
         let serial = Certificate::parse(der).unwrap().serial().unwrap();
         let permit = self.permit::<act::ReadStatus>(Principal::Anonymous);
-        let list = self.app.crl(&permit, Issuer::Issuing, serial.shard()).await.unwrap();
+        let list = self.app.crl(&permit, self.app.ca().issuing_id(), serial.shard()).await.unwrap();
         let (_, list) = CertificateRevocationList::from_der(&list).unwrap();
         let entry = list.iter_revoked_certificates().find(|entry| entry.raw_serial() == serial.as_bytes());
         let number = list.crl_number().unwrap().iter_u64_digits().next().unwrap();

@@ -69,7 +69,7 @@ impl App {
         let now_ms = self.clock.now_ms();
         let held = known.reported.take();
         let before = held.as_ref().map(|held| &held.record);
-        let Taken::New(next) = reported::take(before, report, known.plan.counter, now_ms)? else {
+        let Taken::New(next) = reported::take(before, report, known.plan.asked, now_ms)? else {
             return Ok(());
         };
         let next = *next;

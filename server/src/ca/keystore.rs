@@ -92,30 +92,26 @@ impl Keystore {
         write_durably(&path, bytes).map_err(|source| KeystoreError::Write { path, source })
     }
 
+    /// Removes the file `name`; on return it is gone from the disk's directory. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Write`].
+    pub fn remove(&self, name: &str) -> Result<(), KeystoreError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(KeystoreError::Write { path, source })
+            }
+            _ => sync_dir(&self.dir).map_err(|source| KeystoreError::Write { path, source }),
+        }
+    }
+
     /// Reads a private key; refuses one that others may read.
     ///
     /// # Errors
     /// [`KeystoreError::Read`], [`KeystoreError::TooOpen`], [`KeystoreError::TooLarge`].
     pub fn read_private(&self, name: &str) -> Result<Zeroizing<String>, KeystoreError> {
-        let path = self.path(name);
-        let read = |source| unread(path.clone(), source);
-        let mode = fs::metadata(&path).map_err(read)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeystoreError::TooOpen { path, mode });
-        }
-        self.read_text(name).map(Zeroizing::new)
-    }
-
-    /// Reads a text file, a certificate for instance.
-    ///
-    /// # Errors
-    /// [`KeystoreError::Read`], [`KeystoreError::TooLarge`].
-    pub fn read_text(&self, name: &str) -> Result<String, KeystoreError> {
-        let bytes = self.read_bytes(name)?;
-        String::from_utf8(bytes).map_err(|e| KeystoreError::Read {
-            path: self.path(name),
-            source: io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()),
-        })
+        read_private_at(&self.path(name))
     }
 
     /// Reads a file whole.
@@ -123,15 +119,35 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError::Read`], [`KeystoreError::TooLarge`].
     pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>, KeystoreError> {
-        let path = self.path(name);
-        let read = |source| unread(path.clone(), source);
-        let mut bytes = Vec::new();
-        File::open(&path).map_err(read)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(KeystoreError::TooLarge { path });
-        }
-        Ok(bytes)
+        read_at(&self.path(name))
     }
+}
+
+/// Reads a private key wherever it lies, a medium that is put in for it perhaps; refuses one that others may read.
+///
+/// # Errors
+/// As [`Keystore::read_private`].
+pub fn read_private_at(path: &Path) -> Result<Zeroizing<String>, KeystoreError> {
+    let mode = fs::metadata(path).map_err(|source| unread(path.to_owned(), source))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeystoreError::TooOpen { path: path.to_owned(), mode });
+    }
+    let bytes = Zeroizing::new(read_at(path)?);
+    let text = std::str::from_utf8(&bytes).map_err(|error| KeystoreError::Read {
+        path: path.to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read_at(path: &Path) -> Result<Vec<u8>, KeystoreError> {
+    let read = |source| unread(path.to_owned(), source);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(read)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(KeystoreError::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
 }
 
 /// Writes `bytes` to `path`, mode 0600: a temporary file beside it, fsync, rename, fsync of the directory.
@@ -204,6 +220,6 @@ mod tests {
         let keys = Keystore::of(dir.path());
         keys.create().unwrap();
         keys.write("big", &vec![b'x'; FILE_MAX as usize + 1]).unwrap();
-        assert!(matches!(keys.read_text("big"), Err(KeystoreError::TooLarge { .. })));
+        assert!(matches!(keys.read_bytes("big"), Err(KeystoreError::TooLarge { .. })));
     }
 }

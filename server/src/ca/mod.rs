@@ -4,11 +4,15 @@
 //! first, by another parser than the writer's ([`muster_pki::issuer`]). Nothing signed here leaves the process
 //! before the commit that records it.
 
+mod authorities;
 pub mod keystore;
 
 use crate::domain::issuance::Grant;
+use crate::domain::issuers::{IssuerName, Issuers};
 use crate::domain::observer::ObserverGrant;
 use crate::domain::policy::{Permit, act};
+pub use authorities::{IssuerId, Role, StatusUrls, files_of, id_of, issuer_id, remove_key};
+use authorities::{Past, Signing};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use keystore::{Keystore, KeystoreError};
@@ -16,8 +20,8 @@ use muster_pki::crl::{self, ListError, Revoked, Scope};
 use muster_pki::csr::VerifiedCsr;
 use muster_pki::hierarchy::{self, Authority, ServerTerms};
 pub use muster_pki::issuer::CaCertificate;
-use muster_pki::issuer::{self, CaKey, IssueError, Issued, LeafTerms};
-use muster_pki::profile::{IssuerUrls, LeafNames, LeafProfile, ProfileError};
+use muster_pki::issuer::{self, IssueError, Issued, LeafTerms};
+use muster_pki::profile::{LeafNames, LeafProfile, ProfileError};
 use muster_pki::serial::Serial;
 use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
@@ -35,10 +39,6 @@ pub mod file {
     pub const ROOT: &str = "root.der";
     /// The root's own CRL, made at founding.
     pub const ROOT_CRL: &str = "root.crl";
-    /// The issuing CA's private key.
-    pub const ISSUING_KEY: &str = "issuing.key";
-    /// The issuing CA's certificate.
-    pub const ISSUING: &str = "issuing.der";
     /// The server-names CA's private key.
     pub const NAMES_KEY: &str = "server-names.key";
     /// The server-names CA's certificate.
@@ -60,13 +60,19 @@ pub enum CaError {
     #[error("{file} holds no usable private key; restore it from its backup")]
     Key {
         /// Which file.
-        file: &'static str,
+        file: String,
     },
     /// A key and the certificate beside it do not fit each other.
     #[error("{file} is not the key of the certificate beside it; restore both from one backup")]
     Mismatch {
         /// Which file.
-        file: &'static str,
+        file: String,
+    },
+    /// A former authority whose key is gone was to sign, or one that never was.
+    #[error("no key of this installation signs for issuer {issuer}")]
+    NoIssuer {
+        /// Which.
+        issuer: String,
     },
     /// The certificate, server certificate or list was not issued.
     #[error("issuing failed")]
@@ -85,43 +91,21 @@ pub enum CaError {
     Urls(#[from] ProfileError),
 }
 
-/// A CA of ours: its certificate, its key, and how paths and store call it.
-struct Signing {
-    certificate: CaCertificate,
-    key: CaKey,
-}
-
-impl Signing {
-    fn open(keys: &Keystore, certificate: &'static str, key: &'static str) -> Result<Self, CaError> {
-        let pem = keys.read_private(key)?;
-        let key_file = key;
-        let key = CaKey::from_pem(&pem).map_err(|_| CaError::Key { file: key_file })?;
-        let certificate = CaCertificate::parse(&keys.read_bytes(certificate)?)?;
-        let public = Sha256Digest::of(issuer::CaSigner::spki_der(&key));
-        if public.as_bytes() != &certificate.spki_sha256() {
-            return Err(CaError::Mismatch { file: key_file });
-        }
-        Ok(Self { certificate, key })
+impl CaError {
+    /// `file` holds no usable key.
+    pub fn no_key(file: impl Into<String>) -> Self {
+        Self::Key { file: file.into() }
     }
-}
-
-/// How an issuer is called: the first eight bytes of its key identifier.
-pub type IssuerId = [u8; 8];
-
-/// The name of `certificate`'s issuer in the store.
-pub fn issuer_id(certificate: &CaCertificate) -> IssuerId {
-    let mut id = [0; 8];
-    for (to, from) in id.iter_mut().zip(certificate.key_identifier()) {
-        *to = *from;
-    }
-    id
 }
 
 /// The CA of one installation, keys in memory.
 pub struct Ca {
     root: CaCertificate,
     issuing: Signing,
+    next: Option<Signing>,
+    former: Vec<Past>,
     names: Signing,
+    issuers: Issuers,
     root_crl: Vec<u8>,
     command: SigningKey,
     audit: SigningKey,
@@ -135,15 +119,18 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// Reads the keys and certificates of `keys`; the root's key is not needed.
+    /// Reads the keys and certificates of `keys` that `issuers` name; the root's key is not needed.
     ///
     /// # Errors
     /// [`CaError`], naming the file.
-    pub fn open(keys: &Keystore, trust_domain: TrustDomain) -> Result<Self, CaError> {
+    pub fn open(keys: &Keystore, trust_domain: TrustDomain, issuers: &Issuers) -> Result<Self, CaError> {
         let (root, root_crl) = root_and_list(keys)?;
         Ok(Self {
             root,
-            issuing: Signing::open(keys, file::ISSUING, file::ISSUING_KEY)?,
+            issuing: Signing::issuing(keys, issuers.signs)?,
+            next: issuers.next.map(|next| Signing::issuing(keys, next)).transpose()?,
+            former: issuers.former.iter().map(|one| Past::open(keys, *one)).collect::<Result<_, _>>()?,
+            issuers: issuers.clone(),
             names: Signing::open(keys, file::NAMES, file::NAMES_KEY)?,
             root_crl,
             command: read_ed25519(keys, file::COMMAND_KEY)?,
@@ -226,33 +213,56 @@ impl Ca {
     /// Signs the CRL of one shard of `issuer`.
     ///
     /// # Errors
-    /// [`CaError::Issue`].
-    pub fn sign_crl(&self, issuer: Issuer, list: &List<'_>, urls: &StatusUrls) -> Result<Vec<u8>, CaError> {
-        let (signer, urls) = match issuer {
-            Issuer::Issuing => (&self.issuing, &urls.issuing),
-            Issuer::Names => (&self.names, &urls.names),
+    /// [`CaError::NoIssuer`] where it has no key here, [`CaError::Issue`].
+    pub fn sign_crl(&self, issuer: IssuerId, list: &List<'_>, urls: &StatusUrls) -> Result<Vec<u8>, CaError> {
+        let signer = self.signers().find(|signer| issuer_id(&signer.certificate) == issuer);
+        let (Some(signer), Some(urls)) = (signer, urls.of_issuer(issuer)) else {
+            return Err(CaError::NoIssuer { issuer: hex::encode(issuer) });
         };
         let authority = Authority { certificate: &signer.certificate, key: &signer.key, urls };
         let scope = Scope::Leaves { shard: list.shard };
         Ok(crl::sign_list(&authority, scope, list.entries, list.number, list.now_s)?)
     }
 
-    /// How the issuing CA is called.
+    /// Everyone who signs revocation lists of leaves.
+    fn signers(&self) -> impl Iterator<Item = &Signing> {
+        let former = self.former.iter().filter_map(|past| past.signing.as_ref());
+        [&self.issuing, &self.names].into_iter().chain(&self.next).chain(former)
+    }
+
+    /// How those are called who sign revocation lists of leaves.
+    pub fn issuers(&self) -> Vec<IssuerId> {
+        self.signers().map(|signer| issuer_id(&signer.certificate)).collect()
+    }
+
+    /// How the issuing CA that signs is called.
     pub fn issuing_id(&self) -> IssuerId {
         issuer_id(&self.issuing.certificate)
     }
 
-    /// How an issuer of leaves is called.
-    pub fn id_of(&self, issuer: Issuer) -> IssuerId {
-        match issuer {
-            Issuer::Issuing => issuer_id(&self.issuing.certificate),
-            Issuer::Names => issuer_id(&self.names.certificate),
-        }
+    /// How the former issuing CA of this name is called.
+    fn former_id(&self, name: IssuerName) -> Option<IssuerId> {
+        self.former.iter().find(|past| past.name == name).map(|past| issuer_id(&past.certificate))
+    }
+
+    /// How the server-names CA is called.
+    pub fn names_id(&self) -> IssuerId {
+        issuer_id(&self.names.certificate)
+    }
+
+    /// How the issuing CA is called that signed the leaf with this ordinal.
+    pub fn issuer_of(&self, ordinal: u64) -> IssuerId {
+        self.former_id(self.issuers.of_ordinal(ordinal)).unwrap_or_else(|| self.issuing_id())
     }
 
     /// The issuer of leaves with this name in paths: lower-case hexadecimal of its id.
-    pub fn issuer_named(&self, name: &str) -> Option<Issuer> {
-        [Issuer::Issuing, Issuer::Names].into_iter().find(|issuer| hex::encode(self.id_of(*issuer)) == name)
+    pub fn issuer_named(&self, name: &str) -> Option<IssuerId> {
+        self.issuers().into_iter().find(|issuer| hex::encode(issuer) == name)
+    }
+
+    /// Which issuing CAs there are.
+    pub fn lineup(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// The root's name in paths.
@@ -265,16 +275,24 @@ impl Ca {
         &self.root_crl
     }
 
-    /// The root, the issuing CA and the server-names CA.
-    pub fn certificates(&self) -> [(&'static str, &CaCertificate); 3] {
-        [("root", &self.root), ("issuing", &self.issuing.certificate), ("names", &self.names.certificate)]
+    /// The authorities that count: the root, the issuing CAs, the server-names CA. A former one counts until its key
+    /// is gone.
+    pub fn certificates(&self) -> Vec<(Role, &CaCertificate)> {
+        let next = self.next.iter().map(|next| (Role::Next, &next.certificate));
+        let former = self.former.iter().filter(|past| past.signing.is_some());
+        let former = former.map(|past| (Role::Former { last_leaf: past.last_leaf }, &past.certificate));
+        [(Role::Root, &self.root), (Role::Issuing, &self.issuing.certificate)]
+            .into_iter()
+            .chain(next)
+            .chain(former)
+            .chain([(Role::Names, &self.names.certificate)])
+            .collect()
     }
 
-    /// The CA certificate with this name in paths.
+    /// The CA certificate with this name in paths, also of a former one whose key is gone.
     pub fn certificate_named(&self, name: &str) -> Option<&CaCertificate> {
-        self.certificates()
-            .into_iter()
-            .map(|(_, certificate)| certificate)
+        let all = self.certificates().into_iter().map(|(_, certificate)| certificate);
+        all.chain(self.former.iter().map(|past| &past.certificate))
             .find(|certificate| hex::encode(issuer_id(certificate)) == name)
     }
 
@@ -283,9 +301,12 @@ impl Ca {
         [self.names.certificate.der(), self.root.der()]
     }
 
-    /// The issuing CA's certificate, DER.
-    pub fn issuing_der(&self) -> &[u8] {
-        self.issuing.certificate.der()
+    /// The issuing CAs whose leaves our doors may let in, DER. Which of the leaves they do let in, and how long after
+    /// its expiry, is the table's to say: so this holds every former one for ever.
+    pub fn leaf_issuers(&self) -> Vec<&[u8]> {
+        let next = self.next.iter().map(|next| next.certificate.der());
+        let former = self.former.iter().map(|past| past.certificate.der());
+        [self.issuing.certificate.der()].into_iter().chain(next).chain(former).collect()
     }
 
     /// The root, DER.
@@ -300,7 +321,9 @@ impl Ca {
 
     /// Whether `spki` is the key of one of our CAs.
     pub fn is_own_key(&self, spki: &Sha256Digest) -> bool {
-        self.certificates().iter().any(|(_, certificate)| &certificate.spki_sha256() == spki.as_bytes())
+        let past = self.former.iter().map(|past| &past.certificate);
+        let mut all = self.certificates().into_iter().map(|(_, certificate)| certificate).chain(past);
+        all.any(|certificate| &certificate.spki_sha256() == spki.as_bytes())
     }
 
     /// The audit key, for checkpoints.
@@ -335,50 +358,6 @@ impl Ca {
     /// The names of devices lie in here.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
-    }
-}
-
-/// The two issuers of leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Issuer {
-    /// For devices.
-    Issuing,
-    /// For server names.
-    Names,
-}
-
-/// Where each issuer publishes.
-#[derive(Clone, Debug)]
-pub struct StatusUrls {
-    /// The root.
-    pub root: IssuerUrls,
-    /// The issuing CA.
-    pub issuing: IssuerUrls,
-    /// The server-names CA.
-    pub names: IssuerUrls,
-}
-
-impl StatusUrls {
-    /// The URLs beneath `base`, for instance `http://muster.example.org:8080`.
-    ///
-    /// # Errors
-    /// [`ProfileError::Url`].
-    pub fn beneath(
-        base: &str,
-        root: IssuerId,
-        issuing: IssuerId,
-        names: IssuerId,
-    ) -> Result<Self, ProfileError> {
-        let urls = |id: IssuerId| IssuerUrls::new(base, &hex::encode(id));
-        Ok(Self { root: urls(root)?, issuing: urls(issuing)?, names: urls(names)? })
-    }
-
-    /// The URLs of `ca` beneath `base`.
-    ///
-    /// # Errors
-    /// [`ProfileError::Url`].
-    pub fn of(ca: &Ca, base: &str) -> Result<Self, ProfileError> {
-        Self::beneath(base, issuer_id(&ca.root), ca.id_of(Issuer::Issuing), ca.id_of(Issuer::Names))
     }
 }
 
@@ -441,7 +420,7 @@ pub fn fresh_ed25519() -> SigningKey {
 /// # Errors
 /// [`CaError::Key`].
 pub fn ed25519_pem(key: &SigningKey, file: &'static str) -> Result<Zeroizing<String>, CaError> {
-    key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).map_err(|_| CaError::Key { file })
+    key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).map_err(|_| CaError::no_key(file))
 }
 
 /// The root's certificate, and its list of revoked authorities, which it signed.
@@ -455,6 +434,14 @@ pub fn root_and_list(keys: &Keystore) -> Result<(CaCertificate, Vec<u8>), CaErro
     Ok((root, list))
 }
 
+/// The audit key of `keys` alone, for checkpoints.
+///
+/// # Errors
+/// [`CaError`], naming the file.
+pub fn audit_key(keys: &Keystore) -> Result<Arc<dyn Signer + Send + Sync>, CaError> {
+    Ok(Arc::new(read_ed25519(keys, file::AUDIT_KEY)?))
+}
+
 fn read_ed25519(keys: &Keystore, file: &'static str) -> Result<SigningKey, CaError> {
-    SigningKey::from_pkcs8_pem(&keys.read_private(file)?).map_err(|_| CaError::Key { file })
+    SigningKey::from_pkcs8_pem(&keys.read_private(file)?).map_err(|_| CaError::no_key(file))
 }

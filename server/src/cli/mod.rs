@@ -239,6 +239,11 @@ fn run_in(context: &Context, operation: Operation) -> Result<Exit, Error> {
     if let Operation::Operator(operator::OperatorCommand::Add { name, out, offline: true }) = operation {
         return operator::add_offline(context, &name, out).map(|()| Exit::Done);
     }
+    if let Operation::Ca(command) = &operation
+        && ca::offline(context, command)?
+    {
+        return Ok(Exit::Done);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -345,6 +350,9 @@ mod tests {
             "muster profile check FILE FILE",
             "muster ca show",
             "muster ca crl",
+            "muster ca rotate issuing --root-key root.key --data-dir d",
+            "muster ca activate issuing --although-missing 3 --data-dir d",
+            "muster ca drop former --data-dir d",
             "muster audit tail",
             "muster audit verify DIR --key FILE",
             "muster audit verify",
@@ -388,6 +396,8 @@ mod tests {
             "muster token list --state xx",
             "muster token create --profile p --ttl 91d",
             "muster audit tail -n 0",
+            "muster ca rotate root",
+            "muster ca activate issuing --although-missing some",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

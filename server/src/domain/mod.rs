@@ -7,6 +7,7 @@ pub mod device;
 pub mod enrollment;
 pub mod idempotency;
 pub mod issuance;
+pub mod issuers;
 pub mod ledger;
 pub mod observer;
 pub mod operator;

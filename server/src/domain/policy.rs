@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 /// Version of the table; each audit entry names the version that judged. Raise it with every change of a row.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The kinds of principal there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,12 @@ table! {
     ReadOperator = "operator.read": Operator;
     /// Add a REST credential to an installation that is not being served, by whoever may write in its directory.
     AddOperatorLocally = "operator.add_locally": Server;
+    /// Make a new issuing CA, by whoever has the root's key and may write in the directory.
+    RotateIssuing = "ca.rotate_issuing": Server;
+    /// Let the new issuing CA sign.
+    ActivateIssuing = "ca.activate_issuing": Server;
+    /// Remove the key of a former issuing CA.
+    DropFormerIssuing = "ca.drop_former": Server;
     /// Found the installation.
     Found = "installation.found": Server;
     /// Issue the server's own TLS certificate.

@@ -3,7 +3,7 @@
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{json, timestamp};
-use crate::app::{self, Error};
+use crate::app::{self, Error, Role};
 use crate::domain::policy::act;
 use axum::response::Response;
 use http::{Method, StatusCode};
@@ -24,12 +24,37 @@ pub(super) struct CaCertificate {
     pem: String,
 }
 
+/// An issuing CA that signs no certificates any more.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FormerCa {
+    #[serde(flatten)]
+    certificate: CaCertificate,
+    /// When the last certificate by it expires.
+    last_leaf: String,
+}
+
+/// How many of the devices that renew have an authority.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AcknowledgedCa {
+    held: u64,
+    missing: u64,
+    /// The first of the missing.
+    devices: Vec<String>,
+}
+
 /// The hierarchy.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Ca {
     root: CaCertificate,
+    /// Signs device certificates.
     issuing: CaCertificate,
     names: CaCertificate,
+    /// Will sign device certificates once it is activated.
+    next: Option<CaCertificate>,
+    /// Signed device certificates, some of which are valid; oldest first.
+    former: Vec<FormerCa>,
+    /// Which devices have the authority that was added last; null where none was ever added.
+    acknowledged: Option<AcknowledgedCa>,
     /// Where the CRL of a shard is; `{shard}` is two hexadecimal digits.
     crl: String,
 }
@@ -102,7 +127,7 @@ pub(super) struct ProfileList {
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
-        .on(Method::GET, "/v1/ca", Doc::get("Root, issuing CA and server-names CA.", "Ca"), ca)
+        .on(Method::GET, "/v1/ca", Doc::get("Root, issuing CAs and server-names CA.", "Ca"), ca)
         .on(Method::GET, "/v1/ca/crl", Doc::get("The CRLs that were signed.", "CrlList"), crls)
         .on(Method::GET, "/v1/authority", Doc::get("The authority chain.", "Authority"), authority)
         .on(Method::GET, "/v1/profiles", Doc::get("Firmware profiles.", "ProfileList"), profiles)
@@ -110,8 +135,29 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 async fn ca(ctx: Ctx<act::ReadCa>) -> Result<Response, HttpError> {
-    let [root, issuing, names] = ctx.app.hierarchy(&ctx.permit)?.map(certificate);
-    json(StatusCode::OK, &Ca { root, issuing, names, crl: ctx.app.crl_url_template() })
+    let (mut root, mut issuing, mut names, mut next, mut former) = (None, None, None, None, Vec::new());
+    for shown in ctx.app.hierarchy(&ctx.permit)? {
+        let (role, certificate) = (shown.role, certificate(shown));
+        match role {
+            Role::Root => root = Some(certificate),
+            Role::Issuing => issuing = Some(certificate),
+            Role::Names => names = Some(certificate),
+            Role::Next => next = Some(certificate),
+            Role::Former { last_leaf } => {
+                former.push(FormerCa { certificate, last_leaf: timestamp(last_leaf) });
+            }
+        }
+    }
+    let acknowledged = ctx.app.acknowledged(&ctx.permit)?.map(|counted| AcknowledgedCa {
+        held: counted.held,
+        missing: counted.missing,
+        devices: counted.named.iter().map(ToString::to_string).collect(),
+    });
+    let missing = || HttpError::from(Error::NotFound { kind: "CA certificate" });
+    let (root, issuing) = (root.ok_or_else(missing)?, issuing.ok_or_else(missing)?);
+    let names = names.ok_or_else(missing)?;
+    let crl = ctx.app.crl_url_template();
+    json(StatusCode::OK, &Ca { root, issuing, names, next, former, acknowledged, crl })
 }
 
 async fn crls(ctx: Ctx<act::ReadCa>) -> Result<Response, HttpError> {

@@ -159,6 +159,8 @@ fn schemas() -> Map<String, Value> {
     add::<operator::AddOperator>(&mut all, "AddOperator");
     add::<operator::Credential>(&mut all, "Credential");
     add::<installation::CaCertificate>(&mut all, "CaCertificate");
+    add::<installation::FormerCa>(&mut all, "FormerCa");
+    add::<installation::AcknowledgedCa>(&mut all, "AcknowledgedCa");
     add::<installation::Ca>(&mut all, "Ca");
     add::<installation::Crl>(&mut all, "Crl");
     add::<installation::CrlList>(&mut all, "CrlList");

@@ -111,6 +111,38 @@ async fn everything_that_a_server_signs_is_without_findings_but_the_two_known_fa
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_issuing_ca_its_leaves_and_the_lists_of_both_are_without_findings() {
+    let (server, bench) = (named().await, Bench(tempfile::tempdir().unwrap()));
+    let before = device(&server, "sensor-linux", Pledge::new("sensor")).await;
+    assert_eq!(est::prove(&server, &before).await.expect("an answer").status, 200);
+    let site = server.stop().await;
+    let steps: [&[&str]; 2] =
+        [&["ca", "rotate", "issuing"], &["ca", "activate", "issuing", "--although-missing", "1"]];
+    for step in steps {
+        let _ = site.muster(&Launch::plain(), step).await.ok();
+    }
+    let server = site.serve().await;
+    let after = device(&server, "sensor-linux", Pledge::new("sensor")).await;
+    let mut door = est::connect(&server).await.expect("a connection");
+    let authorities = est::certificates(&door.get(&est::path(None, "cacerts")).await.expect("an answer"));
+    assert_eq!(authorities.len(), 4, "root, issuing CA, the one before, server-names CA");
+    // A set has the order of its bytes; the root is its shortest.
+    let says = |der: &[u8], words: &[u8]| der.windows(words.len()).any(|window| window == words);
+    let (new, others): (Vec<_>, Vec<_>) =
+        authorities.iter().partition(|der| says(der, b"Muster Issuing CA 2"));
+    let former = others.iter().find(|der| says(der, b"Muster Issuing CA")).expect("it is served");
+    assert_eq!(bench.certificate(new[0]).await, NONE);
+    chain(&bench, &authorities[0], new[0]).await;
+    chain(&bench, new[0], after.leaf()).await;
+    chain(&bench, former, before.leaf()).await;
+    for identity in [&before, &after] {
+        assert_eq!(bench.list("CRL", &list_of(&server, &bench, identity.leaf()).await).await, NONE);
+        server.revoke(&est::device_id(identity.leaf()), "key_compromise").await;
+        assert_eq!(bench.list("CRL", &list_of(&server, &bench, identity.leaf()).await).await, NONE);
+    }
+}
+
 /// The chain of two certificates is without findings.
 async fn chain(bench: &Bench, issuer: &[u8], subject: &[u8]) {
     let issuer = bench.write("issuer.der", issuer).display().to_string();

@@ -3,8 +3,9 @@
 use super::FoundOptions;
 use super::error::FoundError;
 use crate::ca::keystore::Keystore;
-use crate::ca::{CaError, file, fresh_serial, issuer_id};
+use crate::ca::{CaError, file, files_of, fresh_serial, issuer_id};
 use crate::config::{Advertised, Settings};
+use crate::domain::issuers::IssuerName;
 use muster_pki::hierarchy::{self as pki, Authority as CaAuthority};
 use muster_pki::issuer::{CaCertificate, CaKey, CaSigner};
 use muster_pki::key::Algorithm;
@@ -25,34 +26,58 @@ pub(super) fn hierarchy(
     now_s: i64,
 ) -> Result<Sha256Digest, FoundError> {
     let domain = trust_domain.as_str();
-    let root_key = CaKey::generate(Algorithm::P384).map_err(|_| CaError::Key { file: file::ROOT_KEY })?;
+    let root_key = CaKey::generate(Algorithm::P384).map_err(|_| CaError::no_key(file::ROOT_KEY))?;
     let root = pki::found_root(&root_key, &subject("Root CA", domain)?, fresh_serial(), now_s)?;
-    let base = status_base(options);
-    let root_urls = IssuerUrls::new(&base, &hex::encode(issuer_id(&root))).map_err(CaError::from)?;
+    let root_urls = root_urls(&root, &options.settings, &options.public_name)?;
     let authority = CaAuthority { certificate: &root, key: &root_key, urls: &root_urls };
 
-    let issuing_key =
-        CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::ISSUING_KEY })?;
-    let issuing_subject = subject("Issuing CA", domain)?;
-    let spki = issuing_key.spki_der();
-    let issuing = pki::found_issuing(&authority, spki, &issuing_subject, fresh_serial(), now_s)?;
-    let names_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::Key { file: file::NAMES_KEY })?;
+    issuing(keys, &authority, IssuerName::FOUNDED, (domain, now_s))?;
+    let names_key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::no_key(file::NAMES_KEY))?;
     let names_subject = subject("Server Names CA", domain)?;
     let spki = names_key.spki_der();
     let names = pki::found_server_names(&authority, spki, &names_subject, fresh_serial(), now_s)?;
     let crl = muster_pki::crl::sign_list(&authority, muster_pki::crl::Scope::Authorities, &[], 1, now_s)?;
 
-    let pairs: [(&str, &CaKey, &str, &CaCertificate); 3] = [
-        (file::ROOT_KEY, &root_key, file::ROOT, &root),
-        (file::ISSUING_KEY, &issuing_key, file::ISSUING, &issuing),
-        (file::NAMES_KEY, &names_key, file::NAMES, &names),
-    ];
+    let pairs: [(&str, &CaKey, &str, &CaCertificate); 2] =
+        [(file::ROOT_KEY, &root_key, file::ROOT, &root), (file::NAMES_KEY, &names_key, file::NAMES, &names)];
     for (key_file, key, certificate_file, certificate) in pairs {
         keys.write(key_file, key.to_pem().as_bytes())?;
         keys.write(certificate_file, certificate.der())?;
     }
     keys.write(file::ROOT_CRL, &crl)?;
     Ok(Sha256Digest(root.spki_sha256()))
+}
+
+/// Makes the issuing CA `name` beneath the root and writes its key, then its certificate, over what an interrupted call
+/// left. On return both are on the disk.
+pub(super) fn issuing(
+    keys: &Keystore,
+    root: &CaAuthority<'_>,
+    name: IssuerName,
+    (trust_domain, now_s): (&str, i64),
+) -> Result<CaCertificate, FoundError> {
+    let (key_file, certificate_file) = files_of(name);
+    let key = CaKey::generate(Algorithm::P256).map_err(|_| CaError::no_key(key_file.clone()))?;
+    // Revocation lists are found by their issuer's name too, so no two issuers share one (RFC 5280 §4.1.2.6).
+    let called = match name {
+        IssuerName::FOUNDED => "Issuing CA".to_owned(),
+        later => format!("Issuing CA {}", later.number()),
+    };
+    let subject = subject(&called, trust_domain)?;
+    let certificate = pki::found_issuing(root, key.spki_der(), &subject, fresh_serial(), now_s)?;
+    keys.write(&key_file, key.to_pem().as_bytes())?;
+    keys.write(&certificate_file, certificate.der())?;
+    Ok(certificate)
+}
+
+/// Where the root publishes.
+pub(super) fn root_urls(
+    root: &CaCertificate,
+    settings: &Settings,
+    public_name: &str,
+) -> Result<IssuerUrls, FoundError> {
+    let base = status_base(settings, public_name);
+    Ok(IssuerUrls::new(&base, &hex::encode(issuer_id(root))).map_err(CaError::from)?)
 }
 
 fn subject(name: &str, trust_domain: &str) -> Result<Subject, FoundError> {
@@ -64,13 +89,12 @@ fn subject(name: &str, trust_domain: &str) -> Result<Subject, FoundError> {
 }
 
 /// Where the CA certificates say that the root's status is published.
-fn status_base(options: &FoundOptions) -> String {
-    let bound = match options.settings.listen.status.port() {
+fn status_base(settings: &Settings, public_name: &str) -> String {
+    let bound = match settings.listen.status.port() {
         0 => Settings::default().listen.status.port(),
         port => port,
     };
-    let (host, port) =
-        Advertised::or(options.settings.advertise.status.as_ref(), &options.public_name, bound);
+    let (host, port) = Advertised::or(settings.advertise.status.as_ref(), public_name, bound);
     format!("http://{}:{port}", bracketed(&host))
 }
 

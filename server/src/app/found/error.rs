@@ -3,6 +3,7 @@
 use crate::audit;
 use crate::ca::CaError;
 use crate::ca::keystore::KeystoreError;
+use crate::domain::issuers::IssuersRefusal;
 use crate::store::{CommitError, OpenError};
 use muster_pki::issuer::IssueError;
 use std::io;
@@ -87,6 +88,9 @@ pub enum FoundError {
         /// The file.
         path: PathBuf,
     },
+    /// The issuing CAs stay as they are.
+    #[error(transparent)]
+    Issuers(#[from] IssuersRefusal),
     /// What was founded cannot be read.
     #[error("{} holds an installation that cannot be read; restore it from a backup", dir.display())]
     Unreadable {

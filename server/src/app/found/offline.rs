@@ -9,7 +9,7 @@ use super::{Founding, close, commit_and_close, credential_text, founded};
 use crate::app::EngineSource;
 use crate::audit::{self, AuditKey};
 use crate::ca::keystore::Keystore;
-use crate::ca::{Ca, CaError, file, random, root_and_list};
+use crate::ca::{CaError, audit_key, file, random, root_and_list};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::operator::{Operator, Secret, is_name};
@@ -17,8 +17,9 @@ use crate::domain::policy::{self, Caller, act};
 use crate::store::collections::{ALL, OPERATORS};
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{Batch, Limits, Store};
+use muster_wire::digest::Sha256Digest;
 use muster_wire::id::OperatorId;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// An operator that was added while no server ran.
@@ -40,20 +41,17 @@ pub fn add_operator(dir: &Path, name: &str, settings: &Settings) -> Result<NewOp
     if !is_name(name) {
         return Err(invalid("is no operator's name; use 1 to 64 of a-z, 0-9 and . _ - @"));
     }
-    let (clock, audit_dir) = (Clock::system(), dir.join("audit"));
-    let engine = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing))?;
-    let founding = Founding::read(dir, engine.as_ref())?;
-    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone())?;
-    let key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
-        .map_err(|_| CaError::Key { file: file::AUDIT_KEY })?;
-    let (log, mut publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
-    let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
-    if is_taken(&store, name, dir)? {
-        close(dir, &store)?;
-        return Err(invalid(
+    let offline = Offline::open(dir)?;
+    if is_taken(&offline.store, name, dir)? {
+        return offline.refuse(invalid(
             "is an operator's already; add another name, then remove the one whose file is lost",
         ));
     }
+    let pin = match root_and_list(&offline.keys) {
+        Ok((root, _)) => Sha256Digest(root.spki_sha256()),
+        Err(error) => return offline.refuse(error.into()),
+    };
+    let clock = &offline.clock;
     let secret = Secret::from_entropy(&Zeroizing::new(random()));
     let operator = Operator {
         v: 1,
@@ -67,10 +65,60 @@ pub fn add_operator(dir: &Path, name: &str, settings: &Settings) -> Result<NewOp
         .map_err(|_| FoundError::Unreadable { dir: dir.to_path_buf() })?;
     let entry = permit.entry(clock.now_ms(), format!("operator/{name}")).states("", "added");
     let batch = Batch::default().insert(secret.digest().as_bytes(), &operator).audit(entry);
-    commit_and_close(dir, &store, &mut publisher, batch)?;
-    let name = settings.public_name.as_deref().unwrap_or(&founding.public_name);
-    let credential = credential_text(settings, name, ca.root_pin(), &secret);
+    let name = settings.public_name.as_deref().unwrap_or(&offline.founding.public_name);
+    let credential = credential_text(settings, name, pin, &secret);
+    offline.commit(batch)?;
     Ok(NewOperator { id: operator.id, credential })
+}
+
+/// An installation that nobody serves, opened to change it: the store's lock is held. Of the keys only the audit key has
+/// to be there: a lost one is a reason to be here.
+pub(super) struct Offline {
+    pub(super) dir: PathBuf,
+    pub(super) store: Store,
+    pub(super) founding: Founding,
+    pub(super) keys: Keystore,
+    pub(super) clock: Clock,
+    publisher: audit::Publisher,
+}
+
+impl Offline {
+    /// Opens the installation in `dir`, which no server may have open.
+    ///
+    /// # Errors
+    /// [`FoundError::Store`] while a server runs; whatever keeps store, audit log or audit key from being opened.
+    pub(super) fn open(dir: &Path) -> Result<Self, FoundError> {
+        founded(dir)?;
+        let (clock, audit_dir) = (Clock::system(), dir.join("audit"));
+        let engine = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing))?;
+        let founding = Founding::read(dir, engine.as_ref())?;
+        let keys = Keystore::of(dir);
+        let key = AuditKey::new(founding.trust_domain.as_str(), audit_key(&keys)?)
+            .map_err(|_| CaError::no_key(file::AUDIT_KEY))?;
+        let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
+        let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
+        Ok(Self { dir: dir.to_path_buf(), store, founding, keys, clock, publisher })
+    }
+
+    /// Commits `batch`, covers it by a checkpoint and lets go of the installation.
+    pub(super) fn commit(mut self, batch: Batch) -> Result<(), FoundError> {
+        commit_and_close(&self.dir, &self.store, &mut self.publisher, batch)
+    }
+
+    /// Lets go of the installation, in which nothing was changed, and answers `error`.
+    pub(super) fn refuse<T>(self, error: FoundError) -> Result<T, FoundError> {
+        close(&self.dir, &self.store)?;
+        Err(error)
+    }
+
+    /// The ordinal that the next certificate gets.
+    pub(super) fn next_ordinal(&self) -> Result<u64, FoundError> {
+        crate::app::next_ordinal(&self.store).map_err(|_| self.unreadable())
+    }
+
+    pub(super) fn unreadable(&self) -> FoundError {
+        FoundError::Unreadable { dir: self.dir.clone() }
+    }
 }
 
 fn is_taken(store: &Store, name: &str, dir: &Path) -> Result<bool, FoundError> {
