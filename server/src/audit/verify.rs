@@ -66,9 +66,10 @@ pub fn verify(dir: &Path, known: Known<'_>) -> Report {
     verify_files(&Directory(dir), known, Layout::Export)
 }
 
-/// Whether `directory` looks like a log at all: every log has a checkpoint from its founding on.
+/// Whether `directory` looks like a log at all, or like what is left of one: every log has a checkpoint and tiles from
+/// its founding on.
 pub fn holds_log(directory: &Path) -> bool {
-    std::fs::symlink_metadata(directory.join(CHECKPOINT)).is_ok()
+    [CHECKPOINT, "tile"].iter().any(|part| std::fs::symlink_metadata(directory.join(part)).is_ok())
 }
 
 /// Verifies the audit directory of a server that may be running. Tiles beyond the checkpoint are its next ones.

@@ -32,8 +32,8 @@ pub fn judge(directory: &Path, key: Option<&Path>) -> Result<Report, Error> {
     }
     if !holds_log(directory) {
         return Err(Error::not_found(
-            format!("{} holds no audit log: it has no checkpoint", directory.display()),
-            "Name the directory that `muster audit export DIR` wrote; if this is it, its checkpoint was taken away.",
+            format!("{} holds no audit log: neither checkpoint nor tiles", directory.display()),
+            "Name the directory that `muster audit export DIR` wrote.",
         ));
     }
     Ok(verify(directory, Known { key: pinned.as_ref(), earlier: None }))

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_line_has_its_slope() {
-        assert_eq!(slope(&[(1.0, 12.0), (3.0, 16.0), (9.0, 28.0)]), 2.0);
+        assert_eq!(thousandths(slope(&[(1.0, 12.0), (3.0, 16.0), (9.0, 28.0)])), 2.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
     }
 }

@@ -154,7 +154,7 @@ async fn another_profiles_baseline_is_refused_although_all_of_it_is_signed() {
     let generation = Generation { restore_epoch: 0, counter: 99 };
     let head = DesiredHead { generation, baseline: of_laptop.baseline, ..scene.opened(&scene.first) };
     let mut gate = FalseGate::open(scene.server().site(), vec![scene.forged(&head)]).await;
-    let door = FalseDoor::open(scene.server().site(), signed.body.to_vec()).await;
+    let door = FalseDoor::open(scene.server(), signed.body.to_vec()).await;
     scene.gate.forward_to(gate.url());
     scene.door.forward_to(door.url());
     let running = scene.sensor.start();
@@ -178,7 +178,7 @@ async fn a_baseline_that_sets_the_agent_itself_needs_approvers_and_the_command_k
     let generation = Generation { restore_epoch: 0, counter: 99 };
     let head = DesiredHead { generation, baseline: signed.payload_digest(), ..scene.opened(&scene.first) };
     let mut gate = FalseGate::open(scene.server().site(), vec![scene.forged(&head)]).await;
-    let door = FalseDoor::open(scene.server().site(), signed.to_bytes()).await;
+    let door = FalseDoor::open(scene.server(), signed.to_bytes()).await;
     scene.gate.forward_to(gate.url());
     scene.door.forward_to(door.url());
     let running = scene.sensor.start();

@@ -83,7 +83,11 @@ async fn an_agent_whose_clock_jumps_a_year_keeps_its_identity_and_tells() {
             "one or the other"
         );
         let _ = server.done(&order).await;
-        let certificates = 2 + usize::from(!same);
+        // One that it asked for in the wrong year may lie beside the other, unused.
+        let asked = siege.entries().await;
+        let renewals = asked.iter().filter(|entry| entry["action"] == "est.simplereenroll").count();
+        assert!(renewals <= 1 && (same || renewals == 1), "{asked:#?}");
+        let certificates = 2 + renewals;
         let _ = siege.lift(certificates, &[]).await;
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use super::forge::{Forger, SERVER, Says};
-use muster_tests::Site;
+use muster_tests::{Server, Site, est};
 use muster_wire::cbor::{self, Document};
 use muster_wire::posture::EventReport;
 use std::sync::Arc;
@@ -182,15 +182,18 @@ fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first][..], &length, body].concat()
 }
 
-/// A door for devices that answers every request for a baseline with the same bytes, and nothing else.
+/// A door for devices that answers every request for a baseline with the same bytes, and one for authorities as `server`
+/// does; an agent asks for those first.
 pub(crate) struct FalseDoor(Impostor);
 
 impl FalseDoor {
-    /// Opens it for the agents of `site`.
-    pub(crate) async fn open(site: &Site, baseline: Vec<u8>) -> Self {
-        let baseline = Arc::new(baseline);
-        let impostor = Impostor::open(site, move |mut stream| {
-            let baseline = Arc::clone(&baseline);
+    /// Opens it for the agents of `server`.
+    pub(crate) async fn open(server: &Server, baseline: Vec<u8>) -> Self {
+        let mut door = est::connect(server).await.expect("a connection");
+        let authorities = door.get(&est::path(None, "cacerts")).await.expect("an answer").body.to_vec();
+        let answers = Arc::new((baseline, authorities));
+        let impostor = Impostor::open(server.site(), move |mut stream| {
+            let answers = Arc::clone(&answers);
             async move {
                 let mut asked = Vec::new();
                 while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -198,15 +201,15 @@ impl FalseDoor {
                         return;
                     }
                 }
-                let is_baseline = asked.starts_with(b"GET /.well-known/muster/baselines/");
-                let (status, body) = if is_baseline {
-                    ("200 OK", &baseline[..])
+                let (status, body) = if asked.starts_with(b"GET /.well-known/muster/baselines/") {
+                    ("200 OK", &answers.0[..])
+                } else if asked.starts_with(b"GET /.well-known/est/cacerts") {
+                    ("200 OK", &answers.1[..])
                 } else {
                     ("503 Service Unavailable", &b""[..])
                 };
                 let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Type: application/cose; cose-type=\"cose-sign\"\r\n\
-                     Content-Length: {}\r\nConnection: close\r\n\r\n",
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()
                 );
                 let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;

@@ -35,7 +35,7 @@ async fn a_laptop_is_active_once_baseline_posture_and_an_order_have_come_round_a
     assert_eq!((&shown["state"], &shown["posture"]["verdict"]), (&"commissioning".into(), &"unknown".into()));
     let order = server.order("collect_posture", &id).await;
     let _ = server.done(&order).await;
-    assert_eq!(server.explained(&id).await, "commissioning.verdict");
+    assert_eq!(server.explained(&id).await, "commissioning.untold");
 
     let _ = laptop.is_well_kept();
     let _ = server.order("collect_posture", &id).await;
