@@ -26,7 +26,9 @@ pub struct Clock {
 impl Clock {
     /// The operating system's clock, never earlier than [`floor_s`].
     pub fn system() -> Self {
-        Self::of(|| system_s().max(floor_s()))
+        let clock = Self::of(system_s);
+        clock.never_before(Timestamp(floor_s()));
+        clock
     }
 
     /// A clock that stands still at `unix_s` seconds since 1970, for tests and rehearsals.
@@ -51,6 +53,11 @@ impl Clock {
     /// The present as documents write it.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.now_s())
+    }
+
+    /// What the calendar says, however far behind it is: by this one sees that somebody has set it.
+    pub fn calendar(&self) -> Timestamp {
+        Timestamp((self.source)())
     }
 }
 
@@ -92,5 +99,6 @@ mod tests {
         clock.never_before(Timestamp(200));
         clock.never_before(Timestamp(150));
         assert_eq!((clock.now_s(), clone.now_s()), (200, 200));
+        assert_eq!(clock.calendar(), Timestamp(100), "the calendar says what it says");
     }
 }

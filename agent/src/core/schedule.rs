@@ -28,8 +28,10 @@ pub const UNTOLD: Intervals = Intervals { state_s: 3600, posture_s: 6 * 3600, dr
 /// The present, with the randomness for whatever follows from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// By the calendar.
+    /// By the calendar, and no earlier than what is known to have passed.
     pub wall: Timestamp,
+    /// By the calendar alone, which anybody may set.
+    pub calendar: Timestamp,
     /// By a clock that nobody can set, since the agent started.
     pub since_start: Duration,
     /// Fresh from the operating system.
@@ -39,10 +41,10 @@ pub struct Moment {
 impl Moment {
     /// By how many seconds the calendar was set since `seen`, if by more than a few minutes; forward is positive.
     pub fn jump_s(&self, seen: (Timestamp, Duration)) -> Option<i64> {
-        let (wall, since_start) = seen;
+        let (calendar, since_start) = seen;
         let passed = self.since_start.saturating_sub(since_start).as_secs();
-        let expected = wall.plus_seconds(i64::try_from(passed).unwrap_or(i64::MAX));
-        let jump_s = self.wall.seconds().saturating_sub(expected.seconds());
+        let expected = calendar.plus_seconds(i64::try_from(passed).unwrap_or(i64::MAX));
+        let jump_s = self.calendar.seconds().saturating_sub(expected.seconds());
         (jump_s.unsigned_abs() > JUMP_S).then_some(jump_s)
     }
 
@@ -165,8 +167,12 @@ mod tests {
 
     #[test]
     fn a_calendar_that_was_set_is_told_from_time_that_passed() {
-        let moment =
-            |wall, s| Moment { wall: Timestamp(wall), since_start: Duration::from_secs(s), random: [0; 16] };
+        let moment = |calendar, s| Moment {
+            wall: Timestamp(1_000_000),
+            calendar: Timestamp(calendar),
+            since_start: Duration::from_secs(s),
+            random: [0; 16],
+        };
         let seen = (Timestamp(1_000_000), Duration::from_secs(10));
         assert_eq!(moment(1_080_000, 80_010).jump_s(seen), None, "asleep for a day");
         assert_eq!(moment(1_000_200, 20).jump_s(seen), None, "disciplined by a time server");

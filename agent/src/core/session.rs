@@ -335,12 +335,12 @@ impl Session {
     /// A calendar that was set is told, and is a reason to look at the certificate; nothing else depends on it.
     fn look_at_clock(&mut self, now: Moment) {
         let Some(jump_s) =
-            self.clock_seen.replace((now.wall, now.since_start)).and_then(|seen| now.jump_s(seen))
+            self.clock_seen.replace((now.calendar, now.since_start)).and_then(|seen| now.jump_s(seen))
         else {
             return;
         };
         let to = if jump_s > 0 { "ahead" } else { "back" };
-        let detail = format!("the clock was set {to} by {} s, to {}", jump_s.unsigned_abs(), now.wall);
+        let detail = format!("the clock was set {to} by {} s, to {}", jump_s.unsigned_abs(), now.calendar);
         self.tell(EventKind::ClockJumped, &detail, now);
         self.alarms.renew = self.alarms.renew.map(|_| now.since_start);
     }

@@ -318,6 +318,7 @@ impl Runner {
         let _ = getrandom::fill(&mut random);
         Moment {
             wall: self.hands.clock().now(),
+            calendar: self.hands.clock().calendar(),
             since_start: boottime::now().saturating_sub(self.started),
             random,
         }

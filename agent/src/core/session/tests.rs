@@ -175,7 +175,13 @@ impl World {
         let spread = (self.effects.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         random[..8].copy_from_slice(&spread.to_be_bytes());
         let passed = i64::try_from(self.since_start.as_secs()).unwrap();
-        Moment { wall: Timestamp(NOW + passed + self.clock_is_off), since_start: self.since_start, random }
+        let calendar = Timestamp(NOW + passed + self.clock_is_off);
+        Moment {
+            wall: calendar.max(self.session.certified_since()),
+            calendar,
+            since_start: self.since_start,
+            random,
+        }
     }
 
     /// The power fails after `lives` effects; the device starts again.
