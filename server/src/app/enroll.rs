@@ -9,6 +9,7 @@
 //! the process is no issuance: when the commit is not taken, it is forgotten.
 
 use super::certificates::Ending;
+use super::rails::Spend;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::device::{Asset, Device, DeviceState, Retirement, Steps, Waiting};
@@ -299,6 +300,8 @@ impl App {
         let key = enrollment::serial_key(&serial);
         batch = batch.replace(key.as_bytes(), place.asset.map(|asset| asset.version), &record);
         if let Some(life) = place.open_life {
+            let spent = std::slice::from_ref(&life.record);
+            batch = self.spend(claim.permit, batch, Spend::Supersede, spent)?;
             let ending = Ending { how: Retirement::Superseded, reason: Reason::Superseded };
             batch = self.end_life(claim.permit, batch, life, ending)?;
         }

@@ -45,6 +45,7 @@ mod progress;
 mod quarantine;
 #[cfg(test)]
 mod quarantine_tests;
+mod rails;
 mod reappraise;
 mod receipt;
 mod refusals;

@@ -7,6 +7,7 @@
 use super::device::Shown;
 use super::limits::Taken;
 use super::progress::Kept;
+use super::rails::Spend;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::device::{CertificateRef, Device, DeviceState};
@@ -44,8 +45,15 @@ impl App {
                     return Err(self.refuse(&permit, About::Device(id), refusal).await);
                 }
             }
+            let batch =
+                match self.spend(&permit, essential(), Spend::Quarantine, std::slice::from_ref(&device)) {
+                    Err(Error::Refused(refusal)) => {
+                        return Err(self.refuse(&permit, About::Device(id), refusal).await);
+                    }
+                    spent => spent?,
+                };
             let by = By::Manual { operator: permit.caller().principal.actor() };
-            let batch = self.hold(&permit, essential(), &mut device, (by, because.to_string()))?;
+            let batch = self.hold(&permit, batch, &mut device, (by, because.to_string()))?;
             match self.commit(batch.update(id.as_bytes(), held.version, &device)).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),

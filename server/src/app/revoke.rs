@@ -2,6 +2,7 @@
 
 use super::certificates::Ending;
 use super::device::Shown;
+use super::rails::Spend;
 use super::{App, Error};
 use crate::domain::device::{Device, DeviceState, Retirement};
 use crate::domain::policy::{Permit, act};
@@ -36,6 +37,13 @@ impl App {
             }
             let ending = Ending { how: Retirement::WithoutProof, reason };
             let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            let devices = std::slice::from_ref(&held.record);
+            let batch = match self.spend(&permit, batch, Spend::Revoke(reason), devices) {
+                Err(Error::Refused(refusal)) => {
+                    return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
+                }
+                spent => spent?,
+            };
             match self.commit(self.end_life(&permit, batch, held, ending)?).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
