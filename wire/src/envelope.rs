@@ -250,9 +250,18 @@ impl<T: SignedByMany> MultiSigned<T> {
     /// # Errors
     /// [`EnvelopeError::TooLarge`] before anything is parsed, then the first thing that is not as it should be.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let signed = Self::parse_unfinished(bytes)?;
+        if signed.signatures.is_empty() { Err(EnvelopeError::SignatureCount) } else { Ok(signed) }
+    }
+
+    /// Takes apart a message that is still being signed: the same form, perhaps without any signature yet.
+    ///
+    /// # Errors
+    /// As [`MultiSigned::parse`], but for the lack of signatures.
+    pub fn parse_unfinished(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         check_size::<T>(bytes)?;
         let (payload, parts) = read_sign(bytes).map_err(EnvelopeError::Structure)?;
-        if parts.is_empty() || parts.len() > MAX_SIGNATURES {
+        if parts.len() > MAX_SIGNATURES {
             return Err(EnvelopeError::SignatureCount);
         }
         let signatures = parts.into_iter().map(|(protected, bytes)| Signature::parse(protected, bytes));
@@ -261,7 +270,7 @@ impl<T: SignedByMany> MultiSigned<T> {
         if signed.to_bytes() == bytes { Ok(signed) } else { Err(EnvelopeError::NotDeterministic) }
     }
 
-    /// The message's bytes. Without a signature they are no message that [`MultiSigned::parse`] takes.
+    /// The message's bytes. Without a signature only [`MultiSigned::parse_unfinished`] takes them.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.tag(TAG_SIGN);
@@ -307,6 +316,30 @@ impl<T: SignedByMany> MultiSigned<T> {
             signature,
         });
         Ok(())
+    }
+
+    /// Takes over the signatures of `other`, a copy of this message that somebody signed elsewhere; none is judged.
+    /// A key that has signed already signs no second time. Answers how many were new.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Digest`] where `other` holds another payload, [`EnvelopeError::SignatureCount`] where there
+    /// would be more than [`MAX_SIGNATURES`]; then nothing was taken over.
+    pub fn merge(&mut self, other: &Self) -> Result<usize, EnvelopeError> {
+        if other.payload != self.payload {
+            return Err(EnvelopeError::Digest);
+        }
+        let mut merged = self.signatures.clone();
+        for signature in &other.signatures {
+            if !merged.iter().any(|known| known.key_id == signature.key_id) {
+                merged.push(signature.clone());
+            }
+        }
+        if merged.len() > MAX_SIGNATURES {
+            return Err(EnvelopeError::SignatureCount);
+        }
+        let new = merged.len() - self.signatures.len();
+        self.signatures = merged;
+        Ok(new)
     }
 
     /// Reads the payload for somebody who wants to look at it before anybody has vouched for it.

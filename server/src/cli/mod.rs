@@ -5,6 +5,7 @@
 //! codes of `contract.md`. Nothing here decides what the server decides: a command asks, shows, and asks a person
 //! before it destroys.
 
+mod approver_key;
 pub mod audit;
 pub mod authority;
 pub mod baseline;

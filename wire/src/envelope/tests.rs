@@ -233,6 +233,18 @@ fn none_and_too_many_signatures_are_refused() {
 }
 
 #[test]
+fn signatures_made_apart_come_together() {
+    let unsigned = pact(&[]).to_bytes();
+    let mut gathered = MultiSigned::<Pact>::parse_unfinished(&unsigned).unwrap();
+    for (seeds, new) in [(&[1][..], 1), (&[2, 1], 1), (&[2], 0)] {
+        assert_eq!(gathered.merge(&pact(seeds)).unwrap(), new);
+    }
+    assert_eq!(gathered.verify(&[public(1), public(2)], 2).unwrap().text, "hello");
+    let other = MultiSigned::unsigned(&Pact { text: "other".into() });
+    assert!(matches!(gathered.merge(&other), Err(EnvelopeError::Digest)));
+}
+
+#[test]
 fn a_digest_trusts_exactly_its_payload() {
     let signed = pact(&[1]);
     assert_eq!(signed.verify_by_digest(signed.payload_digest()).unwrap().text, "hello");
