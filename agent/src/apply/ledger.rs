@@ -19,6 +19,7 @@ use super::disk::{Dir, Disk, Found, Plain};
 use super::trouble::ApplyError;
 use crate::core::baseline::{Admitted, Mark};
 use crate::core::sheet::{self, SheetError};
+use crate::core::wiping::ManagedFile;
 
 pub(super) const LEDGER: &str = "applied";
 pub(super) const UNDO: &str = "applied.undo";
@@ -84,6 +85,12 @@ impl Managed {
         let Plain { content, mode, uid, gid } = file;
         let (mode, uid, gid) = (*mode, *uid, *gid);
         Self { path: path.to_owned(), sha256: Sha256Digest::of(content), mode, uid, gid, is_ours }
+    }
+
+    /// As a wipe has to know it.
+    pub(super) fn into_file(self) -> ManagedFile {
+        let Self { path, sha256, mode, is_ours, .. } = self;
+        ManagedFile { path, sha256, is_ours, is_secret: mode & 0o077 == 0 }
     }
 
     /// Whether `file` is still as it was left.

@@ -52,6 +52,7 @@ pub use diff::Action;
 pub use trouble::{ApplyError, Trouble};
 
 use crate::core::baseline::{Admitted, Mark};
+use crate::core::wiping::ManagedFile;
 use diff::{Change, Comparison, Diff};
 use disk::{Dir, Disk};
 use ledger::{Desired, Failed, LEDGER, Ledger, UNDO, Undo};
@@ -402,6 +403,31 @@ pub fn plan(state_dir: &Path, root: &Path, declared: &[String]) -> Result<Plan, 
         steps: diffs.into_iter().map(planned).collect(),
         is_unfinished,
     })
+}
+
+/// What baselines put on this device, as the appliers remember it. Changes nothing, and needs no lock.
+///
+/// # Errors
+/// [`ApplyError::Disk`] and [`ApplyError::Sheet`].
+pub fn managed(state_dir: &Path) -> Result<Vec<ManagedFile>, ApplyError> {
+    let state =
+        Dir::open(state_dir).map_err(|source| ApplyError::Disk { what: "the state directory", source })?;
+    let ledger: Ledger = ledger::read(&state, LEDGER)?.unwrap_or_default();
+    Ok(ledger.managed.into_iter().map(ledger::Managed::into_file).collect())
+}
+
+/// Forgets everything that baselines put on this device, durably; how new the newest desired state was stays known, so
+/// that none older ever comes back. Engines made before know nothing of it.
+///
+/// # Errors
+/// [`ApplyError::Disk`] and [`ApplyError::Sheet`].
+pub fn forget(state_dir: &Path) -> Result<(), ApplyError> {
+    let state =
+        Dir::open(state_dir).map_err(|source| ApplyError::Disk { what: "the state directory", source })?;
+    let ledger: Ledger = ledger::read(&state, LEDGER)?.unwrap_or_default();
+    let disk = Disk::system();
+    disk.remove(&state, UNDO).map_err(|source| ApplyError::Disk { what: UNDO, source })?;
+    ledger::write(&disk, &state, LEDGER, &Ledger { highest: ledger.highest, ..Ledger::default() })
 }
 
 fn planned(diff: Diff) -> PlannedStep {

@@ -38,6 +38,11 @@ pub const DECLARED_ROOTS: &[&str] = &["/var/lib/muster-agent/managed"];
 /// Where kernel settings are kept for the next boot. No other section may name it.
 pub const SYSCTL_DROP_IN: &str = "/etc/sysctl.d/60-muster.conf";
 
+/// Whether `path` is one way, and the only way, to write an absolute path of a file.
+pub fn is_sound_path(path: &str) -> bool {
+    reach::check_path(path).is_ok()
+}
+
 /// The name under which a file is written before it takes its place. No managed file may have it.
 pub const NEIGHBOUR: &str = ".muster-agent.new";
 

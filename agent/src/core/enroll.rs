@@ -69,6 +69,8 @@ pub(super) fn begin(desk: &mut Desk, order: EnrollOrder, _now: Timestamp) -> Ste
         return Err(Refusal::InsistedAuthority { named: order.string.auth });
     }
     let is_same = match &desk.past.accepted {
+        // A life that is over binds to nothing.
+        Some(_) if desk.past.retired.is_some() => false,
         Some(accepted) if accepted.enrolment == order.digest() => true,
         Some(accepted) => {
             refuse_while_bound(desk, accepted)?;
@@ -159,7 +161,8 @@ fn accept(desk: &mut Desk, order: EnrollOrder, authority: &Authority, trust: Tru
         declared: declared_roots(),
         at: now,
     };
-    let is_known = desk.past.accepted.as_ref().is_some_and(|former| former.says_the_same(&accepted));
+    let is_known = desk.past.retired.is_none()
+        && desk.past.accepted.as_ref().is_some_and(|former| former.says_the_same(&accepted));
     if !is_known {
         desk.record(Record::Accepted(accepted));
     }

@@ -24,6 +24,7 @@ pub mod session;
 pub mod sheet;
 pub mod status;
 mod trust;
+pub mod wiping;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use muster_wire::cbor;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{OrderId, ReportId, RequestId};
 use muster_wire::posture::{EventReport, PostureReport, StateReport};
-use muster_wire::receipt::Receipt;
+use muster_wire::receipt::{Receipt, ReceiptPhase};
 use muster_wire::renew::Renew;
 use muster_wire::topic::Channel;
 
@@ -34,8 +34,8 @@ pub enum EntryId {
     Posture(ReportId),
     /// An event report.
     Event(ReportId),
-    /// The receipt for an order.
-    Receipt(OrderId),
+    /// The receipt for a phase of an order.
+    Receipt(OrderId, ReceiptPhase),
     /// A request for a certificate.
     Renew(RequestId),
 }
@@ -76,7 +76,7 @@ impl Kept {
     pub fn id(&self) -> EntryId {
         match self {
             Self::Event(report) => EntryId::Event(report.id),
-            Self::Receipt(receipt) => EntryId::Receipt(receipt.order),
+            Self::Receipt(receipt) => receipt_id(receipt),
         }
     }
 
@@ -87,6 +87,22 @@ impl Kept {
             Self::Receipt(receipt) => cbor::encode(receipt),
         }
     }
+}
+
+fn receipt_id(receipt: &Receipt) -> EntryId {
+    EntryId::Receipt(receipt.order, receipt.phase)
+}
+
+/// What a session lets be said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Letters {
+    /// Nothing, or nothing is known yet.
+    #[default]
+    None,
+    /// Receipts and nothing else: the device is being let go.
+    Receipts,
+    /// Everything.
+    All,
 }
 
 /// Where a receipt has got to.
@@ -116,6 +132,8 @@ impl Outbox {
                 Kept::Receipt(receipt) => outbox.receipts.push(Owed { receipt, is_told: false }),
             }
         }
+        // Receipts of one order are a chain, and leave in its order.
+        outbox.receipts.sort_by_key(|owed| (owed.receipt.order, owed.receipt.phase));
         outbox
     }
 
@@ -152,22 +170,33 @@ impl Outbox {
         self.receipts.len() + open < MAX_RECEIPTS
     }
 
-    /// Whether the receipt for `order` is owed.
+    /// Whether a receipt for `order` is owed.
     pub fn owes(&self, order: OrderId) -> bool {
-        self.receipts.iter().any(|owed| owed.receipt.order == order)
+        self.newest(order).is_some()
     }
 
-    /// The next message to send, from now on in flight. `certificate` is the one in use: receipts name it.
-    pub fn next(&mut self, certificate: Sha256Digest) -> Option<Message> {
+    /// The receipt owed for the latest phase of `order`.
+    pub fn newest(&self, order: OrderId) -> Option<&Receipt> {
+        let of = self.receipts.iter().map(|owed| &owed.receipt).filter(|receipt| receipt.order == order);
+        of.max_by_key(|receipt| receipt.phase)
+    }
+
+    /// The next message that `letters` lets be sent, from now on in flight. `certificate` is the one in use: receipts
+    /// name it, but for those of a wipe, which are a chain and name the one under which they were written.
+    pub fn next(&mut self, certificate: Sha256Digest, letters: Letters) -> Option<Message> {
         if self.in_flight.len() >= WINDOW {
             return None;
         }
-        let message = self.waiting(certificate)?;
+        let message = match letters {
+            Letters::None => None,
+            Letters::Receipts => self.waiting_receipt(certificate),
+            Letters::All => self.waiting_report().or_else(|| self.waiting_receipt(certificate)),
+        }?;
         self.in_flight.push(message.id);
         Some(message)
     }
 
-    fn waiting(&mut self, certificate: Sha256Digest) -> Option<Message> {
+    fn waiting_report(&self) -> Option<Message> {
         let flying = |id: &EntryId| self.in_flight.contains(id);
         let plain = |id, channel, bytes| Some(Message { id, channel, body: Body::Plain(bytes) });
         if let Some(report) = self.state.as_ref().filter(|report| !flying(&EntryId::State(report.id))) {
@@ -179,14 +208,18 @@ impl Outbox {
         if let Some(report) = self.events.iter().find(|report| !flying(&EntryId::Event(report.id))) {
             return plain(EntryId::Event(report.id), Channel::ReportEvent, cbor::encode(report));
         }
+        None
+    }
+
+    fn waiting_receipt(&mut self, certificate: Sha256Digest) -> Option<Message> {
         let in_flight = &self.in_flight;
-        let owed = self
-            .receipts
-            .iter_mut()
-            .find(|owed| !owed.is_told && !in_flight.contains(&EntryId::Receipt(owed.receipt.order)))?;
-        owed.receipt.certificate = certificate;
+        let waits = |owed: &&mut Owed| !owed.is_told && !in_flight.contains(&receipt_id(&owed.receipt));
+        let owed = self.receipts.iter_mut().find(waits)?;
+        if owed.receipt.level.is_none() {
+            owed.receipt.certificate = certificate;
+        }
         let body = Body::Receipt(Box::new(owed.receipt.clone()));
-        Some(Message { id: EntryId::Receipt(owed.receipt.order), channel: Channel::Receipt, body })
+        Some(Message { id: receipt_id(&owed.receipt), channel: Channel::Receipt, body })
     }
 
     /// The server has `id`. Answers what is to be removed from disk, if anything.
@@ -200,8 +233,8 @@ impl Outbox {
                 self.events.retain(|kept| kept.id != report);
                 return (self.events.len() < before).then_some(id);
             }
-            EntryId::Receipt(order) => {
-                let owed = self.receipts.iter_mut().filter(|owed| owed.receipt.order == order);
+            EntryId::Receipt(..) => {
+                let owed = self.receipts.iter_mut().filter(|owed| receipt_id(&owed.receipt) == id);
                 owed.for_each(|owed| owed.is_told = true);
             }
             EntryId::Renew(_) => {}
@@ -212,12 +245,11 @@ impl Outbox {
     /// The server has said under its command key that it has the receipt with the payload digest `digest`. Answers
     /// what is to be removed from disk: nothing when that is not the receipt that was sent.
     pub fn acknowledged(&mut self, order: OrderId, digest: Sha256Digest) -> Option<EntryId> {
-        let before = self.receipts.len();
-        let is_it = |receipt: &Receipt| {
-            receipt.order == order && muster_wire::envelope::payload_digest(receipt) == digest
+        let is_it = |owed: &Owed| {
+            owed.receipt.order == order && muster_wire::envelope::payload_digest(&owed.receipt) == digest
         };
-        self.receipts.retain(|owed| !is_it(&owed.receipt));
-        (self.receipts.len() < before).then_some(EntryId::Receipt(order))
+        let at = self.receipts.iter().position(is_it)?;
+        Some(receipt_id(&self.receipts.remove(at).receipt))
     }
 
     /// The session is gone: whatever was not confirmed waits again.

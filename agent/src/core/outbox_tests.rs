@@ -51,7 +51,7 @@ fn receipt(n: u64) -> Receipt {
 }
 
 fn drain(outbox: &mut Outbox) -> Vec<EntryId> {
-    std::iter::from_fn(|| outbox.next(CERTIFICATE).map(|message| message.id)).collect()
+    std::iter::from_fn(|| outbox.next(CERTIFICATE, Letters::All).map(|message| message.id)).collect()
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_state_that_was_replaced_in_flight_does_not_take_the_newer_one_with_it() {
 #[test]
 fn what_was_not_confirmed_is_sent_again_in_the_next_session() {
     let mut outbox = Outbox::found([Kept::Event(event(1)), Kept::Receipt(receipt(2))]);
-    let all = [EntryId::Event(event(1).id), EntryId::Receipt(receipt(2).order)];
+    let all = [EntryId::Event(event(1).id), EntryId::Receipt(receipt(2).order, ReceiptPhase::Verified)];
     assert_eq!(drain(&mut outbox), all);
     assert_eq!(drain(&mut outbox), []);
     outbox.lost();
@@ -90,12 +90,12 @@ fn a_receipt_is_owed_until_the_signed_ack_of_that_very_receipt() {
     outbox.put_receipt(receipt(1));
     drain(&mut outbox);
     let order = receipt(1).order;
-    assert_eq!(outbox.confirmed(EntryId::Receipt(order)), None);
+    assert_eq!(outbox.confirmed(EntryId::Receipt(order, ReceiptPhase::Verified)), None);
     assert_eq!(drain(&mut outbox), [], "told once in a session");
     assert_eq!(outbox.acknowledged(order, Sha256Digest([9; 32])), None);
     assert!(outbox.owes(order));
     let digest = muster_wire::envelope::payload_digest(&receipt(1));
-    assert_eq!(outbox.acknowledged(order, digest), Some(EntryId::Receipt(order)));
+    assert_eq!(outbox.acknowledged(order, digest), Some(EntryId::Receipt(order, ReceiptPhase::Verified)));
     assert!(outbox.is_empty());
 }
 
@@ -104,7 +104,7 @@ fn a_receipt_names_the_certificate_that_it_is_sent_under() {
     let mut outbox = Outbox::default();
     outbox.put_receipt(receipt(1));
     let other = Sha256Digest([2; 32]);
-    let message = outbox.next(other).unwrap();
+    let message = outbox.next(other, Letters::All).unwrap();
     assert!(matches!(message.body, Body::Receipt(sent) if sent.certificate == other));
     let sent = Receipt { certificate: other, ..receipt(1) };
     let digest = muster_wire::envelope::payload_digest(&sent);

@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::merkle::TreeHead;
 use muster_wire::order::Sequence;
+use muster_wire::receipt::{ReceiptOutcome, ReceiptPhase};
 use muster_wire::time::Timestamp;
-use muster_wire::warrant::Kind;
+use muster_wire::warrant::{Kind, Level};
 use serde::{Deserialize, Serialize};
 
 /// The same refusal is written down again after so many seconds.
@@ -35,6 +36,12 @@ pub enum Record {
     Taken(Taken),
     /// The receipt for an order is durable: it will not be carried out again.
     Answered(Answered),
+    /// A phase of a wipe is over, and its receipt is durable.
+    Reached(Reached),
+    /// Approvers have stopped a warrant: no order under it is obeyed from here on.
+    Stopped(Stopped),
+    /// The device's life under this server is over; its identity is destroyed next.
+    Retired(Retired),
 }
 
 /// An order that was admitted.
@@ -60,9 +67,94 @@ pub struct Taken {
     pub expires: Timestamp,
     /// When it came.
     pub at: Timestamp,
+    /// The warrant that it came under, where its kind needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<Under>,
+    /// What is to be wiped, where it is an order to wipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wipe: Option<Wipe>,
+    /// Which warrant it stops, where it is an order to stop one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stops: Option<WarrantId>,
+}
+
+/// The warrant of an order that was admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Under {
+    /// Its name.
+    pub warrant: WarrantId,
+    /// SHA-256 of its payload.
+    pub sha256: Sha256Digest,
+    /// Its last second.
+    pub not_after: Timestamp,
+}
+
+/// What an order to wipe asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wipe {
+    /// How far.
+    pub level: Level,
+    /// The roots of data that it names.
+    pub data_roots: Vec<String>,
+}
+
+/// How far a wipe has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Which order.
+    pub order: OrderId,
+    /// The phase that is over.
+    pub phase: ReceiptPhase,
+    /// How it ended.
+    pub outcome: ReceiptOutcome,
+    /// SHA-256 of the payload of its receipt.
+    pub receipt: Sha256Digest,
+    /// SHA-256 of the evidence kept by then.
+    pub evidence: Sha256Digest,
+    /// The last second of the order.
+    pub ends: Timestamp,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Reached {
+    /// Whether nothing follows: the wipe is proven, refused or failed.
+    pub fn is_last(&self) -> bool {
+        self.phase == ReceiptPhase::Verified || self.outcome != ReceiptOutcome::Done
+    }
+
+    /// Whether everything was destroyed and looked at again.
+    pub fn is_proven(&self) -> bool {
+        self.phase == ReceiptPhase::Verified && self.outcome == ReceiptOutcome::Done
+    }
+}
+
+/// A warrant that was stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Which.
+    pub warrant: WarrantId,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of a device's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The order that ended it.
+    pub order: OrderId,
+    /// Whether the server has signed for the last receipt; otherwise the order ended before.
+    pub is_acknowledged: bool,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Taken {
+    /// Its last second: that of its warrant, under which it is made anew as often as it expires.
+    pub fn ends(&self) -> Timestamp {
+        self.under.as_ref().map_or(self.expires, |under| under.not_after)
+    }
+
     /// Its place among all orders.
     pub fn sequence(&self) -> Sequence {
         let Self { authority_version, restore_epoch, counter, .. } = *self;
@@ -205,17 +297,24 @@ pub struct Past {
     pub refused: Option<Refused>,
     /// Orders whose receipt is, or was, durable.
     pub finished: Finished,
+    /// How far the wipe has come that was begun last.
+    pub reached: Option<Reached>,
+    /// Warrants that were stopped.
+    pub stopped: Vec<WarrantId>,
+    /// The end of this life, if it has come.
+    pub retired: Option<Retired>,
 }
 
 impl Past {
     /// Adds one record.
     ///
-    /// A new acceptance by another string forgets what was proven before it; the same string accepted again
-    /// (another serial number, a newer authority) forgets nothing.
+    /// A new acceptance by another string, or after the end of the former life, forgets what was proven before it; the
+    /// same string accepted again (another serial number, a newer authority) forgets nothing.
     pub fn add(&mut self, record: &Record) {
         match record {
             Record::Accepted(accepted) => {
-                if self.accepted.as_ref().is_some_and(|former| former.enrolment != accepted.enrolment) {
+                let is_other = |former: &Accepted| former.enrolment != accepted.enrolment;
+                if self.retired.is_some() || self.accepted.as_ref().is_some_and(is_other) {
                     *self = Self::default();
                 }
                 self.accepted = Some(accepted.clone());
@@ -233,7 +332,29 @@ impl Past {
                 self.open.retain(|taken| taken.order != answered.order);
                 self.finished.add(answered.order);
             }
+            Record::Reached(reached) => self.reached = Some(reached.clone()),
+            Record::Stopped(stopped) => {
+                if !self.is_stopped(stopped.warrant) {
+                    self.stopped.push(stopped.warrant);
+                }
+            }
+            Record::Retired(retired) => self.retired = Some(retired.clone()),
         }
+    }
+
+    /// Whether `warrant` was stopped.
+    pub fn is_stopped(&self, warrant: WarrantId) -> bool {
+        self.stopped.contains(&warrant)
+    }
+
+    /// The wipe in hand: the first that was taken and is not over.
+    pub fn wipe(&self) -> Option<(&Taken, &Wipe)> {
+        self.open.iter().find_map(|taken| Some((taken, taken.wipe.as_ref()?)))
+    }
+
+    /// How far the wipe `order` has come.
+    pub fn reached(&self, order: OrderId) -> Option<&Reached> {
+        self.reached.as_ref().filter(|reached| reached.order == order)
     }
 
     /// Whether `refused` is worth a record: a timer that asks in vain shall not fill the disk.

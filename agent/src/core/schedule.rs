@@ -74,13 +74,15 @@ pub struct Alarms {
     pub credential: Option<Duration>,
     /// Call the desired state stale.
     pub lease: Option<Duration>,
+    /// Go on with the wipe in hand.
+    pub wipe: Option<Duration>,
 }
 
 impl Alarms {
     /// The earliest of them.
     pub fn earliest(&self) -> Option<Duration> {
-        let Self { connect, state, posture, drift, fetch, renew, credential, lease } = *self;
-        [connect, state, posture, drift, fetch, renew, credential, lease].into_iter().flatten().min()
+        let Self { connect, state, posture, drift, fetch, renew, credential, lease, wipe } = *self;
+        [connect, state, posture, drift, fetch, renew, credential, lease, wipe].into_iter().flatten().min()
     }
 }
 

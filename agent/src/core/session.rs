@@ -14,36 +14,38 @@ mod desired;
 mod inbound;
 mod orders;
 mod renewing;
+mod telling;
+mod wiping;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_wire::desired::{DesiredHead, Generation, Intervals};
+use muster_wire::desired::{DesiredHead, Generation};
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::{DeviceId, OrderId, ReportId};
+use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::lineage::Lineage;
 use muster_wire::merkle::TreeHead;
-use muster_wire::posture::{Drift, EventKind, EventReport, Fact, PostureReport, StateReport};
+use muster_wire::posture::{Drift, EventKind, Fact};
+use muster_wire::receipt::ReceiptPhase;
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
-use sha2::{Digest as _, Sha256};
 
 use super::baseline::{Admitted, CheckedHead};
 use super::effect::{self, Caller, Held};
-use super::outbox::{Body, EntryId, Kept, Message, Outbox};
+use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
 use super::record::{Past, Record};
-use super::schedule::{self, Alarms, Moment, UNTOLD, went_off};
+use super::schedule::{self, Alarms, Moment, went_off};
 use super::trust::{self, Leaf};
+use super::wiping::{Hook, HookEnd, PhaseReport, WipeTask};
 use super::{Answer, Trouble};
 pub use desired::{Change, InForce};
 use renewing::Renewing;
+use wiping::Wiping;
 
 /// After so many failures in a row the server is asked over HTTPS where its gate is.
 const ASK_AFTER: u32 = 4;
 /// A session that lasted this long was a good one: the next failure is a first one.
 const GOOD_SESSION: Duration = Duration::from_secs(60);
-/// No event says more; some of it was written by whoever sent the message that it is about.
-const DETAIL_CHARS: usize = 240;
 /// How long after the first connection the first state report goes out, unless a baseline is in place before.
 const FIRST_STATE: Duration = Duration::from_millis(500);
 /// The same for posture, unless an order asks before.
@@ -60,6 +62,8 @@ pub enum Event {
     Woke,
     /// The server has accepted the connection.
     Opened(LinkId),
+    /// Over this connection the server will speak on these channels and no others.
+    Granted(LinkId, Vec<Channel>),
     /// There is no such connection, or no longer.
     Closed(LinkId, Trouble),
     /// The server's PUBACK for a message.
@@ -85,6 +89,10 @@ pub enum Event {
     Collected(Vec<Fact>),
     /// What a renewal asked for.
     Renewal(effect::Event),
+    /// What came of the hook that an order asked for.
+    HookRan(OrderId, HookEnd),
+    /// What came of a phase of a wipe.
+    Wiped(OrderId, Box<PhaseReport>),
     /// The process is to end.
     Stopping,
 }
@@ -133,6 +141,12 @@ pub enum Effect {
     Collect,
     /// A step of a renewal, answered with [`Event::Renewal`] where it has an answer.
     Renewal(effect::Effect),
+    /// Run the device's own program; then [`Event::HookRan`].
+    Hook(OrderId, Hook),
+    /// Do this phase of a wipe; then, without anything waiting for it, [`Event::Wiped`].
+    Wipe(Box<WipeTask>, ReceiptPhase),
+    /// Destroy the identity and everything else that was this life's, but for the journal.
+    EndLife,
     /// Let `muster-agent status` say this.
     Show(Shown),
     /// The end.
@@ -203,7 +217,10 @@ pub struct Session {
     links: u64,
     failures: u32,
     renewing: Renewing,
+    wiping: Wiping,
     collecting: Collecting,
+    /// What the open session lets be said; nothing before the server has said so.
+    letters: Letters,
     /// A message under a key that is not known here; it is judged again once the authority was asked for.
     puzzling: Option<(LinkId, Incoming)>,
     is_asking: bool,
@@ -261,6 +278,7 @@ impl Session {
                 connect: Some(Duration::ZERO),
                 renew: Some(Duration::ZERO),
                 drift: Some(Duration::ZERO),
+                wipe: Some(Duration::ZERO),
                 lease,
                 ..Alarms::default()
             },
@@ -269,7 +287,9 @@ impl Session {
             links: 0,
             failures: 0,
             renewing: Renewing::default(),
+            wiping: Wiping::default(),
             collecting: Collecting::default(),
+            letters: Letters::None,
             puzzling: None,
             is_asking: false,
             leaves_orders: false,
@@ -315,6 +335,7 @@ impl Session {
         match event {
             Event::Woke => {}
             Event::Opened(link) => self.opened(link, now),
+            Event::Granted(link, channels) => self.granted(link, &channels),
             Event::Closed(link, trouble) => self.closed(link, trouble, now),
             Event::Confirmed(link, id) => self.confirmed(link, id, now),
             Event::Received(link, incoming) => self.received(link, incoming, now),
@@ -325,6 +346,8 @@ impl Session {
             Event::Drifted { found, left } => self.drifted(&found, left, now),
             Event::Collected(facts) => self.collected(facts, now),
             Event::Renewal(event) => self.renewal_went_on(event, now),
+            Event::HookRan(order, end) => self.hook_ran(order, end, now),
+            Event::Wiped(order, report) => self.wiped(order, *report, now),
             Event::Stopping => return self.stop(),
         }
         self.look_at_alarms(now);
@@ -347,6 +370,9 @@ impl Session {
 
     fn look_at_alarms(&mut self, now: Moment) {
         let at = now.since_start;
+        if went_off(&mut self.alarms.wipe, at) {
+            self.go_on_wiping(now);
+        }
         if went_off(&mut self.alarms.connect, at) && self.link == Link::Apart {
             self.connect();
         }
@@ -359,7 +385,7 @@ impl Session {
         if went_off(&mut self.alarms.fetch, at) {
             self.fetch();
         }
-        if went_off(&mut self.alarms.drift, at) {
+        if went_off(&mut self.alarms.drift, at) && !self.is_wiping() {
             self.tell_of_the_interrupted(now);
             self.effects.push_back(Effect::LookForDrift);
         }
@@ -448,6 +474,7 @@ impl Session {
 
     fn is_live(&mut self, link: LinkId, now: Moment) {
         self.link = Link::Live(link, now.since_start);
+        self.letters = Letters::None;
         self.leaves_orders = false;
         self.outbox.lost();
         if !std::mem::replace(&mut self.has_begun, true) {
@@ -479,6 +506,7 @@ impl Session {
 
     fn is_apart(&mut self) {
         self.link = Link::Apart;
+        self.letters = Letters::None;
         self.leaves_orders = false;
         self.outbox.lost();
         self.puzzling = None;
@@ -503,117 +531,6 @@ impl Session {
         self.alarms = Alarms::default();
         self.show();
         self.effects.push_back(Effect::Stop);
-    }
-
-    // ---- telling ------------------------------------------------------------------------------------------------
-
-    fn send(&mut self) {
-        let Some(link) = self.live() else { return };
-        while let Some(message) = self.outbox.next(self.leaf.sha256) {
-            self.effects.push_back(Effect::Publish(link, message));
-        }
-    }
-
-    fn confirmed(&mut self, link: LinkId, id: EntryId, now: Moment) {
-        if self.live() != Some(link) {
-            return;
-        }
-        self.last_contact = Some(now.wall);
-        if let Some(id) = self.outbox.confirmed(id) {
-            self.effects.push_back(Effect::Drop(id));
-        }
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.in_force.head.as_ref().map_or(UNTOLD, |head| head.intervals)
-    }
-
-    /// Looks at the device's state now and tells it; the next time is an interval away.
-    fn report_state(&mut self, now: Moment) {
-        self.alarms.state =
-            Some(now.since_start + schedule::interval(self.intervals().state_s, now.jitter()));
-        let report = StateReport {
-            device: self.leaf.device,
-            id: self.report_id(now),
-            generation: self.in_force.generation(),
-            drift: self.drift.clone(),
-            agent_version: self.agent_version.clone(),
-            last_checkpoint: self.past.log_head(),
-            at: now.wall,
-        };
-        self.reported = Some(report.generation);
-        self.outbox.put_state(report);
-    }
-
-    fn collect(&mut self) {
-        if !self.collecting.is_asked {
-            self.collecting.is_asked = true;
-            self.effects.push_back(Effect::Collect);
-        }
-    }
-
-    fn collected(&mut self, facts: Vec<Fact>, now: Moment) {
-        self.collecting.is_asked = false;
-        self.alarms.posture =
-            Some(now.since_start + schedule::interval(self.intervals().posture_s, now.jitter()));
-        let report = PostureReport { device: self.leaf.device, id: self.report_id(now), facts, at: now.wall };
-        let evidence = muster_wire::envelope::payload_digest(&report);
-        self.outbox.put_posture(report);
-        for order in std::mem::take(&mut self.collecting.orders) {
-            self.answer_order(order, muster_wire::receipt::ReceiptOutcome::Done, evidence, now);
-        }
-    }
-
-    /// Tells, once, that something happened; the oldest event gives way when there are too many.
-    fn tell(&mut self, kind: EventKind, detail: &str, now: Moment) {
-        let detail = detail.chars().take(DETAIL_CHARS).collect();
-        let id = self.report_id(now);
-        let report = EventReport { device: self.leaf.device, id, kind, detail, at: now.wall };
-        if self.outbox.says(&report) {
-            return;
-        }
-        self.effects.push_back(Effect::Keep(Kept::Event(report.clone())));
-        if let Some(former) = self.outbox.put_event(report) {
-            self.effects.push_back(Effect::Drop(former));
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        self.past.add(&record);
-        self.effects.push_back(Effect::Record(record));
-    }
-
-    fn show(&mut self) {
-        let shown = Shown {
-            connected: self.live().is_some(),
-            generation: self.in_force.generation(),
-            checkpoint: self.past.log_head(),
-            last_contact: self.shown.last_contact,
-            stale: self.is_stale,
-        };
-        // When contact was last had is written along with something else, not for its own sake.
-        if shown != self.shown {
-            self.shown = Shown { last_contact: self.last_contact, ..shown };
-            self.effects.push_back(Effect::Show(self.shown.clone()));
-        }
-    }
-
-    fn report_id(&mut self, now: Moment) -> ReportId {
-        ReportId::from_parts(unix_ms(now), self.draw(now))
-    }
-
-    /// Ten bytes that no other draw gives.
-    fn draw(&mut self, now: Moment) -> [u8; 10] {
-        self.drawn += 1;
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(now.random).chain_update(self.drawn.to_be_bytes()).finalize().into();
-        let mut drawn = [0; 10];
-        drawn.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        drawn
-    }
-
-    fn certificate(&self) -> Sha256Digest {
-        self.leaf.sha256
     }
 }
 

@@ -15,7 +15,7 @@ use super::trust::Leaf;
 pub struct Status {
     /// The device's id, once a certificate named it.
     pub device: Option<DeviceId>,
-    /// `refused` (the server refused its certificate since), `unenrolled`, `enrolling`, `journal_lost` (an identity lies here that no record speaks of), or what the server called the device when it last answered it.
+    /// `retired` (a wipe ended this life; `enroll` with a new string begins another), `refused` (the server refused its certificate since), `unenrolled`, `enrolling`, `journal_lost` (an identity lies here that no record speaks of), or what the server called the device when it last answered it.
     pub state: String,
     /// `https://host:port` of the device listener.
     pub server: Option<String>,
@@ -54,6 +54,7 @@ pub struct CertificateStatus {
 pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool) -> Status {
     let leaf = in_use(past, held);
     let state = match (&past.accepted, &past.proven) {
+        _ if past.retired.is_some() => "retired".to_owned(),
         _ if past.refused.is_some() => "refused".to_owned(),
         (_, Some(proven)) => proven.state.clone(),
         (Some(_), None) => "enrolling".to_owned(),

@@ -1,11 +1,12 @@
 //! The words of the command line, and nothing that happens after them (contract.md, "Commands").
 //!
-//! Commands of later issues are absent rather than stubbed: naming one is a usage error.
+//! What does not exist yet is absent rather than stubbed: naming it is a usage error.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_wire::warrant::Level;
 
 /// Muster's agent: what runs on the device.
 #[derive(Parser, Debug)]
@@ -52,6 +53,27 @@ pub enum Command {
     Doctor,
     /// Say what applying the desired state that was last received would change; changes nothing
     Plan,
+    /// Say what a wipe would destroy and what it would miss; changes nothing
+    Wipe(Wipe),
+}
+
+/// Arguments of `wipe`. Wiping itself is ordered by approvers and by nobody at the device.
+#[derive(Args, Debug)]
+pub struct Wipe {
+    /// Only rehearse it
+    #[arg(long, required = true)]
+    pub rehearse: bool,
+    /// How far [retire, clear, crypto-erase, factory-reset]
+    #[arg(long, value_name = "LEVEL", default_value = "retire", value_parser = level)]
+    pub level: Level,
+    /// A data root, as the profile will name it; may be given again [default: every declared root]
+    #[arg(long = "data-root", value_name = "PATH")]
+    pub data_roots: Vec<String>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let known = || Level::ALL.iter().map(|level| level.as_str()).collect::<Vec<_>>().join(", ");
+    Level::from_word(text).ok_or_else(|| format!("the levels are {}", known()))
 }
 
 /// Arguments of `simulate`.
@@ -136,8 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn commands_of_later_issues_do_not_exist_yet() {
+    fn nobody_at_the_device_wipes_it_by_a_command() {
         assert!(Cli::try_parse_from(["muster-agent", "wipe"]).is_err());
+        assert!(Cli::try_parse_from(["muster-agent", "wipe", "--level", "clear"]).is_err());
+        assert!(Cli::try_parse_from(["muster-agent", "wipe", "--rehearse", "--level", "purge"]).is_err());
+        let cli =
+            Cli::try_parse_from(["muster-agent", "wipe", "--rehearse", "--level", "crypto-erase"]).unwrap();
+        assert!(matches!(cli.command, Command::Wipe(Wipe { level: Level::CryptoErase, .. })));
     }
 
     #[test]

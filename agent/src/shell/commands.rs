@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::cli;
+use super::deeds;
 use super::failure::Failure;
 use super::files;
 use super::http::Server;
@@ -26,6 +27,7 @@ use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
 use crate::core::{Agent, Done, Door, EnrollOrder, Event, Refusal, RenewOrder, status};
 use crate::posture;
+use crate::wipe;
 
 /// More than this is no enrolment string, whatever stands in the file.
 const STRING_CAP: usize = 4096;
@@ -43,6 +45,10 @@ pub fn enroll(place: &Place, args: &cli::Enroll, manner: Manner) -> Result<(), F
     let (journal, records) = Journal::open(&place.journal())?;
     let past = Past::of(&records);
     place.agree_on_root(&past)?;
+    if past.retired.is_some() {
+        // A new life begins with nothing of the former.
+        deeds::end_life(place)?;
+    }
     let server = Server { host: string.host.clone(), port: string.port, root_spki: string.ca };
     let order = EnrollOrder {
         string,
@@ -92,6 +98,12 @@ pub fn run(place: &Place, manner: Manner) -> Result<(), Failure> {
     let (journal, records) = Journal::open(&place.journal())?;
     let past = Past::of(&records);
     place.agree_on_root(&past)?;
+    if past.retired.is_some() {
+        // Perhaps a kill has left some of it.
+        deeds::end_life(place)?;
+        output::retired(manner);
+        return Ok(());
+    }
     let server = past.accepted.as_ref().map(server_of).ok_or_else(not_enrolled)?;
     let hands = Hands::new(place.clone(), journal, server, Clock::system());
     block_on(async {
@@ -106,9 +118,13 @@ pub fn run(place: &Place, manner: Manner) -> Result<(), Failure> {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ran = runner.run(stop) => ran,
-            () = listening => Ok(()),
+            ran = runner.run(stop) => ran?,
+            () = listening => {}
         }
+        if runner.has_retired() {
+            output::retired(manner);
+        }
+        Ok(())
     })?
 }
 
@@ -149,6 +165,21 @@ pub fn plan(place: &Place, manner: Manner) -> Result<(), Failure> {
     output::plan(manner, &plan);
     let blocked = plan.steps.iter().filter(|step| step.problem.is_some()).count();
     if blocked == 0 { Ok(()) } else { Err(Failure::Blocked { blocked, steps: plan.steps.len() }) }
+}
+
+/// `muster-agent wipe --rehearse`.
+///
+/// # Errors
+/// [`Failure`] when the device is not enrolled, or cannot be looked at.
+pub fn wipe(place: &Place, args: &cli::Wipe, manner: Manner) -> Result<(), Failure> {
+    let past = place.past()?;
+    place.agree_on_root(&past)?;
+    let accepted = past.accepted.as_ref().ok_or_else(|| Box::new(Refusal::NotEnrolled))?;
+    let engine = wipe::Engine::new(&place.state_dir, &accepted.root, &accepted.declared);
+    let data_roots = if args.data_roots.is_empty() { &accepted.declared } else { &args.data_roots };
+    let managed = apply::managed(&place.state_dir)?;
+    output::rehearsal(manner, &engine.rehearse(args.level, data_roots, &managed)?);
+    Ok(())
 }
 
 /// The server that this device accepted.

@@ -14,6 +14,7 @@ use super::keystore::KeystoreError;
 use super::lock::LockError;
 use crate::apply::ApplyError;
 use crate::core::Refusal;
+use crate::wipe::WipeError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,9 @@ pub enum Failure {
     /// The desired state cannot be compared or put in place.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A wipe, or its rehearsal, cannot look or record.
+    #[error(transparent)]
+    Wipe(#[from] WipeError),
     /// `plan` found something that cannot be done.
     #[error("{blocked} of {steps} changes cannot be made")]
     Blocked {
@@ -132,6 +136,7 @@ impl Failure {
             Self::Runtime(_) => "internal",
             Self::Unwell { .. } => "unwell",
             Self::Apply(_) => "apply",
+            Self::Wipe(_) => "wipe",
             Self::Blocked { .. } => "blocked",
         }
     }
@@ -161,6 +166,7 @@ impl Failure {
             | Self::Sign(_)
             | Self::Unwell { .. }
             | Self::Apply(_)
+            | Self::Wipe(_)
             | Self::Blocked { .. } => Exit::Failed,
         }
     }
@@ -203,6 +209,12 @@ impl Failure {
             Self::Runtime(_) => "check the limits on open files and memory, then run the same command again",
             Self::Unwell { .. } => "follow the remedies above",
             Self::Apply(error) => error.remedy(),
+            Self::Wipe(WipeError::Root(_)) => {
+                "check that the tree exists that `muster-agent status` names as root"
+            }
+            Self::Wipe(_) => {
+                "make room in the state directory and make it writable; the wipe goes on from there"
+            }
             Self::Blocked { .. } => {
                 "remove what stands in the way, or have the baseline changed with `muster baseline set`"
             }

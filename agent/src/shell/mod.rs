@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod boottime;
 pub mod cli;
 pub mod commands;
+pub mod deeds;
 pub mod doctor;
 pub mod failure;
 pub mod files;
@@ -73,5 +74,6 @@ fn run(cli: &Cli, manner: Manner) -> Result<(), Failure> {
         Command::Posture => commands::posture(&place, manner),
         Command::Doctor => doctor::doctor(&place, manner),
         Command::Plan => commands::plan(&place, manner),
+        Command::Wipe(args) => commands::wipe(&place, args, manner),
     }
 }

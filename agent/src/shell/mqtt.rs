@@ -14,7 +14,7 @@ use muster_wire::id::DeviceId;
 use muster_wire::topic::{Channel, Direction};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Outgoing,
-    Packet, Publish, QoS, SubscribeFilter, TlsConfiguration, Transport,
+    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -57,6 +57,8 @@ pub enum News {
     Numbered(u16),
     /// Its PUBACK.
     Confirmed(u16),
+    /// The server has said, in the order in which they were named, which channels it will speak on.
+    Granted(Vec<bool>),
     /// A message came.
     Received(Publish),
     /// The connection is no more.
@@ -136,6 +138,10 @@ impl Link {
                 let entry = self.numbered.remove(&packet)?;
                 Some(Event::Confirmed(self.id, entry))
             }
+            News::Granted(granted) => {
+                let granted = to_device().zip(granted).filter(|(_, is_granted)| *is_granted);
+                Some(Event::Granted(self.id, granted.map(|(channel, _)| channel).collect()))
+            }
             News::Received(publish) => {
                 let (device, channel) = Channel::parse(&publish.topic)?;
                 let incoming = Incoming { channel, payload: publish.payload.to_vec(), packet: publish.pkid };
@@ -146,8 +152,8 @@ impl Link {
     }
 
     fn subscribe(&self) -> Result<(), Jammed> {
-        let ours = Channel::ALL.iter().filter(|channel| channel.direction() == Direction::ToDevice);
-        let filters = ours.map(|channel| SubscribeFilter::new(channel.topic(self.device), QoS::AtLeastOnce));
+        let filters =
+            to_device().map(|channel| SubscribeFilter::new(channel.topic(self.device), QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters).map_err(|_| Jammed)
     }
 
@@ -186,6 +192,11 @@ impl Drop for Link {
     }
 }
 
+/// The channels that a device asks to hear, in the order in which it names them.
+fn to_device() -> impl Iterator<Item = Channel> {
+    Channel::ALL.iter().copied().filter(|channel| channel.direction() == Direction::ToDevice)
+}
+
 /// A link that fails on this side.
 pub(super) fn fault(error: &dyn std::fmt::Display) -> Trouble {
     Trouble { kind: TroubleKind::Closed, server: String::new(), detail: error.to_string() }
@@ -202,6 +213,10 @@ async fn poll(
         let item = match event_loop.poll().await {
             Ok(rumqttc::Event::Incoming(Packet::ConnAck(_))) => News::Opened,
             Ok(rumqttc::Event::Incoming(Packet::PubAck(ack))) => News::Confirmed(ack.pkid),
+            Ok(rumqttc::Event::Incoming(Packet::SubAck(ack))) => {
+                let is_granted = |code: &SubscribeReasonCode| *code != SubscribeReasonCode::Failure;
+                News::Granted(ack.return_codes.iter().map(is_granted).collect())
+            }
             Ok(rumqttc::Event::Incoming(Packet::Publish(publish))) => News::Received(publish),
             Ok(rumqttc::Event::Incoming(Packet::Disconnect)) => {
                 News::Closed(server.trouble(TroubleKind::Closed, "the server said goodbye"))

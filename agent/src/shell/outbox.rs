@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use muster_wire::cbor;
 use muster_wire::posture::EventReport;
-use muster_wire::receipt::Receipt;
+use muster_wire::receipt::{Receipt, ReceiptPhase};
 
 use super::files::{self, FileError, Operation};
 use crate::core::outbox::{EntryId, Kept};
@@ -80,7 +80,8 @@ impl OutboxDir {
     fn path(&self, id: EntryId) -> Option<PathBuf> {
         match id {
             EntryId::Event(report) => Some(self.0.join(format!("event-{report}"))),
-            EntryId::Receipt(order) => Some(self.0.join(format!("receipt-{order}"))),
+            EntryId::Receipt(order, ReceiptPhase::Verified) => Some(self.0.join(format!("receipt-{order}"))),
+            EntryId::Receipt(order, phase) => Some(self.0.join(format!("receipt-{order}-{phase}"))),
             EntryId::State(_) | EntryId::Posture(_) | EntryId::Renew(_) => None,
         }
     }

@@ -14,6 +14,7 @@ use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
 use crate::core::status::Status;
 use crate::core::{Done, Refusal};
+use crate::wipe::{Rehearsal, WouldRemove};
 
 /// A line for whoever reads; when nobody reads any more, that is no reason to fail.
 macro_rules! say {
@@ -79,6 +80,34 @@ pub fn simulated(manner: Manner, summary: &Summary) {
 pub fn running(manner: Manner) {
     if manner == Manner::Text {
         say_err!("muster-agent: running; `muster-agent status` tells how it is");
+    }
+}
+
+/// That this life is over; for a person who watches.
+pub fn retired(manner: Manner) {
+    if manner == Manner::Text {
+        say_err!(
+            "muster-agent: a wipe has ended this device's life; `muster-agent enroll` with a new string begins another"
+        );
+    }
+}
+
+/// What a wipe would do.
+pub fn rehearsal(manner: Manner, rehearsal: &Rehearsal) {
+    if manner == Manner::Json {
+        return print_json(rehearsal);
+    }
+    let Rehearsal { level, would_remove, missed, honest_level } = rehearsal;
+    say!("{:13} {level}", "level");
+    say!("{:13} {honest_level}", "honestly");
+    for WouldRemove { path, bytes } in would_remove {
+        say!("{:13} {bytes:>12}  {path}", "would remove");
+    }
+    for missed in missed {
+        say!("{:13} {missed}", "would miss");
+    }
+    if would_remove.is_empty() {
+        say!("nothing would be removed");
     }
 }
 

@@ -114,7 +114,7 @@ impl Place {
     /// [`Refusal::RootFixed`].
     pub fn agree_on_root(&self, past: &Past) -> Result<(), Failure> {
         match &past.accepted {
-            Some(accepted) if self.root_named && past.proven.is_some() && accepted.root != self.root => {
+            Some(accepted) if self.root_named && is_bound(past) && accepted.root != self.root => {
                 Err(Box::new(Refusal::RootFixed { fixed: accepted.root.display().to_string() }).into())
             }
             _ => Ok(()),
@@ -124,7 +124,7 @@ impl Place {
     /// The root to enrol with: an enrolled device keeps the one it has unless another was named.
     pub fn root_for(&self, past: &Past) -> PathBuf {
         match &past.accepted {
-            Some(accepted) if !self.root_named && past.proven.is_some() => accepted.root.clone(),
+            Some(accepted) if !self.root_named && is_bound(past) => accepted.root.clone(),
             _ => self.root.clone(),
         }
     }
@@ -140,6 +140,11 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Whether the root is fixed: by a life that has begun and is not over.
+fn is_bound(past: &Past) -> bool {
+    past.proven.is_some() && past.retired.is_none()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

@@ -10,11 +10,13 @@ use std::time::Duration;
 use muster_wire::desired::Generation;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::sign1;
+use muster_wire::receipt::ReceiptOutcome;
 use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::boottime::{self, Alarm};
+use super::deeds::{self, Deeds};
 use super::failure::Failure;
 use super::files;
 use super::http::Server;
@@ -30,6 +32,7 @@ use crate::core::schedule::Moment;
 use crate::core::session::{Beginning, Change, Effect, Event, InForce, LinkId, Session, Shown};
 use crate::core::{Agent, Caller, Held, Leaf, Refusal, Request, Trouble, TroubleKind, lineage};
 use crate::posture;
+use crate::wipe;
 
 /// News of the connection that nobody has looked at yet. A task that has more waits, and so does the server.
 const NEWS: usize = 16;
@@ -46,7 +49,10 @@ pub struct Runner {
     outbox: OutboxDir,
     session: Session,
     engine: Engine,
+    deeds: Deeds,
+    has_retired: bool,
     root: PathBuf,
+    declared: Vec<String>,
     root_spki: Sha256Digest,
     links: Vec<Link>,
     news: mpsc::Receiver<(LinkId, News)>,
@@ -91,7 +97,7 @@ impl Runner {
             interrupted: begun,
             lineage,
             in_force: in_force(&engine),
-            declared,
+            declared: declared.clone(),
             outbox: outbox.read()?,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             past,
@@ -103,7 +109,10 @@ impl Runner {
             outbox,
             session: Session::new(beginning),
             engine,
+            deeds: Deeds::default(),
+            has_retired: false,
             root,
+            declared,
             root_spki,
             links: Vec::new(),
             news,
@@ -121,7 +130,12 @@ impl Runner {
         self.shown.subscribe()
     }
 
-    /// Runs until `stop` is true.
+    /// Whether a wipe has ended this device's life.
+    pub fn has_retired(&self) -> bool {
+        self.has_retired
+    }
+
+    /// Runs until `stop` is true, or this device's life is over.
     ///
     /// # Errors
     /// [`Failure`] when this device cannot go on.
@@ -136,23 +150,40 @@ impl Runner {
                 break;
             }
             self.hands.hang_up();
-            event = self.wait(&mut stop).await;
+            event = self.wait(&mut stop).await?;
+            if let Some(Event::Wiped(_, report)) = &event
+                && report.outcome != ReceiptOutcome::Done
+            {
+                self.go_on_after(event.take())?;
+            }
         }
         Ok(())
     }
 
-    async fn wait(&mut self, stop: &mut Stop) -> Option<Event> {
+    /// A wipe that was not carried through: the device goes on with what it has left.
+    fn go_on_after(&mut self, wiped: Option<Event>) -> Result<(), Failure> {
+        self.engine = Engine::new(&self.place.state_dir, &self.root, &self.declared)?;
+        let in_force = Box::new(in_force(&self.engine));
+        self.session.handle(Event::Applied(Change::Unchanged, in_force), self.moment());
+        if let Some(wiped) = wiped {
+            self.session.handle(wiped, self.moment());
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self, stop: &mut Stop) -> Result<Option<Event>, Failure> {
         let alarm = self.session.wake_at();
         let at = self.started.saturating_add(alarm.unwrap_or(Duration::ZERO));
-        tokio::select! {
+        let news = tokio::select! {
             biased;
-            () = wished(stop) => Some(Event::Stopping),
-            news = self.news.recv() => {
-                let (id, news) = news?;
-                self.links.iter_mut().find(|link| link.id() == id)?.understand(news)
-            }
-            () = self.alarm.sleep_until(at), if alarm.is_some() => Some(Event::Woke),
-        }
+            () = wished(stop) => return Ok(Some(Event::Stopping)),
+            done = self.deeds.next() => return done,
+            news = self.news.recv() => news,
+            () = self.alarm.sleep_until(at), if alarm.is_some() => return Ok(Some(Event::Woke)),
+        };
+        let Some((id, news)) = news else { return Ok(None) };
+        let link = self.links.iter_mut().find(|link| link.id() == id);
+        Ok(link.and_then(|link| link.understand(news)))
     }
 
     async fn carry_out_all(&mut self, stop: &mut Stop) -> Result<(), Failure> {
@@ -195,6 +226,15 @@ impl Runner {
                     answered = self.hands.carry_out(effect) => answered?,
                 };
                 return Ok(answered.map(Event::Renewal));
+            }
+            Effect::Hook(order, hook) => self.deeds.hook(self.root.clone(), order, hook),
+            Effect::Wipe(task, phase) => {
+                let engine = wipe::Engine::new(&self.place.state_dir, &self.root, &self.declared);
+                self.deeds.wipe(engine, self.place.state_dir.clone(), *task, phase);
+            }
+            Effect::EndLife => {
+                deeds::end_life(&self.place)?;
+                self.has_retired = true;
             }
             Effect::Show(shown) => self.show(shown)?,
             Effect::Stop => self.is_over = true,
@@ -260,11 +300,19 @@ impl Runner {
     }
 
     async fn discover(&mut self, stop: &mut Stop) -> Option<Event> {
-        let request = Request::Discovery(Caller::Current);
+        let asking = async {
+            let answer = self.hands.ask(&Request::Discovery(Caller::Current)).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+                return answer;
+            }
+            // A device that is being let go is known at the gate alone; what everybody may hear, it may hear, too.
+            let anonymous = self.hands.ask(&Request::Discovery(Caller::Anonymous)).await;
+            if anonymous.as_ref().is_ok_and(|answer| answer.status == 200) { anonymous } else { answer }
+        };
         tokio::select! {
             biased;
             () = wished(stop) => Some(Event::Stopping),
-            answer = self.hands.ask(&request) => Some(Event::Discovered(answer)),
+            answer = asking => Some(Event::Discovered(answer)),
         }
     }
 

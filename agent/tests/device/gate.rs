@@ -46,6 +46,8 @@ pub(crate) struct Flaws {
     pub(crate) never_renews: bool,
     /// Cuts the session instead of confirming a report.
     pub(crate) never_confirms: bool,
+    /// Lets devices go: grants `order` and `ack` alone, and cuts whoever sends anything but receipts.
+    pub(crate) says_farewell: bool,
 }
 
 /// What to send to a session; `None` ends it.
@@ -156,7 +158,15 @@ fn heard(gate: &Gate, device: DeviceId, shown: &[u8], packet: Packet, next: &mut
     let flaws = *gate.flaws.lock().unwrap();
     match packet {
         Packet::Subscribe(subscribe) => {
-            let granted = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); subscribe.filters.len()];
+            let granted = subscribe.filters.iter().map(|filter| {
+                let channel = Channel::parse(&filter.path).map(|(_, channel)| channel);
+                match channel {
+                    Some(Channel::Order | Channel::Ack) => SubscribeReasonCode::Success(QoS::AtLeastOnce),
+                    _ if flaws.says_farewell => SubscribeReasonCode::Failure,
+                    _ => SubscribeReasonCode::Success(QoS::AtLeastOnce),
+                }
+            });
+            let granted = granted.collect();
             Some(vec![Packet::SubAck(SubAck::new(subscribe.pkid, granted))])
         }
         Packet::PingReq => Some(vec![Packet::PingResp]),
@@ -170,6 +180,9 @@ fn heard(gate: &Gate, device: DeviceId, shown: &[u8], packet: Packet, next: &mut
             let payload = publish.payload.to_vec();
             gate.heard.lock().unwrap().push(Heard { channel, payload: payload.clone() });
             if flaws.never_confirms && channel != Channel::Renew {
+                return None;
+            }
+            if flaws.says_farewell && channel != Channel::Receipt {
                 return None;
             }
             let mut answers = vec![Packet::PubAck(PubAck::new(publish.pkid))];

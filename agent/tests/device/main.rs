@@ -14,6 +14,7 @@ mod enrolling;
 mod faults;
 mod fleet;
 mod gate;
+mod letting_go;
 mod planning;
 mod program;
 mod renewing;

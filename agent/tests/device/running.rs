@@ -25,7 +25,7 @@ use crate::program::{Device, now, stub};
 use crate::stub::Stub;
 
 /// An agent that runs until it is dropped.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -35,12 +35,12 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(device: &Device) -> Self {
+    pub(crate) fn start(device: &Device) -> Self {
         Self::start_with(device, &[])
     }
 
     /// An agent that believes the calendar to be off by `offset`, as libfaketime writes it.
-    fn start_off(device: &Device, offset: &str) -> Self {
+    pub(crate) fn start_off(device: &Device, offset: &str) -> Self {
         const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
         assert!(std::path::Path::new(LIBRARY).exists(), "install libfaketime");
         Self::start_with(
@@ -62,7 +62,12 @@ impl Running {
         Self(child)
     }
 
-    fn terminate(&mut self) -> i32 {
+    /// Its exit code, once it has ended by itself; a minute is never.
+    pub(crate) fn ended(&mut self) -> i32 {
+        until("its end", || self.0.try_wait().unwrap()).code().unwrap()
+    }
+
+    pub(crate) fn terminate(&mut self) -> i32 {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.0.wait().unwrap().code().unwrap()
@@ -71,7 +76,7 @@ impl Running {
 
 /// Asks until it is so; a minute is never.
 #[track_caller]
-fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline {
         if let Some(answer) = condition() {
@@ -82,7 +87,7 @@ fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     panic!("waited in vain: {what}");
 }
 
-fn enrolled() -> (Stub, Device, DeviceId) {
+pub(crate) fn enrolled() -> (Stub, Device, DeviceId) {
     let (stub, string) = stub();
     let device = Device::new();
     assert_eq!(device.enroll(&string).exit, 0);
@@ -147,7 +152,7 @@ fn a_clock_in_1970_or_a_year_ago_hinders_nothing() {
     }
 }
 
-fn order(device: DeviceId, n: u8, action: Action) -> Order {
+pub(crate) fn order(device: DeviceId, n: u8, action: Action) -> Order {
     let head = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
     let checkpoint = Checkpoint { origin: format!("{TRUST_DOMAIN}/audit"), head };
     Order {
@@ -169,11 +174,11 @@ fn push_order(stub: &Stub, device: DeviceId, n: u8, action: Action) {
     stub.gate.push(device, Channel::Order, sign1(&order(device, n, action), &ed25519(1).0).unwrap());
 }
 
-fn receipts(stub: &Stub) -> Vec<Receipt> {
+pub(crate) fn receipts(stub: &Stub) -> Vec<Receipt> {
     stub.gate.receipts.lock().unwrap().clone()
 }
 
-fn events(stub: &Stub) -> Vec<EventReport> {
+pub(crate) fn events(stub: &Stub) -> Vec<EventReport> {
     let payloads = stub.gate.heard_on(Channel::ReportEvent);
     payloads.iter().map(|bytes| cbor::decode(bytes).unwrap()).collect()
 }

@@ -178,6 +178,9 @@ impl Session {
     }
 
     pub(super) fn fetched(&mut self, answer: Result<Answer, Trouble>, now: Moment) {
+        if self.is_wiping() {
+            self.wanted = None;
+        }
         let Some(wanted) = &self.wanted else { return };
         let body = answer.ok().and_then(|answer| answer.body().ok());
         let Some(body) = body else { return self.fetch_later(now) };

@@ -6,10 +6,12 @@
 //! told as an event.
 
 use muster_wire::envelope::{EnvelopeError, Signed, SignedOnce, Verified};
-use muster_wire::id::OrderId;
+use muster_wire::id::{OrderId, WarrantId};
+use muster_wire::order::OrderError;
 use muster_wire::posture::EventKind;
 use muster_wire::receipt::Ack;
 use muster_wire::topic::Channel;
+use muster_wire::warrant::WarrantError;
 
 use super::super::baseline::BaselineRefusal;
 use super::super::schedule::Moment;
@@ -30,12 +32,18 @@ pub(super) enum Refused {
     Desired(#[from] BaselineRefusal),
     /// An order that is not admitted.
     #[error("it is not admitted")]
-    Order(#[from] muster_wire::order::OrderError),
+    Order(#[from] OrderError),
     /// An order under a new sequence that has had its turn under another.
     #[error("order {order} has had its turn")]
     RanBefore {
         /// Which.
         order: OrderId,
+    },
+    /// An order under a warrant that was stopped.
+    #[error("warrant {warrant} was stopped")]
+    Stopped {
+        /// Which.
+        warrant: WarrantId,
     },
     /// Nothing of the kind comes over this channel.
     #[error("devices send here, they do not receive")]
@@ -49,7 +57,12 @@ impl Refused {
             self,
             Self::Envelope(EnvelopeError::UnknownSigner)
                 | Self::Desired(BaselineRefusal::Head(EnvelopeError::UnknownSigner))
-                | Self::Order(muster_wire::order::OrderError::AuthorityVersion { .. })
+                | Self::Order(OrderError::AuthorityVersion { .. })
+                // Approvers of a successor, or a warrant made under one.
+                | Self::Order(OrderError::Warrant(
+                    WarrantError::AuthorityVersion { .. }
+                        | WarrantError::Envelope(EnvelopeError::UnknownSigner)
+                ))
         )
     }
 }
@@ -65,8 +78,10 @@ impl Session {
     pub(super) fn judge(&mut self, link: LinkId, incoming: Incoming, may_ask: bool, now: Moment) {
         let packet = incoming.packet;
         let judged = match incoming.channel {
+            // Nothing but the wipe changes the device now.
+            Channel::Desired if self.is_wiping() => Ok(()),
             Channel::Desired => self.hear(&incoming.payload, now),
-            Channel::Ack => self.hear_ack(&incoming.payload),
+            Channel::Ack => self.hear_ack(&incoming.payload, now),
             Channel::Order => match self.take_order(link, &incoming, now) {
                 // It has acknowledged, or deliberately has not.
                 Ok(()) => return,
@@ -106,13 +121,15 @@ impl Session {
     }
 
     /// A receipt is forgotten when the server has said under its command key that it has that very one.
-    fn hear_ack(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    fn hear_ack(&mut self, bytes: &[u8], now: Moment) -> Result<(), Refused> {
         let ack = self.believe::<Ack>(bytes)?.into_document();
         if ack.device != self.leaf.device {
             return Err(Refused::OtherDevice);
         }
         if let Some(id) = self.outbox.acknowledged(ack.order, ack.receipt) {
             self.effects.push_back(Effect::Drop(id));
+            // What a wipe has waited for, perhaps.
+            self.alarms.wipe = self.is_wiping().then_some(now.since_start).or(self.alarms.wipe);
         }
         Ok(())
     }

@@ -12,13 +12,14 @@
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::OrderId;
 use muster_wire::merkle::TreeHead;
-use muster_wire::order::{self, Order, OrderError, Recipient};
+use muster_wire::order::{self, Action, Admitted, Order, OrderError, Recipient};
 use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem, ReceiptOutcome, ReceiptPhase};
 use muster_wire::warrant::Kind;
 
 use super::super::outbox::Kept;
-use super::super::record::{Answered, Record, Taken};
+use super::super::record::{self, Answered, Record, Stopped, Taken, Under};
 use super::super::schedule::Moment;
+use super::super::wiping::{Hook, HookEnd};
 use super::inbound::Refused;
 use super::{Effect, Incoming, LinkId, Session};
 
@@ -58,12 +59,15 @@ impl Session {
             };
         }
         let admitted = admitted?;
+        if let Some(warrant) = admitted.warrant.as_ref().filter(|warrant| self.past.is_stopped(warrant.id)) {
+            return Err(Refused::Stopped { warrant: warrant.id });
+        }
         if self.leaves_orders || !self.outbox.has_room(self.past.open.len()) {
             // Left unacknowledged, it comes again.
             self.leaves_orders = true;
             return Ok(());
         }
-        let taken = taken(&order, admitted.log_head, self.certificate(), now);
+        let taken = taken(&order, &admitted, self.certificate(), now);
         self.record(Record::Taken(taken.clone()));
         self.acknowledge(link, incoming.packet);
         self.carry_out(&taken, now);
@@ -85,7 +89,7 @@ impl Session {
 
     /// Carries on with what was taken before the agent was killed.
     pub(super) fn resume_orders(&mut self, now: Moment) {
-        for taken in self.past.open.clone() {
+        for taken in self.past.open.clone().into_iter().filter(|taken| taken.wipe.is_none()) {
             if self.outbox.owes(taken.order) {
                 self.record(Record::Answered(Answered { order: taken.order, at: now.wall }));
             } else {
@@ -95,7 +99,6 @@ impl Session {
     }
 
     fn carry_out(&mut self, taken: &Taken, now: Moment) {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds all need an approver")]
         match taken.kind {
             Kind::CollectPosture => {
                 if !self.collecting.orders.contains(&taken.order) {
@@ -109,10 +112,34 @@ impl Session {
                 self.answer_order(taken.order, ReceiptOutcome::Done, self.certificate(), now);
             }
             Kind::RotateIdentity => self.renew_now(now),
-            kind => {
+            Kind::Lock => self.effects.push_back(Effect::Hook(taken.order, Hook::Lock)),
+            Kind::Unlock => self.effects.push_back(Effect::Hook(taken.order, Hook::Unlock)),
+            Kind::Wipe => self.go_on_wiping(now),
+            Kind::Stop => self.stop_warrant(taken, now),
+            kind @ (Kind::RotateSecret | Kind::UpdateTrust | Kind::UpdateAgent) => {
                 let why = format!("this version of muster-agent cannot carry out {kind}");
                 self.answer_unobeyed(taken.order, ReceiptOutcome::Refused, why, now);
             }
+        }
+    }
+
+    /// A stopped warrant stays stopped; a wipe under it that has not begun its deed never does.
+    fn stop_warrant(&mut self, taken: &Taken, now: Moment) {
+        if let Some(warrant) = taken.stops {
+            if !self.past.is_stopped(warrant) {
+                self.record(Record::Stopped(Stopped { warrant, at: now.wall }));
+            }
+            self.answer_order(taken.order, ReceiptOutcome::Done, Sha256Digest::of(warrant.as_bytes()), now);
+            self.alarms.wipe = Some(now.since_start);
+        }
+    }
+
+    /// The program that an order asked for has ended, or was not run.
+    pub(super) fn hook_ran(&mut self, order: OrderId, end: HookEnd, now: Moment) {
+        match end {
+            HookEnd::Ran => self.answer_order(order, ReceiptOutcome::Done, Sha256Digest::of(b""), now),
+            HookEnd::Refused(why) => self.answer_unobeyed(order, ReceiptOutcome::Refused, why, now),
+            HookEnd::Failed(why) => self.answer_unobeyed(order, ReceiptOutcome::Failed, why, now),
         }
     }
 
@@ -171,10 +198,12 @@ impl Session {
         items: Vec<ReceiptItem>,
         now: Moment,
     ) {
+        let open = self.past.open.iter().find(|taken| taken.order == order);
+        let warrant = open.and_then(|taken| taken.under.as_ref()).map(|under| under.sha256);
         let receipt = Receipt {
             device: self.leaf.device,
             order,
-            warrant: None,
+            warrant,
             level: None,
             phase: ReceiptPhase::Verified,
             outcome,
@@ -191,17 +220,30 @@ impl Session {
     }
 }
 
-fn taken(order: &Order, log_head: TreeHead, certificate: Sha256Digest, now: Moment) -> Taken {
+fn taken(order: &Order, admitted: &Admitted, certificate: Sha256Digest, now: Moment) -> Taken {
+    let wipe = if let Action::Wipe { level, data_roots } = &order.action {
+        Some(record::Wipe { level: *level, data_roots: data_roots.clone() })
+    } else {
+        None
+    };
+    let stops = if let Action::Stop { warrant } = &order.action { Some(*warrant) } else { None };
     Taken {
         order: order.id,
         kind: order.action.kind(),
         authority_version: order.sequence.authority_version,
         restore_epoch: order.sequence.restore_epoch,
         counter: order.sequence.counter,
-        log_size: log_head.size,
-        log_root: log_head.root,
+        log_size: admitted.log_head.size,
+        log_root: admitted.log_head.root,
         certificate,
         expires: order.expires,
         at: now.wall,
+        under: admitted.warrant.as_ref().map(|warrant| Under {
+            warrant: warrant.id,
+            sha256: warrant.payload_digest(),
+            not_after: warrant.not_after,
+        }),
+        wipe,
+        stops,
     }
 }

@@ -43,6 +43,11 @@ impl Session {
         if self.renewing.agent.is_some() {
             return;
         }
+        if (self.is_wiping() && !self.is_half_renewed()) || self.is_farewell() {
+            // The server certifies nobody whom it lets go, and receipts of a wipe name one certificate.
+            self.alarms.renew = Some(now.since_start + AGAIN_AT_MOST);
+            return;
+        }
         let percent =
             self.in_force.head.as_ref().map_or(TWO_THIRDS, |head| head.certificate.renew_after_percent);
         let wait = schedule::until_renewal(&self.leaf, percent, now.wall);
@@ -58,6 +63,15 @@ impl Session {
         if self.renewing.agent.is_none() {
             self.begin_renewal(now);
         }
+    }
+
+    /// Whether a renewal is to end before a wipe begins: it is under way, or a kill has cut it off and the server may
+    /// know the other certificate by now.
+    pub(super) fn is_half_renewed(&self) -> bool {
+        let waits =
+            self.held.next_certificate.is_some() && self.renewing.failures == 0 && !self.is_farewell();
+        let has_begun = self.past.wipe().is_some_and(|(taken, _)| self.past.reached(taken.order).is_some());
+        (self.renewing.agent.is_some() || self.proving.is_some() || waits) && !has_begun
     }
 
     fn begin_renewal(&mut self, now: Moment) {

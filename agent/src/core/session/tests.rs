@@ -6,12 +6,14 @@ use ed25519_dalek::SigningKey;
 use muster_wire::authority::{Approver, Authority, Required};
 use muster_wire::cbor;
 use muster_wire::checkpoint::Checkpoint;
-use muster_wire::desired::SectionKind;
+use muster_wire::desired::{Intervals, SectionKind};
 use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
+use muster_wire::id::ReportId;
 use muster_wire::key::{Ed25519Key, PublicKey, Signer as _};
 use muster_wire::merkle::ConsistencyProof;
 use muster_wire::order::{Action, Order, Sequence};
-use muster_wire::receipt::{Ack, ItemFate, ReceiptOutcome};
+use muster_wire::posture::EventReport;
+use muster_wire::receipt::{Ack, ItemFate, Receipt, ReceiptOutcome};
 use proptest::prelude::*;
 
 use super::super::TroubleKind;
@@ -19,6 +21,7 @@ use super::super::record::{Accepted, Proven};
 use super::*;
 
 mod authorities;
+mod wiping;
 
 const NOW: i64 = 1_800_000_000;
 const DOMAIN: &str = "fleet.example";
@@ -124,6 +127,12 @@ struct World {
     clock_is_off: i64,
     effects: Vec<&'static str>,
     is_over: bool,
+    /// On which channels the server speaks.
+    granted: Vec<Channel>,
+    /// How each phase of a wipe ends; the last for ever.
+    fate: ReceiptOutcome,
+    /// The phases that the engine was asked for.
+    phases: Vec<ReceiptPhase>,
 }
 
 #[derive(Default)]
@@ -158,6 +167,9 @@ impl World {
             clock_is_off: 0,
             effects: Vec::new(),
             is_over: false,
+            granted: Channel::ALL.to_vec(),
+            fate: ReceiptOutcome::Done,
+            phases: Vec::new(),
         };
         world.handle(Event::Woke, usize::MAX);
         world
@@ -258,6 +270,14 @@ impl World {
                 return Some(Event::Collected(Vec::new()));
             }
             Effect::Renewal(_) => "renewal",
+            Effect::Hook(order, _) => return Some(Event::HookRan(order, HookEnd::Ran)),
+            Effect::Wipe(task, phase) => {
+                self.phases.push(phase);
+                let (outcome, evidence) = (self.fate, Sha256Digest([8; 32]));
+                let report = PhaseReport { phase, outcome, items: Vec::new(), evidence };
+                return Some(Event::Wiped(task.order, Box::new(report)));
+            }
+            Effect::EndLife => "end",
             Effect::Show(_) => "show",
             Effect::Stop => {
                 self.is_over = true;
@@ -276,6 +296,9 @@ impl World {
         if let Some(link) = self.opening.take() {
             self.open = Some(link);
             self.handle(Event::Opened(link), lives);
+            if self.open == Some(link) {
+                self.handle(Event::Granted(link, self.granted.clone()), lives);
+            }
         }
     }
 
@@ -422,7 +445,7 @@ proptest! {
         world.settle();
         let taken = |record: &Record| match record {
             Record::Taken(taken) => Some(taken.order),
-            Record::Accepted(_) | Record::Proven(_) | Record::Answered(_) | Record::Refused(_) => None,
+            _ => None,
         };
         let all: Vec<OrderId> = world.disk.journal.iter().filter_map(taken).collect();
         let distinct: BTreeSet<OrderId> = all.iter().copied().collect();
@@ -462,13 +485,14 @@ fn an_order_that_needs_more_than_this_agent_can_is_answered_as_refused() {
     let mut world = World::new();
     world.connect(usize::MAX);
     let link = world.open.unwrap();
-    let payload = sign1(&order(1, Action::Unlock), &secret(1).0).unwrap();
+    let action = Action::RotateSecret { name: "vpn".into(), sealed: Vec::new() };
+    let payload = sign1(&order(1, action), &secret(1).0).unwrap();
     world.handle(Event::Received(link, Incoming { channel: Channel::Order, payload, packet: 1 }), usize::MAX);
     let kept: Vec<&Kept> = world.disk.outbox.values().collect();
     let [Kept::Receipt(receipt)] = kept[..] else { panic!("{kept:?}") };
     assert_eq!(receipt.outcome, ReceiptOutcome::Refused);
     let [reason] = &receipt.items[..] else { panic!("{receipt:?}") };
-    assert_eq!(reason.what, "this version of muster-agent cannot carry out unlock");
+    assert_eq!(reason.what, "this version of muster-agent cannot carry out rotate_secret");
     assert_eq!(reason.fate, ItemFate::Kept);
 }
 
