@@ -234,10 +234,13 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
     };
     let engine = embedded::open(&options)?;
     let founding = Founding::read(dir, engine.as_ref())?;
-    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone(), &founding.issuers)?;
+    let ca =
+        Ca::open(&Keystore::of(dir), founding.trust_domain.clone(), &founding.issuers, &founding.succession)?;
     let log_key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key())
         .map_err(|_| CaError::no_key(crate::ca::file::AUDIT_KEY))?;
-    let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), log_key)?;
+    let former = founding.former_audit_keys(dir)?;
+    let source = EngineSource(engine.as_ref());
+    let (log, publisher) = audit::open(&source, &dir.join("audit"), log_key, &former)?;
     let (tell, refusals) = refusals_at_doors();
     let (strangers, misconduct, observers) = (tell.clone(), tell.clone(), tell.clone());
     let doors = Doors::new(founding.trust_domain.clone(), clock.clone())

@@ -16,6 +16,7 @@
 )]
 
 mod agent;
+mod authority;
 pub mod est;
 pub mod faults;
 mod inspect;

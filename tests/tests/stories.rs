@@ -8,12 +8,15 @@
 )]
 
 mod stories {
+    mod approver_leaves;
     mod bad_baseline;
+    mod device_off_for_a_year;
     mod drift;
     mod est_curl;
     mod factory_line;
     mod faults;
     mod imaging_laptops;
+    mod key_replacement;
     mod lost_reply;
     mod mistakes;
     mod mqtt_clients;

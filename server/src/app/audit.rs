@@ -147,7 +147,7 @@ impl App {
         };
         let mut gathered = Gathered::default();
         export
-            .write(&source, &self.authority_chain()?, &mut gathered)
+            .write(&source, &self.in_force().chain, &mut gathered)
             .map_err(|error| failed(Box::new(error)))?;
         let files = gathered.0.iter().map(|(path, bytes)| ExportedFile {
             path: path.clone(),

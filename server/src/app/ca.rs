@@ -8,9 +8,7 @@ use crate::store::collections::{CRL_HEADS, INSTALLATION, REVOCATIONS, decode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_pki::certificate::Certificate;
-use muster_wire::authority::Authority;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::envelope::MultiSigned;
 use std::collections::BTreeMap;
 
 /// A CA certificate.
@@ -155,16 +153,10 @@ impl App {
         }
     }
 
-    /// The authority chain, newest document read.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] where a document cannot be read.
-    pub fn authority(&self, _permit: &Permit<act::ReadAuthority>) -> Result<AuthorityShown, Error> {
-        let chain = self.authority_chain()?;
-        let unread = |error| Error::internal("reading the authority")(error);
-        let newest = chain.last().ok_or(Error::NotFound { kind: "authority document" })?;
-        let signed = MultiSigned::<Authority>::parse(newest).map_err(|error| unread(Box::new(error)))?;
-        let document = signed.read_unverified().map_err(|error| unread(Box::new(error)))?;
+    /// The authority chain, and what its newest document says.
+    pub fn authority(&self, _permit: &Permit<act::ReadAuthority>) -> AuthorityShown {
+        let in_force = self.in_force();
+        let document = in_force.lineage.current();
         let approvers = document.approvers.iter().map(|approver| {
             (
                 approver.name.to_string(),
@@ -174,28 +166,15 @@ impl App {
         });
         let recovery =
             document.recovery.iter().map(|key| (key.name.to_string(), hex::encode(key.key.as_bytes()), None));
-        Ok(AuthorityShown {
+        AuthorityShown {
             version: document.version,
             digest: self.founding.authority_digest,
             trust_domain: document.trust_domain.as_str().to_owned(),
             approvers: approvers.collect(),
             recovery: recovery.collect(),
             required: document.required.iter().map(|(matter, count)| (matter.to_owned(), count)).collect(),
-            chain: chain.iter().map(|link| STANDARD.encode(link)).collect(),
-        })
-    }
-
-    /// Every signed authority document, oldest first.
-    pub(super) fn authority_chain(&self) -> Result<Vec<Vec<u8>>, Error> {
-        let mut chain = Vec::new();
-        for version in 1_u64.. {
-            let key = INSTALLATION.key(&super::found::authority_id(version));
-            match self.store.get_document(&key)? {
-                Some(document) => chain.push(document.value),
-                None => break,
-            }
+            chain: in_force.chain.iter().map(|link| STANDARD.encode(link)).collect(),
         }
-        Ok(chain)
     }
 
     /// The firmware profiles.

@@ -1,5 +1,6 @@
 //! What devices should be like, settled once for all that stand alike and kept in memory until a baseline is set.
 
+use super::succession::InForce;
 use super::{App, Error};
 use crate::domain::desired::{FIRST, ProfileDesired, Settled, settle};
 use crate::domain::device::Device;
@@ -23,6 +24,8 @@ type Place = Option<(Option<String>, BTreeMap<String, String>)>;
 pub(super) struct Plan {
     /// Version of the record of its baseline; none where nobody has set one.
     version: Option<u64>,
+    /// Version of the authority document whose command key signs.
+    authority: u64,
     /// The generation of its baseline.
     pub(super) counter: u64,
     /// The generation of everything that its devices should have: its baseline and the authorities.
@@ -78,20 +81,23 @@ impl App {
     /// [`Error::Refused`] with `profile_unknown`; [`Error::Load`].
     pub(super) fn plan(&self, profile: &str) -> Result<Arc<Plan>, Error> {
         let version = self.store.get(&BASELINES.key(profile.as_bytes()))?.map(|head| head.version);
+        let in_force = self.in_force();
+        let authority = in_force.lineage.current().version;
         let known = {
             let plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
-            plans.get(profile).filter(|plan| plan.version == version).map(Arc::clone)
+            let is_present = |plan: &&Arc<Plan>| plan.version == version && plan.authority == authority;
+            plans.get(profile).filter(is_present).map(Arc::clone)
         };
         if let Some(plan) = known {
             return Ok(plan);
         }
-        let plan = Arc::new(self.read_plan(profile)?);
+        let plan = Arc::new(self.read_plan(profile, &in_force)?);
         let mut plans = self.plans.0.lock().unwrap_or_else(PoisonError::into_inner);
         plans.insert(profile.to_owned(), Arc::clone(&plan));
         Ok(plan)
     }
 
-    fn read_plan(&self, name: &str) -> Result<Plan, Error> {
+    fn read_plan(&self, name: &str, in_force: &InForce) -> Result<Plan, Error> {
         let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
         let profile = self.profiles.get(name).ok_or(unknown)?;
         let held = self.store.get_document(&BASELINES.key(name.as_bytes()))?;
@@ -101,8 +107,9 @@ impl App {
         let counter = set.as_ref().map_or(FIRST, |set| set.counter);
         Ok(Plan {
             version,
+            authority: in_force.lineage.current().version,
             counter,
-            asked: counter.max(self.ca.lineup().generation),
+            asked: counter.max(self.ca.lineup().generation).max(in_force.succession.generation),
             profile: set.as_ref().map_or(Cow::Borrowed(profile), |set| Cow::Owned(set.over(profile))),
             set,
             places: Mutex::default(),
@@ -128,6 +135,7 @@ impl Plan {
     pub(super) fn preview(profile: Option<&'static Profile>, next: &ProfileDesired) -> Option<Self> {
         Some(Self {
             version: None,
+            authority: 0,
             counter: next.counter,
             asked: next.counter,
             profile: Cow::Owned(next.over(profile?)),

@@ -36,7 +36,7 @@ impl App {
                     .map(|(_, certificate)| STANDARD.encode(certificate.der()))
                     .collect(),
             },
-            authority: self.authority_chain()?.iter().map(|link| STANDARD.encode(link)).collect(),
+            authority: self.in_force().chain.iter().map(|link| STANDARD.encode(link)).collect(),
             device,
         })
     }

@@ -95,14 +95,15 @@ impl App {
     /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that
     /// covers it: it is durable, and so is its entry.
     fn order_document(&self, order: &OrderRecord, seen: u64) -> Result<Outgoing, Error> {
-        let shown = proof::show(&LogSource(self.store.clone()), &self.audit_key, seen);
+        let in_force = self.in_force();
+        let shown = proof::show(&LogSource(self.store.clone()), &in_force.audit_key, seen);
         let (checkpoint, consistency) =
             shown.map_err(|error| Error::internal("showing the audit log")(Box::new(error)))?;
         let document = Order {
             device: order.device,
             id: order.id,
             sequence: Sequence {
-                authority_version: self.authority_version()?,
+                authority_version: in_force.lineage.current().version,
                 restore_epoch: 0,
                 counter: order.counter,
             },
@@ -119,11 +120,6 @@ impl App {
         let payload = payload.map_err(|error| Error::internal("signing an order")(Box::new(error)))?;
         let mark = Mark::Order { id: order.id, proven_from: seen };
         Ok(Outgoing { channel: Channel::Order, payload, mark })
-    }
-
-    /// The version of the authority document in force.
-    fn authority_version(&self) -> Result<u64, Error> {
-        Ok(u64::try_from(self.authority_chain()?.len()).unwrap_or(u64::MAX))
     }
 
     /// Remembers that `device` has acknowledged the message `mark`, where that is worth remembering.

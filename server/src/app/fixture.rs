@@ -13,6 +13,7 @@ use crate::doors::Doors;
 use crate::store::collections::ALL;
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{self, Change, Engine, EngineError, Health, Store, Versioned};
+use ed25519_dalek::SigningKey;
 use muster_wire::discovery::Endpoints;
 use muster_wire::enrollment::Token;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -32,18 +33,20 @@ pub(crate) struct Bench {
     pub(crate) app: Arc<App>,
     pub(crate) clock: ManualClock,
     pub(crate) pauses: Pauses,
+    /// The one approver, whose signature is enough for everything.
+    pub(crate) approver: SigningKey,
     dir: TempDir,
 }
 
 impl Bench {
     /// Founds and opens one.
     pub(crate) fn founded(issuance: Issuance) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, approver) = (tempfile::tempdir().unwrap(), fresh_ed25519());
         let options = found::FoundOptions {
             data_dir: dir.path().to_owned(),
             public_name: "muster.test".into(),
             trust_domain: None,
-            approvers: vec![("a".into(), fresh_ed25519().verifying_key().to_bytes())],
+            approvers: vec![("a".into(), approver.verifying_key().to_bytes())],
             recovery: Vec::new(),
             solo: true,
             settings: Settings::default(),
@@ -53,7 +56,7 @@ impl Bench {
         let clock = ManualClock::at_ms(Clock::system().now_ms());
         let pauses = Pauses::default();
         let app = Arc::new(open(&dir, &clock, &pauses, issuance));
-        Self { app, clock, pauses, dir }
+        Self { app, clock, pauses, approver, dir }
     }
 
     /// The secret of the first operator.
@@ -61,6 +64,11 @@ impl Bench {
         let file = std::fs::read(self.dir.path().join(found::CREDENTIAL)).unwrap();
         let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
         file["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Leave for the act `A`, as the device door or an operator has it.
@@ -90,13 +98,13 @@ impl Bench {
 impl Bench {
     /// The same installation, after `change` was made to its directory while nobody served it.
     pub(crate) async fn restarted(self, change: impl FnOnce(&std::path::Path) + Send + 'static) -> Self {
-        let Self { app, clock, pauses, dir } = self;
+        let Self { app, clock, pauses, approver, dir } = self;
         app.store().close().await.unwrap();
         drop(app);
         let path = dir.path().to_owned();
         std::thread::spawn(move || change(&path)).join().unwrap();
         let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED));
-        Self { app, clock, pauses, dir }
+        Self { app, clock, pauses, approver, dir }
     }
 }
 
@@ -105,9 +113,12 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
     let inner = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing)).unwrap();
     let engine: Box<dyn Engine> = Box::new(Watched { inner, pauses: pauses.clone() });
     let founding = Founding::read(dir, engine.as_ref()).unwrap();
-    let ca = Ca::open(&Keystore::of(dir), founding.trust_domain.clone(), &founding.issuers).unwrap();
+    let (keys, domain) = (Keystore::of(dir), founding.trust_domain.clone());
+    let ca = Ca::open(&keys, domain, &founding.issuers, &founding.succession).unwrap();
     let key = AuditKey::new(founding.trust_domain.as_str(), ca.audit_key()).unwrap();
-    let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &dir.join("audit"), key).unwrap();
+    let former = founding.former_audit_keys(dir).unwrap();
+    let source = EngineSource(engine.as_ref());
+    let (log, publisher) = audit::open(&source, &dir.join("audit"), key, &former).unwrap();
     let doors = Doors::new(founding.trust_domain.clone(), clock.clock());
     let revocation_changes = Arc::new(RevocationChanges::default());
     let events = Arc::new(EventFeed::default());

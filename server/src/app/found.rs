@@ -20,7 +20,7 @@ pub use self::offline::{NewOperator, add_operator, check_root_list};
 use self::error::io_error;
 use super::audit::EngineSource;
 use super::report::GENERATION_ID;
-use crate::audit::{self, AuditKey};
+use crate::audit::{self, AuditKey, PinnedKey};
 use crate::ca::keystore::{Keystore, KeystoreError, sync_dir, write_durably};
 use crate::ca::{CaError, StatusUrls, ed25519_pem, file, fresh_ed25519, random};
 use crate::clock::Clock;
@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::domain::issuers::Issuers;
 use crate::domain::operator::{Operator, Secret};
 use crate::domain::policy::{self, Caller, Permit, act};
+use crate::domain::succession::Succession;
 use crate::store::collections::{ALL, INSTALLATION};
 use crate::store::embedded::{self, Founding as Open};
 use crate::store::{Batch, Limits, Store};
@@ -52,6 +53,9 @@ const SEED_KEY: &str = "idempotency.key";
 pub(super) const FOUNDING_ID: &[u8] = b"founding";
 /// Under which id it is said which issuing CAs there are; nothing is there before the first is replaced.
 const ISSUERS_ID: &[u8] = b"issuers";
+
+/// Under which id it is said what successors of the authority document settled; nothing is there before the first.
+pub(super) const SUCCESSION_ID: &[u8] = b"succession";
 
 /// Under which id the authority document of `version` lies.
 pub(super) fn authority_id(version: u64) -> Vec<u8> {
@@ -119,6 +123,8 @@ pub struct Founding {
     pub solo: bool,
     /// Which issuing CAs there are.
     pub issuers: Issuers,
+    /// What successors of the authority document settled, as it stood at the start.
+    pub succession: Succession,
     /// From which repeated requests derive their secrets.
     pub(super) derivation_seed: Zeroizing<[u8; 32]>,
 }
@@ -275,7 +281,7 @@ fn commit_founding(dir: &Path, clock: &Clock, key: AuditKey, first: &First<'_>) 
     fs::create_dir_all(&audit_dir).map_err(io_error("make", &audit_dir))?;
     audit::found(&audit_dir, &key)?;
     let engine = embedded::open(&embedded::Options::new(dir.join("store"), Open::OrCreate))?;
-    let (log, mut publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
+    let (log, mut publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key, &[])?;
     let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
     let batch = founding_batch(&store, &permit, clock.now_ms(), first)
         .map_err(|_| FoundError::Unreadable { dir: dir.to_path_buf() })?;
@@ -404,6 +410,10 @@ impl Founding {
             Some(found) => serde_json::from_slice(&found.value).map_err(|_| unreadable())?,
             None => Issuers::default(),
         };
+        let succession = match engine.get(&INSTALLATION.key(SUCCESSION_ID)).map_err(|_| unreadable())? {
+            Some(found) => serde_json::from_slice(&found.value).map_err(|_| unreadable())?,
+            None => Succession::default(),
+        };
         let no_seed = |path| FoundError::NoSeed { path };
         let text = match Keystore::of(dir).read_private(SEED_KEY) {
             Err(KeystoreError::Missing { path }) => return Err(no_seed(path)),
@@ -418,8 +428,24 @@ impl Founding {
             authority_digest: facts.authority_digest,
             solo: facts.solo,
             issuers,
+            succession,
             derivation_seed: seed,
         })
+    }
+
+    /// The audit keys that signed checkpoints before the one in force, oldest first.
+    ///
+    /// # Errors
+    /// [`FoundError::Unreadable`].
+    pub fn former_audit_keys(&self, dir: &Path) -> Result<Vec<PinnedKey>, FoundError> {
+        let unreadable = || FoundError::Unreadable { dir: dir.to_path_buf() };
+        let origin = format!("{}/audit", self.trust_domain.as_str());
+        let read = |text: &String| {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(text, &mut bytes).ok()?;
+            PinnedKey::new(&origin, Ed25519Key::from_bytes(&bytes).ok()?).ok()
+        };
+        self.succession.former_audit.iter().map(|text| read(text).ok_or_else(unreadable)).collect()
     }
 }
 

@@ -57,6 +57,9 @@ mod report_pace;
 mod revoke;
 mod server_certificate;
 mod status_feed;
+mod succession;
+#[cfg(test)]
+mod succession_tests;
 mod token;
 mod upkeep;
 
@@ -81,12 +84,13 @@ pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
 pub use self::renew::Renew;
 pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate, ServerLife};
 pub use self::status_feed::{RevocationChanges, feed, fill};
+pub use self::succession::{Asked, Pending};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
 pub use crate::ca::Role;
 
-use crate::audit::{AuditKey, Pace, Publisher};
+use crate::audit::{Pace, Publisher};
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
@@ -99,6 +103,7 @@ use crate::telemetry;
 use limits::{Issuances, PerMinute, RuleHolds, Strangers};
 use muster_wire::discovery::Endpoints;
 use muster_wire::id::DeviceId;
+use succession::InForce;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -141,7 +146,7 @@ pub struct App {
     anonymous_refusals: PerMinute,
     next_ordinal: AtomicU64,
     plans: desired::Plans,
-    audit_key: AuditKey,
+    in_force: succession::Current,
     report_pace: report_pace::ReportPace,
     events: Arc<EventFeed>,
 }
@@ -208,10 +213,12 @@ impl App {
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let free = next_ordinal(&parts.store)?.max(parts.ca.lineup().first_free_ordinal());
         let next_ordinal = AtomicU64::new(free);
-        Ok(Self {
+        let audit_key = parts.publisher.key().clone();
+        let in_force = InForce::read(&parts.store, &parts.founding, &parts.ca, audit_key)?;
+        let app = Self {
             next_ordinal,
             plans: desired::Plans::default(),
-            audit_key: parts.publisher.key().clone(),
+            in_force: Arc::new(in_force).into(),
             report_pace: report_pace::ReportPace::default(),
             store: parts.store,
             ca: parts.ca,
@@ -235,7 +242,10 @@ impl App {
             issuances: Issuances::new(parts.issuance),
             rule_holds: RuleHolds::new(parts.rule_holds),
             anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
-        })
+        };
+        // Of a proposal, or of a successor that took over, when the process ended in the middle of it.
+        app.clear_server_keys();
+        Ok(app)
     }
 
     /// A name for a request, for its answer and the log.

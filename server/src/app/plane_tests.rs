@@ -291,7 +291,7 @@ async fn an_order_shows_a_checkpoint_that_covers_it_and_continues_the_one_last_s
     let life = site.enroll(None).await;
     site.says(&life, |_| {}).await.unwrap();
     let order = site.next_order(&life).unwrap();
-    let key = site.app.audit_key.public();
+    let key = site.app.in_force().audit_key.public();
     let seen = Checkpoint::verify(&order.checkpoint, key.origin(), &[key.key()]).unwrap().head;
     assert_eq!(seen.size, site.entries());
     let nothing = TreeHead { size: 0, root: root_of(&[]) };

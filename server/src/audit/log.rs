@@ -11,7 +11,7 @@
 //! batch of the state that it describes, so a crash leaves either all of it or nothing.
 
 use super::entry::Entry;
-use super::key::AuditKey;
+use super::key::{AuditKey, PinnedKey};
 use super::publish::{self, Checkpoint, Publisher};
 use super::tiles::{self, Edge, Kind, WIDTH};
 use super::tree::{Frontier, Hash, leaf_hash};
@@ -146,14 +146,20 @@ pub fn found(dir: &Path, key: &AuditKey) -> Result<(), OpenError> {
 /// Opens the log in `source` with its promises in `dir`, `<data-dir>/audit`.
 ///
 /// The right edge is computed again from the entries and tile roots, at the size of the signed checkpoint and at
-/// the size of the store. Files that a crash kept from being written are written.
+/// the size of the store. Files that a crash kept from being written are written. A checkpoint may be signed by one of
+/// the `former` keys: whoever replaced them was stopped before the first checkpoint by `key`, which is then signed anew.
 ///
 /// # Errors
 /// [`OpenError::WentBack`] and [`OpenError::Forked`] when the store does not hold what the checkpoint promises,
 /// [`OpenError::Damaged`] when it contradicts itself, and as the variants say otherwise.
-pub fn open(source: &dyn Source, dir: &Path, key: AuditKey) -> Result<(Log, Publisher), OpenError> {
+pub fn open(
+    source: &dyn Source,
+    dir: &Path,
+    key: AuditKey,
+    former: &[PinnedKey],
+) -> Result<(Log, Publisher), OpenError> {
     let frontier = right_edge(source)?;
-    let promised = publish::read_checkpoint(dir, &key.public())?;
+    let promised = publish::read_checkpoint_by(dir, &key.public(), former)?;
     if promised.size > frontier.size() {
         return Err(OpenError::WentBack { signed: promised.size, found: frontier.size() });
     }

@@ -49,7 +49,7 @@ impl Site {
         let home = tempfile::tempdir().unwrap();
         let (dir, key, store) = (home.path().join("audit"), key("example.com", 7), Memory::default());
         found(&dir, &key).unwrap();
-        let (log, publisher) = open(&store, &dir, key.clone()).unwrap();
+        let (log, publisher) = open(&store, &dir, key.clone(), &[]).unwrap();
         Self { _home: home, dir, key, store, log, publisher }
     }
 
@@ -76,7 +76,7 @@ impl Site {
 
     /// Stops and starts: what is only in memory is gone.
     pub(crate) fn restart(&mut self) -> Result<(), OpenError> {
-        (self.log, self.publisher) = open(&self.store, &self.dir, self.key.clone())?;
+        (self.log, self.publisher) = open(&self.store, &self.dir, self.key.clone(), &[])?;
         Ok(())
     }
 

@@ -117,6 +117,8 @@ pub struct Publisher {
     /// Partial tiles of the last checkpoint, and those of the one before: a reader may still be after them.
     partials: [BTreeSet<String>; 2],
     syncs: u64,
+    /// Whether the last checkpoint is by a former key, so that another of the same size is due.
+    is_former: bool,
 }
 
 /// How far the log has been followed.
@@ -140,7 +142,14 @@ impl Publisher {
         repair(source, dir, last.size)?;
         let progress = Progress { edge, bundle };
         let partials = [partials_of(&progress), BTreeSet::new()];
-        Ok(Self { dir: dir.to_path_buf(), key, last, tried: None, progress, partials, syncs: 0 })
+        let is_former = Checkpoint::open(&last.note, &key.public()).is_none();
+        Ok(Self { dir: dir.to_path_buf(), key, last, tried: None, progress, partials, syncs: 0, is_former })
+    }
+
+    /// Signs with `key` from now on. The next [`Publisher::publish`] signs a checkpoint, even if the log has not grown.
+    pub fn succeed(&mut self, key: AuditKey) {
+        self.key = key;
+        self.is_former = true;
     }
 
     /// The last checkpoint.
@@ -168,7 +177,7 @@ impl Publisher {
     pub fn publish(&mut self, source: &dyn Source) -> Result<Option<&Checkpoint>, PublishError> {
         let frontier = log::right_edge(source)?;
         let contradiction = PublishError::Contradiction { signed: self.last.size, found: frontier.size() };
-        if frontier.size() == self.last.size {
+        if frontier.size() == self.last.size && !self.is_former {
             return Ok(None);
         }
         if frontier.size() < self.last.size {
@@ -186,6 +195,7 @@ impl Publisher {
         self.replace_checkpoint(&checkpoint)?;
         self.tried = None;
         self.last = checkpoint;
+        self.is_former = false;
         self.progress = progress;
         self.drop_partials(partials);
         Ok(Some(&self.last))
@@ -307,6 +317,17 @@ pub(super) fn read_checkpoint(dir: &Path, key: &PinnedKey) -> Result<Checkpoint,
         Ok(None) => Err(OpenError::CheckpointMissing { path }),
         Err(source) => Err(OpenError::Io { operation: "read", path, source }),
     }
+}
+
+/// The checkpoint in `dir`, by `key` or, failing that, by one of the `former` keys.
+pub(super) fn read_checkpoint_by(
+    dir: &Path,
+    key: &PinnedKey,
+    former: &[PinnedKey],
+) -> Result<Checkpoint, OpenError> {
+    let by_key = read_checkpoint(dir, key);
+    let earlier = || former.iter().rev().find_map(|former| read_checkpoint(dir, former).ok());
+    by_key.or_else(|refused| earlier().ok_or(refused))
 }
 
 /// Puts `checkpoint` in the place of the one in `dir`; answers how many syncs that took.

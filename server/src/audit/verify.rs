@@ -16,6 +16,7 @@ use super::tree::leaf_hash;
 use muster_wire::authority::Authority;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::MultiSigned;
+use muster_wire::key::Ed25519Key;
 use muster_wire::lineage::Lineage;
 use muster_wire::time::Timestamp;
 use serde::Serialize;
@@ -52,6 +53,9 @@ pub struct Known<'a> {
     pub key: Option<&'a PinnedKey>,
     /// A checkpoint of the same log that was seen before: the log has to contain what it promised.
     pub earlier: Option<&'a [u8]>,
+    /// Digest of the first authority document: whoever knows it believes every audit key that its chain names, also one
+    /// that took over from [`Known::key`].
+    pub authority: Option<Sha256Digest>,
 }
 
 /// Whether the files are exactly those of an export.
@@ -74,7 +78,7 @@ pub fn holds_log(directory: &Path) -> bool {
 
 /// Verifies the audit directory of a server that may be running. Tiles beyond the checkpoint are its next ones.
 pub fn verify_live(dir: &Path, key: &PinnedKey) -> Report {
-    verify_files(&Directory(dir), Known { key: Some(key), earlier: None }, Layout::Live)
+    verify_files(&Directory(dir), Known { key: Some(key), ..Known::default() }, Layout::Live)
 }
 
 /// Verifies an export that is held in memory: contents by path.
@@ -106,7 +110,7 @@ fn verify_files(files: &dyn Files, known: Known<'_>, layout: Layout) -> Report {
         first_bad: None,
         problem: None,
         key: String::new(),
-        key_is_pinned: known.key.is_some(),
+        key_is_pinned: known.key.is_some() || known.authority.is_some(),
         authority_sha256: None,
     };
     if let Err(bad) = check(files, known, layout, &mut report) {
@@ -119,16 +123,20 @@ fn verify_files(files: &dyn Files, known: Known<'_>, layout: Layout) -> Report {
 }
 
 fn check(files: &dyn Files, known: Known<'_>, layout: Layout, report: &mut Report) -> Result<(), Bad> {
+    let named = match layout {
+        Layout::Export => Named::read(files)?,
+        Layout::Live => Named::default(),
+    };
     let key = match known.key {
-        Some(key) => key.clone(),
-        None => exported_key(files)?,
+        Some(key) if !named.replaces(key, known.authority)? => key.clone(),
+        Some(_) | None => exported_key(files)?,
     };
     key.as_text().clone_into(&mut report.key);
     let checkpoint = Checkpoint::open(&files.need(CHECKPOINT)?, &key)
         .ok_or_else(|| Bad::new("the checkpoint is not signed by the audit key"))?;
     report.size = checkpoint.size;
     report.root_sha256 = checkpoint.root.to_hex();
-    let earlier = earlier(known, &key, &checkpoint)?;
+    let earlier = earlier(known, (&key, &named), &checkpoint)?;
     walk(files, &checkpoint, earlier.as_ref())?;
     if layout == Layout::Live {
         return Ok(());
@@ -138,7 +146,8 @@ fn check(files: &dyn Files, known: Known<'_>, layout: Layout, report: &mut Repor
     if exported_key(files)? != key {
         return Err(Bad::new("the key in the export is not the key that signed it"));
     }
-    report.authority_sha256 = check_authority(files, &listed, &key)?;
+    named.check(&listed, &key, known.authority)?;
+    report.authority_sha256 = named.founding.map(|digest| digest.to_hex());
     Ok(())
 }
 
@@ -149,9 +158,16 @@ fn exported_key(files: &dyn Files) -> Result<PinnedKey, Bad> {
         .ok_or_else(|| Bad::new(format!("{PUBLIC_KEY} is no audit key")))
 }
 
-fn earlier(known: Known<'_>, key: &PinnedKey, now: &Checkpoint) -> Result<Option<Checkpoint>, Bad> {
+fn earlier(
+    known: Known<'_>,
+    (key, named): (&PinnedKey, &Named),
+    now: &Checkpoint,
+) -> Result<Option<Checkpoint>, Bad> {
     let Some(note) = known.earlier else { return Ok(None) };
-    let earlier = Checkpoint::open(note, key)
+    let former = named.keys.iter().filter_map(|former| PinnedKey::new(key.origin(), *former).ok());
+    let earlier = std::iter::once(key.clone())
+        .chain(former)
+        .find_map(|key| Checkpoint::open(note, &key))
         .ok_or_else(|| Bad::new("the earlier checkpoint is not signed by the audit key"))?;
     if earlier.size > now.size {
         return Err(Bad::entry(
@@ -285,24 +301,83 @@ fn check_names(listed: &BTreeSet<String>, size: u64) -> Result<(), Bad> {
     }
 }
 
-/// Walks the chain of authority and looks for the audit key in its last document.
-fn check_authority(
-    files: &dyn Files,
-    listed: &BTreeSet<String>,
-    key: &PinnedKey,
-) -> Result<Option<String>, Bad> {
-    let paths = (0..).map(authority_path).take_while(|path| listed.contains(path));
-    let chain = paths.map(|path| files.need(&path)).collect::<Result<Vec<_>, _>>()?;
-    let Some(first) = chain.first() else { return Ok(None) };
-    let broken = |_| Bad::new("the chain of authority documents does not hold");
-    let trusted = MultiSigned::<Authority>::parse(first).map_err(broken)?.payload_digest();
-    // An auditor's clock decides nothing here: approvers' waiting times are the devices' to judge.
-    let lineage = Lineage::walk(&chain, trusted, Timestamp(i64::MAX / 2))
-        .map_err(|_| Bad::new("the chain of authority documents does not hold"))?;
-    if !lineage.current().audit_keys.contains(&key.key()) {
-        return Err(Bad::new("the authority document does not name the key that signed the log"));
+/// The audit keys that the chain of authority documents names; none where an export has no chain.
+#[derive(Default)]
+struct Named {
+    /// Digest of the first document.
+    founding: Option<Sha256Digest>,
+    /// Every audit key there ever was.
+    keys: Vec<Ed25519Key>,
+    /// Those that count now.
+    in_force: Vec<Ed25519Key>,
+    documents: usize,
+}
+
+impl Named {
+    /// Walks the chain in `files`. Its links are signed by approvers, not by the log: so it may be read first.
+    fn read(files: &dyn Files) -> Result<Self, Bad> {
+        let mut chain = Vec::new();
+        for path in (0..).map(authority_path) {
+            match files.read(&path) {
+                Ok(Some(bytes)) => chain.push(bytes),
+                Ok(None) => break,
+                Err(error) => return Err(Bad::new(format!("{path} cannot be read: {error}"))),
+            }
+        }
+        // Told only once the manifest was looked at: a file that does not belong here is a better reason.
+        Ok(Self::walk(&chain).unwrap_or(Self { documents: usize::MAX, ..Self::default() }))
     }
-    Ok(Some(trusted.to_hex()))
+
+    /// The chain as it was signed; `None` where it does not hold.
+    fn walk(chain: &[Vec<u8>]) -> Option<Self> {
+        let signed = chain.iter().map(|bytes| MultiSigned::<Authority>::parse(bytes).ok());
+        let signed = signed.collect::<Option<Vec<_>>>()?;
+        let Some(founding) = signed.first().map(MultiSigned::payload_digest) else {
+            return Some(Self::default());
+        };
+        // An auditor's clock decides nothing here: approvers' waiting times are the devices' to judge.
+        let lineage = Lineage::walk(chain, founding, Timestamp(i64::MAX / 2)).ok()?;
+        let mut keys = Vec::new();
+        for document in &signed {
+            keys.extend(document.read_unverified().ok()?.audit_keys);
+        }
+        let in_force = lineage.current().audit_keys.clone();
+        Some(Self { founding: Some(founding), keys, in_force, documents: chain.len() })
+    }
+
+    /// Whether another key took over from `pinned`, by documents that are those of `authority`.
+    fn replaces(&self, pinned: &PinnedKey, authority: Option<Sha256Digest>) -> Result<bool, Bad> {
+        if !self.keys.contains(&pinned.key()) || self.in_force.contains(&pinned.key()) {
+            return Ok(false);
+        }
+        if authority.is_some() {
+            return Ok(true);
+        }
+        Err(Bad::new(
+            "another audit key took over from the one given, as the authority documents say; to believe them, give \
+             --authority with the digest that `muster init` printed",
+        ))
+    }
+
+    /// Whether the chain is all of the `listed` documents, begins as it is known to, and names `key` at its end.
+    fn check(
+        &self,
+        listed: &BTreeSet<String>,
+        key: &PinnedKey,
+        known: Option<Sha256Digest>,
+    ) -> Result<(), Bad> {
+        let count = (0..).map(authority_path).take_while(|path| listed.contains(path)).count();
+        if count != self.documents {
+            return Err(Bad::new("the chain of authority documents does not hold"));
+        }
+        if known.is_some() && known != self.founding {
+            return Err(Bad::new("the authority documents are not those whose digest was given"));
+        }
+        if self.founding.is_some() && !self.in_force.contains(&key.key()) {
+            return Err(Bad::new("the authority document does not name the key that signed the log"));
+        }
+        Ok(())
+    }
 }
 
 /// Where the files are.

@@ -106,6 +106,16 @@ impl Keystore {
         }
     }
 
+    /// The names of the files, in no order; those that are no text are left out.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Read`].
+    pub fn names(&self) -> Result<Vec<String>, KeystoreError> {
+        let read = |source| unread(self.dir.clone(), source);
+        let entries = fs::read_dir(&self.dir).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
+        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
     /// Reads a private key; refuses one that others may read.
     ///
     /// # Errors

@@ -6,11 +6,13 @@
 
 mod authorities;
 pub mod keystore;
+mod server_keys;
 
 use crate::domain::issuance::Grant;
 use crate::domain::issuers::{IssuerName, Issuers};
 use crate::domain::observer::ObserverGrant;
 use crate::domain::policy::{Permit, act};
+use crate::domain::succession::Succession;
 pub use authorities::{IssuerId, Role, StatusUrls, files_of, id_of, issuer_id, remove_key};
 use authorities::{Past, Signing};
 use ed25519_dalek::SigningKey;
@@ -27,7 +29,9 @@ use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{MultiSigned, SignedOnce, sign1};
 use muster_wire::id::{TrustDomain, device_uri, observer_uri};
-use muster_wire::key::{SignError, Signer};
+use muster_wire::key::{Ed25519Key, SignError, Signer};
+use server_keys::ServerKeys;
+pub use server_keys::{Purpose, Replacement, key_file};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -107,8 +111,7 @@ pub struct Ca {
     names: Signing,
     issuers: Issuers,
     root_crl: Vec<u8>,
-    command: SigningKey,
-    audit: SigningKey,
+    servers: ServerKeys,
     trust_domain: TrustDomain,
 }
 
@@ -119,11 +122,16 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// Reads the keys and certificates of `keys` that `issuers` name; the root's key is not needed.
+    /// Reads the keys and certificates of `keys` that `issuers` and `succession` name; the root's key is not needed.
     ///
     /// # Errors
     /// [`CaError`], naming the file.
-    pub fn open(keys: &Keystore, trust_domain: TrustDomain, issuers: &Issuers) -> Result<Self, CaError> {
+    pub fn open(
+        keys: &Keystore,
+        trust_domain: TrustDomain,
+        issuers: &Issuers,
+        succession: &Succession,
+    ) -> Result<Self, CaError> {
         let (root, root_crl) = root_and_list(keys)?;
         Ok(Self {
             root,
@@ -133,8 +141,7 @@ impl Ca {
             issuers: issuers.clone(),
             names: Signing::open(keys, file::NAMES, file::NAMES_KEY)?,
             root_crl,
-            command: read_ed25519(keys, file::COMMAND_KEY)?,
-            audit: read_ed25519(keys, file::AUDIT_KEY)?,
+            servers: ServerKeys::open(keys, succession)?,
             trust_domain,
         })
     }
@@ -328,7 +335,7 @@ impl Ca {
 
     /// The audit key, for checkpoints.
     pub fn audit_key(&self) -> Arc<dyn Signer + Send + Sync> {
-        Arc::new(self.audit.clone())
+        Arc::new(self.servers.audit())
     }
 
     /// Signs a document that the command key signs alone: a head, an order, an acknowledgement.
@@ -336,7 +343,7 @@ impl Ca {
     /// # Errors
     /// [`SignError`] when the key fails.
     pub fn sign_command<T: SignedOnce>(&self, document: &T) -> Result<Vec<u8>, SignError> {
-        sign1(document, &self.command)
+        sign1(document, &self.servers.command())
     }
 
     /// Signs a baseline with the command key; approvers add their signatures where a section needs them. The same
@@ -346,13 +353,46 @@ impl Ca {
     /// [`SignError`] when the key fails.
     pub fn sign_baseline(&self, baseline: &Baseline) -> Result<Vec<u8>, SignError> {
         let mut signed = MultiSigned::unsigned(baseline);
-        signed.add_signature(&self.command)?;
+        signed.add_signature(&self.servers.command())?;
         Ok(signed.to_bytes())
     }
 
     /// The command key's public half.
     pub fn command_public(&self) -> [u8; 32] {
-        self.command.verifying_key().to_bytes()
+        self.servers.command().verifying_key().to_bytes()
+    }
+
+    /// Makes a key for a successor of the authority document; on return it is on the disk, and nothing uses it.
+    ///
+    /// # Errors
+    /// [`CaError::Keystore`].
+    pub fn make_server_key(&self, purpose: Purpose) -> Result<Ed25519Key, CaError> {
+        self.servers.make(purpose)
+    }
+
+    /// Reads the keys that a successor names, where it replaces any.
+    ///
+    /// # Errors
+    /// [`CaError`], naming the file: the successor must not take over then.
+    pub fn prepare_server_keys(
+        &self,
+        command: Option<&Ed25519Key>,
+        audit: Option<&Ed25519Key>,
+    ) -> Result<Replacement, CaError> {
+        self.servers.prepare(command, audit)
+    }
+
+    /// Signs with the keys of `replacement` from now on.
+    pub fn replace_server_keys(&self, replacement: Replacement) {
+        self.servers.replace(replacement);
+    }
+
+    /// Removes the files of all command and audit keys but those in force by `succession` and those in `pending`.
+    ///
+    /// # Errors
+    /// [`CaError::Keystore`].
+    pub fn clear_server_keys(&self, succession: &Succession, pending: &[String]) -> Result<(), CaError> {
+        Ok(self.servers.clear(succession, pending)?)
     }
 
     /// The names of devices lie in here.
@@ -438,10 +478,10 @@ pub fn root_and_list(keys: &Keystore) -> Result<(CaCertificate, Vec<u8>), CaErro
 ///
 /// # Errors
 /// [`CaError`], naming the file.
-pub fn audit_key(keys: &Keystore) -> Result<Arc<dyn Signer + Send + Sync>, CaError> {
-    Ok(Arc::new(read_ed25519(keys, file::AUDIT_KEY)?))
+pub fn audit_key(keys: &Keystore, succession: &Succession) -> Result<Arc<dyn Signer + Send + Sync>, CaError> {
+    Ok(Arc::new(read_ed25519(keys, Purpose::Audit.file(succession))?))
 }
 
-fn read_ed25519(keys: &Keystore, file: &'static str) -> Result<SigningKey, CaError> {
+fn read_ed25519(keys: &Keystore, file: &str) -> Result<SigningKey, CaError> {
     SigningKey::from_pkcs8_pem(&keys.read_private(file)?).map_err(|_| CaError::no_key(file))
 }

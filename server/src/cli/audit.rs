@@ -54,6 +54,9 @@ pub struct VerifyArgs {
     /// The audit key to insist on (audit.vkey); the one the export carries when left out
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// The digest that `muster init` printed: the audit keys of these authority documents, and no others, are believed
+    #[arg(long, value_name = "DIGEST")]
+    pub authority: Option<Sha256Digest>,
 }
 
 /// Columns of entries; `/at` is put in by [`readable`].
@@ -261,12 +264,12 @@ fn safe_path(path: &str) -> Result<Vec<&str>, Error> {
 
 async fn check(context: &Context, args: &VerifyArgs) -> Result<Exit, Error> {
     let finding = match &args.directory {
-        Some(directory) => verify::judge(directory, args.key.as_deref())?,
+        Some(directory) => verify::judge(directory, args.key.as_deref(), args.authority)?,
         None => {
             let temporary = tempfile::tempdir().map_err(Error::file("write to", &std::env::temp_dir()))?;
             let directory = temporary.path().join("export");
             export(&context.client()?, &directory).await?;
-            verify::judge(&directory, args.key.as_deref())?
+            verify::judge(&directory, args.key.as_deref(), args.authority)?
         }
     };
     verify::print(context, &finding)

@@ -15,6 +15,7 @@ pub mod confirm;
 pub mod connection;
 pub mod credential;
 pub mod device;
+mod difference;
 pub mod doctor;
 pub mod error;
 pub mod init;
@@ -326,6 +327,13 @@ mod tests {
             "muster observer list --json",
             "muster observer revoke dashboard --reason key_compromise --yes",
             "muster authority show",
+            "muster authority show --pending --package p.json",
+            "muster authority history --json",
+            "muster authority propose --add-approver carol=c.pub --remove-approver bob --required lock=2 --required wipe(clear)=3",
+            "muster authority propose --recovery r.pub --remove-recovery safe --new-command-key --new-audit-key",
+            "muster authority sign --key a.key --yes",
+            "muster authority sign --key a.key --package p.json --out a.sig",
+            "muster authority sign --signature a.sig",
             "muster token create --profile p --serial S --site X --owner U --label k=v --label l=w --ttl 1h --count 3 --csv",
             "muster token create --profile p --qr",
             "muster token list --limit 3",
@@ -368,12 +376,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_brings_is_a_mistake_today() {
-        for line in [
-            "muster freeze",
-            "muster warrant list",
-            "muster authority propose",
-            "muster device deprovision D",
-        ] {
+        for line in ["muster freeze", "muster warrant list", "muster device deprovision D"] {
             assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }
@@ -397,6 +400,10 @@ mod tests {
             "muster token list --state xx",
             "muster token create --profile p --ttl 91d",
             "muster audit tail -n 0",
+            "muster authority sign",
+            "muster authority sign --key a.key --out a.sig",
+            "muster authority show --package p.json",
+            "muster authority propose --required lock",
             "muster ca rotate root",
             "muster ca activate issuing --although-missing some",
         ] {

@@ -6,6 +6,7 @@ use super::error::Error;
 use super::output::Reader;
 use super::table::{Column, column};
 use crate::audit::verify::{Known, PinnedKey, Report, holds_log, verify};
+use muster_wire::digest::Sha256Digest;
 use muster_wire::problem::Exit;
 use serde_json::json;
 use std::path::Path;
@@ -17,12 +18,13 @@ const REPORT: &[Column] = &[
     column("authority", "/authority_sha256"),
 ];
 
-/// Verifies the export in `directory`, with the key in the file `key` when one is named.
+/// Verifies the export in `directory`, with the key in the file `key` and the digest of the first authority document,
+/// where they are named.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no such directory, [`Error::Usage`] for a file that is no audit key,
 /// [`Error::File`] when the key cannot be read. A log that does not hold is no error: it is the report.
-pub fn judge(directory: &Path, key: Option<&Path>) -> Result<Report, Error> {
+pub fn judge(directory: &Path, key: Option<&Path>, authority: Option<Sha256Digest>) -> Result<Report, Error> {
     let pinned = key.map(read_key).transpose()?;
     if !directory.is_dir() {
         return Err(Error::not_found(
@@ -36,7 +38,7 @@ pub fn judge(directory: &Path, key: Option<&Path>) -> Result<Report, Error> {
             "Name the directory that `muster audit export DIR` wrote.",
         ));
     }
-    Ok(verify(directory, Known { key: pinned.as_ref(), earlier: None }))
+    Ok(verify(directory, Known { key: pinned.as_ref(), earlier: None, authority }))
 }
 
 fn read_key(file: &Path) -> Result<PinnedKey, Error> {
@@ -65,7 +67,8 @@ pub fn print(context: &Context, report: &Report) -> Result<Exit, Error> {
         context.out.line("Every entry, tile and signature holds.")?;
         if !report.key_is_pinned {
             context.out.notice(
-                "The key came with the log: compare the authority's digest with what `muster init` printed, or give --key.",
+                "The key came with the log: compare the authority's digest with what `muster init` printed, or give it with \
+                 --authority, or the key with --key.",
             );
         }
         return Ok(exit);
@@ -84,13 +87,13 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_not_found() {
-        assert_eq!(judge(Path::new("/nonexistent/export"), None).unwrap_err().exit() as u8, 4);
+        assert_eq!(judge(Path::new("/nonexistent/export"), None, None).unwrap_err().exit() as u8, 4);
     }
 
     #[test]
     fn a_directory_without_a_log_is_not_suspected_of_a_bad_one() {
         let directory = tempfile::TempDir::new().unwrap();
-        let error = judge(directory.path(), None).unwrap_err();
+        let error = judge(directory.path(), None, None).unwrap_err();
         assert_eq!(error.exit() as u8, 4);
         assert!(!error.remedy().contains("who could write"), "{}", error.remedy());
     }
@@ -99,7 +102,7 @@ mod tests {
     fn a_checkpoint_that_is_none_is_a_log_that_does_not_hold() {
         let directory = tempfile::TempDir::new().unwrap();
         std::fs::write(directory.path().join("checkpoint"), "nothing").unwrap();
-        let report = judge(directory.path(), None).unwrap();
+        let report = judge(directory.path(), None, None).unwrap();
         assert!(!report.ok && report.problem.is_some());
     }
 
@@ -108,6 +111,6 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let file = directory.path().join("key");
         std::fs::write(&file, "hello").unwrap();
-        assert_eq!(judge(directory.path(), Some(&file)).unwrap_err().exit() as u8, 2);
+        assert_eq!(judge(directory.path(), Some(&file), None).unwrap_err().exit() as u8, 2);
     }
 }

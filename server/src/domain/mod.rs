@@ -19,5 +19,6 @@ pub mod reconcile;
 pub mod refusal;
 pub mod reported;
 pub mod revocation;
+pub mod succession;
 pub mod text;
 pub mod token;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 /// Version of the table; each audit entry names the version that judged. Raise it with every change of a row.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The kinds of principal there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +181,12 @@ table! {
     ReadCa = "ca.read": Operator;
     /// Read the authority chain.
     ReadAuthority = "authority.read": Operator;
+    /// Ask for a successor of the authority document, to be signed by approvers.
+    ProposeAuthority = "authority.propose": Operator;
+    /// Bring approvers' signatures under a successor; who brings them approves nothing.
+    SignAuthority = "authority.sign": Operator;
+    /// Let a successor take over that enough approvers have signed.
+    AdoptAuthority = "authority.adopt": Server;
     /// Read the audit log, or export it.
     ReadAudit = "audit.read": Operator;
     /// Hear what happens, as server-sent events.

@@ -92,6 +92,17 @@ pub(super) struct Authority {
     required: std::collections::BTreeMap<String, u64>,
     /// Base64 of each signed document, oldest first.
     chain: Vec<String>,
+    /// Which devices were told of the newest; null where there was never a successor.
+    heard: Option<AuthorityHeard>,
+}
+
+/// How many of the devices that renew were told of a document.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AuthorityHeard {
+    held: u64,
+    missing: u64,
+    /// The first of the missing.
+    devices: Vec<String>,
 }
 
 /// Someone whose signature counts.
@@ -173,7 +184,7 @@ async fn crls(ctx: Ctx<act::ReadCa>) -> Result<Response, HttpError> {
 }
 
 async fn authority(ctx: Ctx<act::ReadAuthority>) -> Result<Response, HttpError> {
-    let shown = ctx.app.authority(&ctx.permit)?;
+    let shown = ctx.app.authority(&ctx.permit);
     let approver = |(name, key, valid_from): (String, String, Option<i64>)| Approver {
         name,
         key,
@@ -187,6 +198,11 @@ async fn authority(ctx: Ctx<act::ReadAuthority>) -> Result<Response, HttpError> 
         recovery: shown.recovery.into_iter().map(approver).collect(),
         required: shown.required,
         chain: shown.chain,
+        heard: ctx.app.authority_heard(&ctx.permit)?.map(|counted| AuthorityHeard {
+            held: counted.held,
+            missing: counted.missing,
+            devices: counted.named.iter().map(ToString::to_string).collect(),
+        }),
     };
     json(StatusCode::OK, &view)
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 pub mod auth;
+mod authority;
 pub mod baseline;
 mod cursor;
 mod device;
@@ -44,6 +45,7 @@ pub fn admin(routes: Routes) -> Routes {
         operator::routes,
         observer::routes,
         installation::routes,
+        authority::routes,
         audit::routes,
         events::routes,
         meta::routes,

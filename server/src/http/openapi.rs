@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the routes themselves and the types they answer with.
 
 use super::routes::{Route, Routes};
-use super::{audit, baseline, device, events, installation, observer, operator, order, token};
+use super::{audit, authority, baseline, device, events, installation, observer, operator, order, token};
 use crate::app::App;
 use crate::domain::policy::Kind;
 use serde_json::{Map, Value, json};
@@ -166,6 +166,13 @@ fn schemas() -> Map<String, Value> {
     add::<installation::CrlList>(&mut all, "CrlList");
     add::<installation::Approver>(&mut all, "Approver");
     add::<installation::Authority>(&mut all, "Authority");
+    add::<installation::AuthorityHeard>(&mut all, "AuthorityHeard");
+    add::<authority::NamedKey>(&mut all, "NamedKey");
+    add::<authority::ProposeAuthority>(&mut all, "ProposeAuthority");
+    add::<authority::SignAuthority>(&mut all, "SignAuthority");
+    add::<authority::Quorum>(&mut all, "Quorum");
+    add::<authority::Waiting>(&mut all, "Waiting");
+    add::<authority::AuthorityProposal>(&mut all, "AuthorityProposal");
     add::<installation::ProfileView>(&mut all, "Profile");
     add::<installation::ProfileList>(&mut all, "ProfileList");
     add::<events::Event>(&mut all, "Event");

@@ -126,6 +126,13 @@ impl Required {
         self.0.get(matter.as_str()).and_then(|count| usize::try_from(*count).ok())
     }
 
+    /// The same table, with `matter` needing `approvers`.
+    #[must_use]
+    pub fn with(mut self, matter: Matter, approvers: u64) -> Self {
+        self.0.insert(matter.as_str().to_owned(), approvers);
+        self
+    }
+
     /// The matters that `approvers` approvers cannot meet, or that are not named.
     pub fn unmet(&self, approvers: usize) -> Vec<Matter> {
         let unmet = |matter: &Matter| self.count(*matter).is_none_or(|count| count > approvers);

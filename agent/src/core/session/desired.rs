@@ -7,8 +7,8 @@
 //! device says that what it has is stale, and goes on with it; a head that was heard before extends nothing. Counted from
 //! the agent's start at the latest.
 //!
-//! A generation above the one in force may stand for another issuing CA: the authorities are asked for before its
-//! baseline, so that whoever reports a generation has the authorities that were served with it.
+//! A generation above the one in force may stand for another issuing CA, or for a successor of the authority document:
+//! both are asked for before its baseline, so that whoever reports a generation has what was served with it.
 //!
 //! Nothing is remembered on the way: what was not put in place before a kill is not reported, and what is not reported
 //! the server says again. The appliers remember how new the newest admitted head was, so an old one never comes back.
@@ -98,6 +98,10 @@ impl Session {
         }
         self.knows_authorities = !self.may_bring_authorities(checked.head().generation);
         self.wanted = Some(Box::new(checked));
+        if !self.knows_authorities {
+            // It may as well stand for a successor of the authority document: whose approval counts is known first.
+            self.discover();
+        }
         self.fetch();
         Ok(())
     }

@@ -93,9 +93,10 @@ impl Offline {
         let engine = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing))?;
         let founding = Founding::read(dir, engine.as_ref())?;
         let keys = Keystore::of(dir);
-        let key = AuditKey::new(founding.trust_domain.as_str(), audit_key(&keys)?)
+        let key = AuditKey::new(founding.trust_domain.as_str(), audit_key(&keys, &founding.succession)?)
             .map_err(|_| CaError::no_key(file::AUDIT_KEY))?;
-        let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key)?;
+        let former = founding.former_audit_keys(dir)?;
+        let (log, publisher) = audit::open(&EngineSource(engine.as_ref()), &audit_dir, key, &former)?;
         let store = Store::open(engine, ALL, Box::new(log), Box::new(|_| {}), Limits::default())?;
         Ok(Self { dir: dir.to_path_buf(), store, founding, keys, clock, publisher })
     }

@@ -67,7 +67,7 @@ fn partial_tiles_stay_for_one_more_checkpoint_and_then_go() {
 #[test]
 fn a_checkpoint_that_somebody_else_wrote_is_not_replaced() {
     let mut site = Site::with(3);
-    let (_, mut other) = log::open(&site.store, &site.dir, site.key.clone()).unwrap();
+    let (_, mut other) = log::open(&site.store, &site.dir, site.key.clone(), &[]).unwrap();
     site.append(1);
     site.publish();
     assert!(matches!(other.publish(&site.store), Err(PublishError::Overtaken { .. })));

@@ -55,7 +55,7 @@ fn export_of(size: usize) -> Bytes {
 fn judged(files: &Bytes) -> Report {
     let pinned = key("example.com", 7).public();
     let by_itself = verify_bytes(files, Known::default());
-    let report = verify_bytes(files, Known { key: Some(&pinned), earlier: None });
+    let report = verify_bytes(files, Known { key: Some(&pinned), ..Known::default() });
     assert!(
         report.ok || !by_itself.ok,
         "the pinned key finds what the export's own key does not: {report:?}"
@@ -220,7 +220,10 @@ fn a_log_that_went_back_or_forked_since_an_earlier_checkpoint_is_found() {
     let forked = exported(&mut other);
     let since = |files: &Bytes, earlier: &Bytes| {
         let pinned = key("example.com", 7).public();
-        verify_bytes(files, Known { key: Some(&pinned), earlier: Some(&earlier["checkpoint"]) })
+        verify_bytes(
+            files,
+            Known { key: Some(&pinned), earlier: Some(&earlier["checkpoint"]), ..Known::default() },
+        )
     };
     assert!(since(&seven, &three).ok && since(&seven, &seven).ok && since(&seven, &export_of(0)).ok);
     assert!(judged(&forked).ok, "a fork is whole by itself");
@@ -253,7 +256,7 @@ fn an_export_signed_by_another_key_fails_against_the_pinned_one_and_against_the_
     let thief = key("example.com", 8);
     let mut forged = resigned(&export_of(3), &thief);
     let pinned = key("example.com", 7).public();
-    assert!(!verify_bytes(&forged, Known { key: Some(&pinned), earlier: None }).ok);
+    assert!(!verify_bytes(&forged, Known { key: Some(&pinned), ..Known::default() }).ok);
     let unpinned = verify_bytes(&forged, Known::default());
     assert!(unpinned.problem.unwrap().contains("does not name the key"));
     forged.insert("authority/000".to_owned(), authority(thief.public().key()));
@@ -267,7 +270,7 @@ fn an_export_signed_by_another_key_fails_against_the_pinned_one_and_against_the_
 fn an_export_under_another_logs_name_fails_against_the_pinned_key() {
     let renamed = resigned(&export_of(3), &key("example.org", 7));
     let pinned = key("example.com", 7).public();
-    assert!(!verify_bytes(&renamed, Known { key: Some(&pinned), earlier: None }).ok);
+    assert!(!verify_bytes(&renamed, Known { key: Some(&pinned), ..Known::default() }).ok);
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! Two authority documents beside each other, in words, read from the bytes that are signed.
+
+use muster_wire::approver::ApproverName;
+use muster_wire::authority::Authority;
+use muster_wire::key::Ed25519Key;
+use std::collections::BTreeMap;
+
+/// What `next` changes of `current`, a line each, in the order of the document.
+pub(super) fn lines(current: &Authority, next: &Authority) -> Vec<String> {
+    let mut lines = keys("command key", &current.command_keys, &next.command_keys);
+    lines.extend(keys("audit key", &current.audit_keys, &next.audit_keys));
+    let approvers = |document: &Authority| -> Vec<(ApproverName, Ed25519Key)> {
+        document.approvers.iter().map(|one| (one.name.clone(), one.key)).collect()
+    };
+    let recovery = |document: &Authority| -> Vec<(ApproverName, Ed25519Key)> {
+        document.recovery.iter().map(|one| (one.name.clone(), one.key)).collect()
+    };
+    lines.extend(people("approver", &approvers(current), &approvers(next)));
+    for one in &next.approvers {
+        let before = current.approvers.iter().find(|before| before.key == one.key);
+        if before.is_some_and(|before| before.valid_from != one.valid_from) {
+            lines.push(format!("~ approver {} valid from {}", one.name, one.valid_from));
+        }
+    }
+    lines.extend(people("recovery key", &recovery(current), &recovery(next)));
+    lines.extend(counts(current, next));
+    if current.trust_domain != next.trust_domain {
+        lines.push(format!(
+            "~ trust domain {} becomes {}",
+            current.trust_domain.as_str(),
+            next.trust_domain.as_str()
+        ));
+    }
+    lines
+}
+
+fn keys(what: &str, before: &[Ed25519Key], after: &[Ed25519Key]) -> Vec<String> {
+    let gone = before.iter().filter(|key| !after.contains(key)).map(|key| format!("- {what} {}", shown(key)));
+    let new = after.iter().filter(|key| !before.contains(key)).map(|key| format!("+ {what} {}", shown(key)));
+    gone.chain(new).collect()
+}
+
+type Named = (ApproverName, Ed25519Key);
+
+fn people(what: &str, before: &[Named], after: &[Named]) -> Vec<String> {
+    let line = |sign: char, (name, key): &Named| format!("{sign} {what} {name}, key {}", shown(key));
+    let gone = before.iter().filter(|one| !after.contains(one)).map(|one| line('-', one));
+    let new = after.iter().filter(|one| !before.contains(one)).map(|one| line('+', one));
+    gone.chain(new).collect()
+}
+
+fn counts(current: &Authority, next: &Authority) -> Vec<String> {
+    let before: BTreeMap<_, _> = current.required.iter().collect();
+    let after: BTreeMap<_, _> = next.required.iter().collect();
+    let mut lines = Vec::new();
+    for (matter, count) in &after {
+        match before.get(matter) {
+            Some(former) if former == count => {}
+            Some(former) => lines.push(format!("~ {matter} needs {count} approvers, {former} before")),
+            None => lines.push(format!("+ {matter} needs {count} approvers")),
+        }
+    }
+    let gone = before.keys().filter(|matter| !after.contains_key(*matter));
+    lines.extend(gone.map(|matter| format!("- {matter} is refused from then on")));
+    lines
+}
+
+fn shown(key: &Ed25519Key) -> String {
+    hex::encode(key.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::fresh_ed25519;
+    use muster_wire::authority::{Approver, Matter, Required};
+    use muster_wire::time::Timestamp;
+
+    fn key() -> Ed25519Key {
+        Ed25519Key::from_bytes(fresh_ed25519().verifying_key().as_bytes()).unwrap()
+    }
+
+    fn approver(name: &str) -> Approver {
+        Approver { name: name.parse().unwrap(), key: key(), valid_from: Timestamp(0) }
+    }
+
+    fn document() -> Authority {
+        Authority {
+            version: 1,
+            trust_domain: "fleet.example".parse().unwrap(),
+            command_keys: vec![key()],
+            audit_keys: vec![key()],
+            approvers: vec![approver("a"), approver("b")],
+            recovery: Vec::new(),
+            required: Required::founding(2).0,
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn every_change_has_its_line_and_nothing_else_has() {
+        let current = document();
+        assert_eq!(lines(&current, &current), [""; 0]);
+        let mut next = current.clone();
+        next.approvers[1] = approver("b");
+        next.command_keys = vec![key()];
+        next.required = next.required.with(Matter::Lock, 2);
+        next.approvers[0].valid_from = Timestamp(5);
+        let found = lines(&current, &next);
+        let starts: Vec<_> = found.iter().map(|line| line.split(", key").next().unwrap()).collect();
+        let hex = |key: &Ed25519Key| hex::encode(key.as_bytes());
+        let expected = [
+            format!("- command key {}", hex(&current.command_keys[0])),
+            format!("+ command key {}", hex(&next.command_keys[0])),
+            "- approver b".to_owned(),
+            "+ approver b".to_owned(),
+            "~ approver a valid from 1970-01-01T00:00:05Z".to_owned(),
+            "~ lock needs 2 approvers, 1 before".to_owned(),
+        ];
+        assert_eq!(starts, expected);
+    }
+}
