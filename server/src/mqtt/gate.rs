@@ -29,6 +29,7 @@ use crate::doors::accept::Connection;
 use crate::doors::peer::PeerCertificate;
 use crate::doors::registry::{self, Connected};
 use crate::doors::stall::Unstalled;
+use crate::doors::stop::Stop;
 use bytes::BytesMut;
 use rumqttc::mqttbytes::Protocol;
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet};
@@ -171,12 +172,12 @@ impl<P: Plane> Gate<P> {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Connection { stream, peer, place, .. } = connection;
+        let Connection { stream, peer, place, stop, .. } = connection;
         // The listener demands a certificate; without one there is nobody to speak to.
         let Some(certificate) = peer.certificate else { return };
         let mut stream = Unstalled::new(stream, self.limits.write);
         // Boxed, so that a session does not carry the room of its beginning through its life.
-        match Box::pin(self.begin(&mut stream, &certificate, &place)).await {
+        match Box::pin(self.begin(&mut stream, &certificate, (&place, &stop))).await {
             Ok(begun) => {
                 let mut line = Line::new(&self, &certificate, &mut stream, *begun);
                 let ended = line.run().await;
@@ -192,14 +193,13 @@ impl<P: Plane> Gate<P> {
         &self,
         stream: &mut S,
         certificate: &PeerCertificate,
-        place: &Connected,
+        (place, stop): (&Connected, &Stop),
     ) -> Result<Box<Begun>, GateError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let mut inbound = BytesMut::new();
-        let connect = timeout(self.limits.connect_deadline, expect_connect(stream, &mut inbound));
-        let connect = connect.await.map_err(|_| GateError::Late)??;
+        let connect = expect_connect(stream, &mut inbound, (self.limits.connect_deadline, stop)).await?;
         let (admission, spent) = self.judge(&connect, certificate)?;
         if admission.promote {
             self.plane.promote(certificate).await.map_err(|error| {
@@ -303,7 +303,20 @@ pub(super) struct Begun {
     pub(super) inbound: BytesMut,
 }
 
+/// The CONNECT that comes first, within `deadline`; whoever is slow with it holds up no stop.
 pub(super) async fn expect_connect<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    inbound: &mut BytesMut,
+    (deadline, stop): (Duration, &Stop),
+) -> Result<Connect, GateError> {
+    tokio::select! {
+        biased;
+        connect = timeout(deadline, read_connect(stream, inbound)) => connect.map_err(|_| GateError::Late)?,
+        () = stop.asked() => Err(GateError::NotReady),
+    }
+}
+
+async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     inbound: &mut BytesMut,
 ) -> Result<Connect, GateError> {

@@ -109,6 +109,20 @@ async fn half_a_connect_is_closed_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_connect() {
+    let world = World::new();
+    let enrolled = world.enrolled(1);
+    // Only a test that hangs comes to this deadline.
+    let limits = Limits { connect_deadline: Duration::from_secs(3_600), ..Limits::default() };
+    let server = listen(&world, &Memory::new(), limits).await;
+    let client = Client::sends(&server, &enrolled, &connect(|_| {})[..4]).await;
+    until(|| !world.doors.registry.is_empty()).await;
+    server.stopper.stop();
+    assert_eq!(client.last_words().await, [0x20, 2, 0, 3]);
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_issued_certificate_is_made_current_before_the_session_begins() {
     let (world, plane) = (World::new(), Memory::new());
     let enrolled = world.enrolled(1);

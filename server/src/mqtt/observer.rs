@@ -21,6 +21,7 @@ use crate::doors::Doors;
 use crate::doors::accept::Connection;
 use crate::doors::peer::ObserverCertificate;
 use crate::doors::stall::Unstalled;
+use crate::doors::stop::Stop;
 use bytes::BytesMut;
 use muster_wire::topic::EventTopic;
 use rumqttc::mqttbytes::QoS;
@@ -55,11 +56,11 @@ impl ObserverGate {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Connection { stream, peer, place, .. } = connection;
+        let Connection { stream, peer, place, stop, .. } = connection;
         let Some(observer) = peer.observer else { return };
         let mut stream = Unstalled::new(stream, self.limits.write);
         let mut inbound = BytesMut::new();
-        let ended = match self.begin(&mut stream, &mut inbound, &observer).await {
+        let ended = match self.begin(&mut stream, (&mut inbound, &stop), &observer).await {
             Ok((attached, silence)) => {
                 self.doors.counters.bus.begun.up();
                 let session = Session { hears: Wanted::NONE, inbound, outbound: BytesMut::new() };
@@ -87,15 +88,13 @@ impl ObserverGate {
     async fn begin<S>(
         &self,
         stream: &mut S,
-        inbound: &mut BytesMut,
+        (inbound, stop): (&mut BytesMut, &Stop),
         observer: &ObserverCertificate,
     ) -> Result<(Attached, Duration), GateError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let connect: Connect = timeout(self.limits.connect_deadline, expect_connect(stream, inbound))
-            .await
-            .map_err(|_| GateError::Late)??;
+        let connect = expect_connect(stream, inbound, (self.limits.connect_deadline, stop)).await?;
         if connect.client_id != observer.name.as_str() {
             return Err(GateError::ClientId);
         }
