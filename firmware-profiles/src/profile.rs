@@ -311,6 +311,9 @@ pub const FACTS: &[&str] = &[
 pub struct WipePlan {
     /// The only directories that a wipe touches: absolute, normal, none inside another. Fixed at enrolment.
     pub roots: Vec<String>,
+    /// What `clear` and above destroy besides what is managed: directories within the roots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_roots: Vec<String>,
     /// Levels that this kind can carry out, mildest first; `retire` always among them.
     pub levels: Vec<WipeLevel>,
 }

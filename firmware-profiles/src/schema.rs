@@ -38,6 +38,7 @@ pub const KEYS: &[&str] = &[
     "posture.rules.action",
     "posture.rules.unknown",
     "wipe.roots",
+    "wipe.data_roots",
     "wipe.levels",
     "override.site",
     "override.label",

@@ -177,6 +177,14 @@ fn wipe(plan: &WipePlan, personal: bool) -> Checked {
         let nested = others.any(|(_, other)| is_beneath(root, other));
         ensure(!nested, "roots", "a root lies inside another one; name the outer one only")?;
     }
+    for data in &plan.data_roots {
+        let within = is_normal(data) && plan.roots.iter().any(|root| is_beneath(data, root));
+        ensure(
+            within,
+            "data_roots",
+            "name directories that are a root or lie inside one; nothing else is touched",
+        )?;
+    }
     ensure(plan.levels.contains(&WipeLevel::Retire), "levels", "`retire` has to be among them")?;
     let rising = plan.levels.is_sorted_by(|a, b| a < b);
     ensure(

@@ -87,6 +87,7 @@ impl App {
             not_after: issued.not_after,
             grace_s: self.profiles.grace_s(&device.profile)?,
             held: device.quarantine.is_some(),
+            leaving: device.certificates_leaving(),
             state: CertificateState::Issued,
         };
         let batch =
@@ -120,6 +121,7 @@ impl App {
     ) -> Result<Batch, Error> {
         let now_ms = self.clock.now_ms();
         let before = life.record.standing();
+        batch = self.abandon(batch, &life.record)?;
         let live: Vec<CertificateRef> = life.record.live_certificates().cloned().collect();
         for certificate in &live {
             batch = self.end_certificate(batch, certificate, ending.reason)?;
@@ -135,7 +137,7 @@ impl App {
     }
 
     /// Under what id the CRL entry of `certificate` is kept.
-    fn entry_id(&self, certificate: &CertificateRef) -> Vec<u8> {
+    pub(super) fn entry_id(&self, certificate: &CertificateRef) -> Vec<u8> {
         super::crl::entry_id(self.ca.issuer_of(certificate.ordinal), &certificate.serial)
     }
 
@@ -176,7 +178,11 @@ impl App {
         Ok(batch.expect(key.clone(), Expect::Version(entry.version)).delete(key))
     }
 
-    fn certificate(&self, certificate: &CertificateRef) -> Result<([u8; 8], Held<CertificateRecord>), Error> {
+    /// The record of `certificate`, and its id.
+    pub(super) fn certificate(
+        &self,
+        certificate: &CertificateRef,
+    ) -> Result<([u8; 8], Held<CertificateRecord>), Error> {
         let id = ordinal(certificate.ordinal);
         let held = self.store.load::<CertificateRecord>(&id)?;
         held.map(|held| (id, held)).ok_or(Error::NotFound { kind: "certificate" })
@@ -193,6 +199,7 @@ impl App {
         let at = self.clock.now_s();
         held.record.state = CertificateState::Revoked { at, reason };
         held.record.held = false;
+        held.record.leaving = None;
         let entry_id = self.entry_id(certificate);
         let on_hold = self.store.load::<Entry>(&entry_id)?.map(|entry| entry.version);
         let entry = Entry { at, reason, not_after: certificate.not_after };

@@ -1,10 +1,12 @@
 //! What a device should hear now.
 
+use super::warrant::Shown;
 use super::{App, Error, LogSource, Mark, Outgoing};
 use crate::audit::proof;
 use crate::domain::admission::Topics;
+use crate::domain::deprovision;
 use crate::domain::device::Device;
-use crate::domain::order::{OrderRecord, Phase};
+use crate::domain::order::{Ask, OrderRecord, Phase};
 use crate::domain::policy::{Permit, act};
 use crate::domain::reconcile::{self, Due};
 use crate::domain::reported::Reported;
@@ -54,7 +56,7 @@ impl App {
                 Due::Desired(generation) => Some(self.head(&device, generation)),
                 Due::Order(id) => {
                     let order = orders.iter().find(|order| order.id == id)?;
-                    Some(self.order_document(order, seen))
+                    self.order_document(order, seen).transpose()
                 }
             })
             .collect()
@@ -93,8 +95,16 @@ impl App {
     }
 
     /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that
-    /// covers it: it is durable, and so is its entry.
-    fn order_document(&self, order: &OrderRecord, seen: u64) -> Result<Outgoing, Error> {
+    /// covers it: it is durable, and so is its entry. Nothing where it stands under a warrant that does not hold now,
+    /// since an approver who signed it has left for instance: the device would refuse it.
+    fn order_document(&self, order: &OrderRecord, seen: u64) -> Result<Option<Outgoing>, Error> {
+        let (warrant, leaf, inclusion) = match order.warrant {
+            None => (None, None, None),
+            Some(warrant) => match self.warranted(warrant, order.device)? {
+                Some(Shown { warrant, leaf, inclusion }) => (Some(warrant), Some(leaf), Some(inclusion)),
+                None => return Ok(None),
+            },
+        };
         let in_force = self.in_force();
         let shown = proof::show(&LogSource(self.store.clone()), &in_force.audit_key, seen);
         let (checkpoint, consistency) =
@@ -108,9 +118,9 @@ impl App {
                 counter: order.counter,
             },
             action: order.ask.action(),
-            warrant: None,
-            leaf: None,
-            inclusion: None,
+            warrant,
+            leaf,
+            inclusion,
             issued_at: Timestamp(self.clock.now_s()),
             expires: Timestamp(order.expires),
             checkpoint,
@@ -119,7 +129,7 @@ impl App {
         let payload = self.ca.sign_command(&document);
         let payload = payload.map_err(|error| Error::internal("signing an order")(Box::new(error)))?;
         let mark = Mark::Order { id: order.id, proven_from: seen };
-        Ok(Outgoing { channel: Channel::Order, payload, mark })
+        Ok(Some(Outgoing { channel: Channel::Order, payload, mark }))
     }
 
     /// Remembers that `device` has acknowledged the message `mark`, where that is worth remembering.
@@ -132,9 +142,13 @@ impl App {
         device: DeviceId,
         mark: Mark,
     ) -> Result<(), Error> {
-        let Mark::Order { id, .. } = mark else { return Ok(()) };
         for _ in 0..super::ATTEMPTS {
-            let Some(batch) = self.delivery(&permit, device, id)? else { return Ok(()) };
+            let batch = match mark {
+                Mark::Order { id, .. } => self.delivery(&permit, device, id)?,
+                Mark::Ack(receipt) => self.acknowledged_last(&permit, device, receipt)?,
+                Mark::Desired(_) | Mark::Credential(_) => None,
+            };
+            let Some(batch) = batch else { return Ok(()) };
             match self.commit(batch).await {
                 Err(Error::Contended) => {}
                 settled => return settled,
@@ -158,6 +172,12 @@ impl App {
             .entry(self.clock.now_ms(), format!("device/{device}"))
             .states(Phase::Ordered.as_str(), Phase::Delivered.as_str())
             .facts(super::order::facts(&held.record));
-        Ok(Some(Batch::default().update(id.as_bytes(), held.version, &held.record).audit(entry)))
+        let batch = Batch::default().update(id.as_bytes(), held.version, &held.record).audit(entry);
+        if !matches!(held.record.ask, Ask::Wipe { .. }) {
+            return Ok(Some(batch));
+        }
+        let mut leaver = self.device(device)?;
+        let batch = self.leave_further(permit, batch, &mut leaver.record, deprovision::Phase::Delivered);
+        Ok(Some(batch.update(device.as_bytes(), leaver.version, &leaver.record)))
     }
 }

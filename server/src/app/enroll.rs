@@ -329,6 +329,7 @@ impl App {
             issued: None,
             waiting: None,
             quarantine: None,
+            deprovisioning: None,
             excused_until: None,
             reappraise_at: None,
             steps: Steps::default(),

@@ -33,7 +33,7 @@ pub(crate) struct Bench {
     pub(crate) app: Arc<App>,
     pub(crate) clock: ManualClock,
     pub(crate) pauses: Pauses,
-    /// The one approver, whose signature is enough for everything.
+    /// The first approver; where there is no other, one whose signature is enough for everything.
     pub(crate) approver: SigningKey,
     dir: TempDir,
 }
@@ -41,14 +41,22 @@ pub(crate) struct Bench {
 impl Bench {
     /// Founds and opens one.
     pub(crate) fn founded(issuance: Issuance) -> Self {
-        let (dir, approver) = (tempfile::tempdir().unwrap(), fresh_ed25519());
+        Self::founded_by(issuance, &[fresh_ed25519()])
+    }
+
+    /// Founds and opens one with these approvers; one alone approves everything.
+    pub(crate) fn founded_by(issuance: Issuance, approvers: &[SigningKey]) -> Self {
+        let named = |(place, key): (usize, &SigningKey)| {
+            (format!("approver {}", place + 1), key.verifying_key().to_bytes())
+        };
+        let dir = tempfile::tempdir().unwrap();
         let options = found::FoundOptions {
             data_dir: dir.path().to_owned(),
             public_name: "muster.test".into(),
             trust_domain: None,
-            approvers: vec![("a".into(), approver.verifying_key().to_bytes())],
+            approvers: approvers.iter().enumerate().map(named).collect(),
             recovery: Vec::new(),
-            solo: true,
+            solo: approvers.len() == 1,
             settings: Settings::default(),
         };
         // Founding waits for the store itself, which no thread of a runtime may.
@@ -56,6 +64,7 @@ impl Bench {
         let clock = ManualClock::at_ms(Clock::system().now_ms());
         let pauses = Pauses::default();
         let app = Arc::new(open(&dir, &clock, &pauses, issuance));
+        let approver = approvers[0].clone();
         Self { app, clock, pauses, approver, dir }
     }
 
@@ -125,6 +134,7 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
     let first = feed(Arc::clone(&doors.index), Arc::clone(&doors.registry), Arc::clone(&revocation_changes));
     let observer = events.after(first);
     let store = Store::open(engine, ALL, Box::new(log), observer, store::Limits::default()).unwrap();
+    super::fill(&doors.index, &store).unwrap();
     let at = |scheme: &str| format!("{scheme}://muster.test:1");
     App::new(Parts {
         urls: found::status_urls(&ca, "http://muster.test:8080").unwrap(),

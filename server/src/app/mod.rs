@@ -12,6 +12,9 @@ mod ca;
 mod certificates;
 mod crl;
 mod csr;
+mod deprovision;
+#[cfg(test)]
+mod deprovision_tests;
 mod desired;
 mod device;
 mod discovery;
@@ -56,12 +59,15 @@ mod report;
 mod report_pace;
 mod revoke;
 mod server_certificate;
+mod signing;
 mod status_feed;
 mod succession;
 #[cfg(test)]
 mod succession_tests;
 mod token;
 mod upkeep;
+mod warrant;
+mod warrant_orders;
 
 pub use self::acknowledged::Acknowledged;
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
@@ -88,6 +94,7 @@ pub use self::succession::{Asked, Pending};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
+pub use self::warrant::{Aim, Requested, WarrantRequest, WarrantShown};
 pub use crate::ca::Role;
 
 use crate::audit::{Pace, Publisher};

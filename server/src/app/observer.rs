@@ -195,6 +195,7 @@ fn put_certificate(batch: Batch, name: &ObserverName, certificate: &CertificateR
         not_after: certificate.not_after,
         grace_s: 0,
         held: false,
+        leaving: None,
         state: CertificateState::Current,
     };
     batch.insert(&id, &record).put(CERTIFICATE_BYTES.key(&id), der.to_vec())

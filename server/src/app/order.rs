@@ -10,19 +10,29 @@ use crate::domain::refusal::Refusal;
 use crate::store::collections::{ORDERS, OrderFacet};
 use crate::store::key::instant;
 use crate::store::{Batch, Urgency};
-use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::problem::Code;
 
 /// Orders that are closed in one go.
 const CLOSED_EACH: usize = 256;
 
 /// What audit entries say of an order.
-pub(super) fn facts(order: &OrderRecord) -> [(&'static str, String); 3] {
-    [
+pub(super) fn facts(order: &OrderRecord) -> impl Iterator<Item = (&'static str, String)> {
+    let always = [
         ("order", order.id.to_string()),
         ("kind", order.ask.as_str().to_owned()),
         ("order_counter", order.counter.to_string()),
-    ]
+    ];
+    let level = order.ask.level().map(|level| ("level", level.to_string()));
+    let warrant = order.warrant.map(|warrant| ("warrant", warrant.to_string()));
+    always.into_iter().chain(level).chain(warrant)
+}
+
+/// The warrant under which an order is made, and its last second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Under {
+    pub(super) warrant: WarrantId,
+    pub(super) not_after: i64,
 }
 
 impl App {
@@ -40,7 +50,7 @@ impl App {
     ) -> Result<OrderRecord, Error> {
         for _ in 0..super::ATTEMPTS {
             let mut held = self.device(device)?;
-            match self.orderable(&held.record, ask) {
+            match self.orderable(&held.record, &ask) {
                 Ok(Some(open)) => return Ok(open),
                 Ok(None) => {}
                 Err(Error::Refused(refusal)) => {
@@ -48,7 +58,8 @@ impl App {
                 }
                 Err(error) => return Err(error),
             }
-            let (batch, order) = self.make_order(&permit, Batch::default(), &mut held.record, ask);
+            let (batch, order) =
+                self.make_order(&permit, Batch::default(), &mut held.record, (ask.clone(), None));
             match self.commit(batch.update(device.as_bytes(), held.version, &held.record)).await {
                 Err(Error::Contended) => {}
                 settled => return settled.map(|()| order),
@@ -58,7 +69,7 @@ impl App {
     }
 
     /// Whether `ask` may be ordered of `device`, and the order that asks it already.
-    fn orderable(&self, device: &Device, ask: Ask) -> Result<Option<OrderRecord>, Error> {
+    fn orderable(&self, device: &Device, ask: &Ask) -> Result<Option<OrderRecord>, Error> {
         if !matches!(
             device.state,
             DeviceState::Commissioning | DeviceState::Active | DeviceState::Quarantined
@@ -68,20 +79,21 @@ impl App {
         let now = self.clock.now_s();
         let open: Vec<_> =
             self.open_orders(device.id)?.into_iter().filter(|order| order.is_due(now)).collect();
-        let same = open.iter().find(|order| order.ask == ask && order.receipts.is_empty());
+        let same = open.iter().find(|order| order.ask == *ask && order.receipts.is_empty());
         if same.is_none() && open.len() >= OPEN_MAX {
             return Err(Refusal::by("order.too_many_open", Code::Conflict).into());
         }
         Ok(same.cloned())
     }
 
-    /// Adds to `batch` a new order of `device`, whose record the caller writes in the same batch.
+    /// Adds to `batch` a new order of `device`, under a warrant if one is named; the caller writes the device's record
+    /// in the same batch.
     pub(super) fn make_order<A: Act>(
         &self,
         permit: &Permit<A>,
         batch: Batch,
         device: &mut Device,
-        ask: Ask,
+        (ask, under): (Ask, Option<Under>),
     ) -> (Batch, OrderRecord) {
         let now_ms = self.clock.now_ms();
         let made_at = now_ms.div_euclid(1000);
@@ -91,10 +103,11 @@ impl App {
             id: OrderId::from_parts(super::enroll::ms(now_ms), super::random()),
             device: device.id,
             ask,
+            warrant: under.map(|under| under.warrant),
             counter: device.orders_made,
             by: permit.caller().principal.actor(),
             made_at,
-            expires: made_at.saturating_add(EXPIRES_AFTER_S),
+            expires: under.map_or(made_at.saturating_add(EXPIRES_AFTER_S), |under| under.not_after),
             phase: Phase::Ordered,
             receipts: Vec::new(),
         };
@@ -157,7 +170,9 @@ impl App {
         let mut closed = 0;
         for hit in hits.iter().take_while(|hit| hit.value < lapsed) {
             let Some(mut held) = self.store.load::<OrderRecord>(&hit.id)? else { continue };
-            if !held.record.has_lapsed(now) {
+            // One by which a device is let go lapses with that, in one commit (`deprovision.rs`).
+            let is_letting_go = matches!(held.record.ask, Ask::Wipe { .. });
+            if is_letting_go || !held.record.has_lapsed(now) {
                 continue;
             }
             let before = held.record.phase;

@@ -31,7 +31,12 @@ pub(super) struct Life {
 
 impl Site {
     pub(super) fn found() -> Self {
-        let bench = Bench::founded(UNLIMITED);
+        Self::found_by(&[fresh_ed25519()])
+    }
+
+    /// The same with these approvers; one alone approves everything.
+    pub(super) fn found_by(approvers: &[SigningKey]) -> Self {
+        let bench = Bench::founded_by(UNLIMITED, approvers);
         Self { app: Arc::clone(&bench.app), clock: bench.clock.clone(), bench }
     }
 

@@ -7,6 +7,7 @@ use super::{App, Error};
 use crate::domain::device::Device;
 use crate::domain::policy::{Act, Permit};
 use crate::domain::revocation::Reason;
+use crate::domain::warrant::WarrantRecord;
 use crate::store::Batch;
 
 /// What a destructive act does to its devices.
@@ -56,6 +57,13 @@ impl App {
     ) -> Result<Batch, Error> {
         tracing::debug!(spend = spend.as_str(), devices = devices.len(), "a destructive act is let through");
         Ok(batch)
+    }
+
+    /// How many targets of `warrant`, counted from its first, may have an order by now. Called before each order is made:
+    /// when enough have signed, after each target that has ended, and on a timer.
+    #[expect(clippy::unused_self, reason = "the canary and the waves come into this place")]
+    pub(super) fn wave(&self, warrant: &WarrantRecord) -> u64 {
+        warrant.count
     }
 
     /// Whether no order and no new generation may leave.

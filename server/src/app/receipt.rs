@@ -3,6 +3,7 @@
 //! A receipt is verified by the device's current identity key, kept, and only then acknowledged. The acknowledgement
 //! is a pure function of the receipt, so the same receipt gets the same bytes.
 
+use super::deprovision::essential;
 use super::progress::Kept;
 use super::report::whose;
 use super::{App, Error, Mark, Outgoing};
@@ -34,7 +35,7 @@ impl App {
         let taken = async {
             let receipt = self.read_receipt(device, body)?;
             for _ in 0..super::ATTEMPTS {
-                match self.take_receipt(&permit, device, &receipt).await {
+                match self.take_receipt(&permit, device, (&receipt, body)).await {
                     Err(Error::Contended) => {}
                     settled => return settled.and_then(|()| self.ack(&receipt)),
                 }
@@ -60,16 +61,22 @@ impl App {
         &self,
         permit: &Permit<act::SendReceipt>,
         device: DeviceId,
-        receipt: &Verified<Receipt>,
+        (receipt, body): (&Verified<Receipt>, &[u8]),
     ) -> Result<(), Error> {
         let unknown = Refusal::by("receipt.order", Code::NotFound).at("order");
         let order = self.store.load::<OrderRecord>(receipt.order.as_bytes())?.ok_or(unknown)?;
         let now_ms = self.clock.now_ms();
         let now_s = now_ms.div_euclid(1000);
-        let Some(next) = order.record.receive(receipt, receipt.payload_digest(), now_s)? else {
+        let Some(mut next) = order.record.receive(receipt, receipt.payload_digest(), now_s)? else {
             return Ok(());
         };
-        let mut batch = Batch::default().update(next.id.as_bytes(), order.version, &next);
+        let mut known = self.known(device)?;
+        let as_read = known.device.record.clone();
+        let changed = (&order.record, &mut next);
+        let begun = if order.record.warrant.is_some() { essential() } else { Batch::default() };
+        let mut batch =
+            self.follow_receipt(permit, begun, &mut known.device.record, changed, (receipt, body))?;
+        batch = batch.update(next.id.as_bytes(), order.version, &next);
         if next.phase != order.record.phase {
             let entry = permit
                 .entry(now_ms, format!("device/{device}"))
@@ -78,8 +85,6 @@ impl App {
                 .facts([("receipt_sha256", receipt.payload_digest().to_hex())]);
             batch = batch.audit(entry);
         }
-        let mut known = self.known(device)?;
-        let as_read = known.device.record.clone();
         if next.phase == Phase::Done && as_read.steps.order_at.is_none() {
             known.device.record.steps.order_at = Some(now_ms);
         }

@@ -85,7 +85,8 @@ impl App {
         known.reported = Some(Held { version: 0, record: next });
         if as_read.state == DeviceState::Commissioning && self.lacks_an_order(&as_read)? {
             let permit = decide::<act::MakeOrder>(Caller::server())?;
-            (batch, _) = self.make_order(&permit, batch, &mut known.device.record, Ask::CollectPosture);
+            (batch, _) =
+                self.make_order(&permit, batch, &mut known.device.record, (Ask::CollectPosture, None));
         }
         let batch = self.advance(batch, &as_read, &known, Kept::Reported)?;
         self.commit(batch).await?;

@@ -1,7 +1,8 @@
 //! The store's commits become what the doors and the CRLs know, in commit order, before anyone has an answer.
 
 use crate::ca::IssuerId;
-use crate::domain::admission::{CertificateStatus, DeviceStanding};
+use crate::domain::admission::{CertificateStatus, DeviceStanding, Order};
+use crate::domain::deprovision::Leaving;
 use crate::domain::device::{CertificateRecord, CertificateState};
 use crate::domain::order::{OrderRecord, Phase};
 use crate::domain::revocation::Reason;
@@ -81,12 +82,31 @@ pub fn fill(index: &StatusIndex, store: &Store) -> Result<(), LoadError> {
 }
 
 /// Whether a certificate has moved to another row of the table than the one its connections were let in by: it died,
-/// or its device is held or released. First use moves none: what is issued may do what is current may.
-fn moved(before: &Standing, now: &Standing) -> bool {
+/// or its device is held, released, begins to be let go or comes back from that. First use moves none: what is issued may
+/// do what is current may. Nor does proof: a device whose wipe is proven stays for the word that it has arrived.
+pub(super) fn moved(before: &Standing, now: &Standing) -> bool {
     let is_alive = |standing: &Standing| {
         matches!(standing.certificate, CertificateStatus::Issued | CertificateStatus::Current)
     };
-    is_alive(before) != is_alive(now) || before.device != now.device
+    let closes = matches!(
+        (before.device, now.device),
+        (
+            DeviceStanding::Deprovisioning { order: Order::Open, .. },
+            DeviceStanding::Deprovisioning { order: Order::Closed, .. }
+        )
+    );
+    is_alive(before) != is_alive(now) || row(before.device) != row(now.device) || closes
+}
+
+/// Which of the table's rows for living certificates a device stands in; rows with the same topics are one.
+fn row(device: DeviceStanding) -> u8 {
+    match device {
+        DeviceStanding::Active { .. } => 0,
+        DeviceStanding::Held { .. } => 1,
+        DeviceStanding::Deprovisioning { .. } | DeviceStanding::Proven { .. } => 2,
+        DeviceStanding::Retired => 3,
+        DeviceStanding::Observer => 4,
+    }
 }
 
 /// The device that has something to hear by this order: the order itself, or the one that waited for its answer.
@@ -111,10 +131,15 @@ fn standing(certificate: &CertificateRecord) -> Standing {
     Standing {
         print: print_of(certificate.sha256.as_bytes()),
         certificate: status,
-        device: match certificate.observer {
-            Some(_) => DeviceStanding::Observer,
-            None if certificate.held => DeviceStanding::Held { grace_s: certificate.grace_s },
-            None => DeviceStanding::Active { grace_s: certificate.grace_s },
+        device: match (&certificate.observer, certificate.leaving) {
+            (Some(_), _) => DeviceStanding::Observer,
+            (None, Some(Leaving::Deprovisioning { doomed_from, order_open })) => {
+                let order = if order_open { Order::Open } else { Order::Closed };
+                DeviceStanding::Deprovisioning { doomed_from, order }
+            }
+            (None, Some(Leaving::Proven { until })) => DeviceStanding::Proven { until },
+            (None, None) if certificate.held => DeviceStanding::Held { grace_s: certificate.grace_s },
+            (None, None) => DeviceStanding::Active { grace_s: certificate.grace_s },
         },
     }
 }

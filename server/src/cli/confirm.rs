@@ -35,6 +35,19 @@ pub enum Verdict {
 /// # Errors
 /// [`Error::Refused`] when nobody consents.
 pub fn consent(context: &Context, intent: &Intent<'_>, dry_run: bool) -> Result<Verdict, Error> {
+    consent_by(context, intent, dry_run, "yes")
+}
+
+/// As [`consent`], where the person types `word`: the number of what it happens to, for instance.
+///
+/// # Errors
+/// As [`consent`].
+pub fn consent_by(
+    context: &Context,
+    intent: &Intent<'_>,
+    dry_run: bool,
+    word: &str,
+) -> Result<Verdict, Error> {
     if dry_run {
         show(context, intent)?;
         return Ok(Verdict::OnlyShown);
@@ -42,13 +55,18 @@ pub fn consent(context: &Context, intent: &Intent<'_>, dry_run: bool) -> Result<
     if context.global.yes {
         return Ok(Verdict::Go);
     }
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if !somebody_is_there() {
         return Err(Error::refused(
             format!("{} Nobody is there to confirm it", intent.consequence),
             "Add --yes to do it, or --dry-run to see what it would do.",
         ));
     }
-    ask(&intent.consequence, &mut io::stdin().lock(), &mut io::stderr())
+    ask((&intent.consequence, word), &mut io::stdin().lock(), &mut io::stderr())
+}
+
+/// Whether a person at a terminal can read a question and answer it.
+pub fn somebody_is_there() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 fn show(context: &Context, intent: &Intent<'_>) -> Result<(), Error> {
@@ -65,16 +83,21 @@ fn show(context: &Context, intent: &Intent<'_>) -> Result<(), Error> {
     }
 }
 
-fn ask(consequence: &str, input: &mut impl BufRead, output: &mut impl Write) -> Result<Verdict, Error> {
+fn ask(
+    (consequence, word): (&str, &str),
+    input: &mut impl BufRead,
+    output: &mut impl Write,
+) -> Result<Verdict, Error> {
     let mut answer = String::new();
-    write!(output, "{}\nType yes to go on: ", table::plain(consequence))
+    write!(output, "{}\nType {word} to go on: ", table::plain(consequence))
         .and_then(|()| output.flush())
         .and_then(|()| input.read_line(&mut answer))
         .map_err(|cause| Error::failed(format!("The answer cannot be read: {cause}"), "Add --yes."))?;
-    if answer.trim() == "yes" {
+    if answer.trim() == word {
         return Ok(Verdict::Go);
     }
-    Err(Error::refused("Not confirmed; nothing was changed", "Run it again and type yes, or add --yes."))
+    let remedy = format!("Run it again and type {word}, or add --yes.");
+    Err(Error::refused("Not confirmed; nothing was changed", remedy))
 }
 
 #[cfg(test)]
@@ -82,7 +105,7 @@ mod tests {
     use super::*;
 
     fn answer(text: &str) -> Result<Verdict, Error> {
-        ask("It ends.", &mut text.as_bytes(), &mut Vec::new())
+        ask(("It ends.", "yes"), &mut text.as_bytes(), &mut Vec::new())
     }
 
     #[test]
@@ -94,9 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn where_a_number_is_asked_for_yes_is_no_consent() {
+        let by_number = |text: &str| ask(("It ends.", "12"), &mut text.as_bytes(), &mut Vec::new()).is_ok();
+        assert!(by_number("12\n"));
+        assert!(!by_number("yes\n") && !by_number("1\n"));
+    }
+
+    #[test]
     fn the_consequence_is_shown_before_the_question() {
         let mut shown = Vec::new();
-        let _ = ask("It ends.", &mut "no\n".as_bytes(), &mut shown);
+        let _ = ask(("It ends.", "yes"), &mut "no\n".as_bytes(), &mut shown);
         assert!(String::from_utf8(shown).unwrap().starts_with("It ends.\n"));
     }
 }

@@ -7,7 +7,8 @@ use super::client::Client;
 use super::confirm::{Intent, Verdict, consent};
 use super::error::Error;
 use super::table::{Column, column, value_at};
-use super::{Context, audit};
+use super::warrant::{Level, Terms};
+use super::{Context, audit, warrant};
 use clap::{Args, Subcommand, ValueEnum};
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Exit;
@@ -33,6 +34,10 @@ pub enum DeviceCommand {
     Release(ReleaseArgs),
     /// End a device's certificate at every door; there is no way back
     Revoke(RevokeArgs),
+    /// Ask for a warrant that wipes a device and lets it go
+    Deprovision(DeprovisionArgs),
+    /// Give up waiting for a doomed device: it is retired unproven
+    Retire(RetireArgs),
 }
 
 /// A device, by name.
@@ -91,6 +96,31 @@ pub struct RevokeArgs {
     /// Why, as it will stand in the CRL
     #[arg(long, value_enum, value_name = "R")]
     pub reason: Reason,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `muster device deprovision` takes.
+#[derive(Args, Debug)]
+pub struct DeprovisionArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
+    /// How far it is wiped
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "retire")]
+    pub wipe: Level,
+    /// How long it may take, and what happens first
+    #[command(flatten)]
+    pub terms: Terms,
+}
+
+/// What `muster device retire` takes.
+#[derive(Args, Debug)]
+pub struct RetireArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
     /// Say what would happen, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -200,6 +230,8 @@ pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Erro
         DeviceCommand::Quarantine(args) => quarantine(context, &client, &args).await?,
         DeviceCommand::Release(args) => release(context, &client, &args).await?,
         DeviceCommand::Revoke(args) => revoke(context, &client, &args).await?,
+        DeviceCommand::Deprovision(args) => deprovision(context, &client, &args).await?,
+        DeviceCommand::Retire(args) => retire(context, &client, &args).await?,
     }
     Ok(Exit::Done)
 }
@@ -288,6 +320,31 @@ async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result
     Ok(())
 }
 
+async fn deprovision(context: &Context, client: &Client, args: &DeprovisionArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    let body = json!({
+        "level": args.wipe.as_str(), "deadline_s": args.terms.deadline, "valid_s": args.terms.valid,
+    });
+    let path = ["v1", "devices", &format!("{id}:deprovision")];
+    warrant::request(context, client, (&path, body), args.terms.dry_run).await
+}
+
+async fn retire(context: &Context, client: &Client, args: &RetireArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    let target = client.get(&["v1", "devices", &id], &[]).await?;
+    let consequence = format!(
+        "Device {} will be retired unproven: its order is closed, nothing lets it in any more, and whether it was wiped \
+         stays unknown.",
+        named(&id, &target),
+    );
+    let intent = Intent { action: "device.retire", consequence, target: &target };
+    if consent(context, &intent, args.dry_run)? == Verdict::Go {
+        let item = client.act(&["v1", "devices", &format!("{id}:retire")]).await?;
+        context.out.item(&item, RECORD)?;
+    }
+    Ok(())
+}
+
 /// The id of the device called `name`, which may be its serial number.
 pub(super) async fn resolve(client: &Client, name: &str) -> Result<String, Error> {
     if let Ok(id) = name.parse::<DeviceId>() {
@@ -323,7 +380,7 @@ fn choose(serial: &str, found: &[Value]) -> Result<String, Error> {
 }
 
 /// `key=value` with a key that listings can be filtered by.
-fn filter(text: &str) -> Result<(String, String), String> {
+pub(super) fn filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = super::token::key_value(text)?;
     if !FILTERS.contains(&key.as_str()) {
         return Err(format!("the key is one of {}", FILTERS.join(", ")));

@@ -52,6 +52,8 @@ pub enum Kind {
     RotateIdentity,
     /// Report the posture now
     CollectPosture,
+    /// Undo a lock
+    Unlock,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
         match self {
             Self::RotateIdentity => "rotate_identity",
             Self::CollectPosture => "collect_posture",
+            Self::Unlock => "unlock",
         }
     }
 }

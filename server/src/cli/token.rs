@@ -326,6 +326,16 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// A time span such as `90s`, `15m`, `1h`, `7d`, in seconds: as long as a token may live.
 fn seconds(text: &str) -> Result<u64, String> {
+    let span = span(text)?;
+    if (1..=u64::from(TOKEN_LIFE_MAX_S)).contains(&span) {
+        Ok(span)
+    } else {
+        Err(format!("a token lives one second to {} days", TOKEN_LIFE_MAX_S / 86_400))
+    }
+}
+
+/// A time span in seconds: a number and one of `s`, `m`, `h`, `d`.
+pub(super) fn span(text: &str) -> Result<u64, String> {
     let wrong = || "write a number and one of s, m, h, d: 90s, 15m, 1h, 7d".to_owned();
     let unit = match text.chars().last() {
         Some('s') => 1,
@@ -338,12 +348,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    let span = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)?;
-    if (1..=u64::from(TOKEN_LIFE_MAX_S)).contains(&span) {
-        Ok(span)
-    } else {
-        Err(format!("a token lives one second to {} days", TOKEN_LIFE_MAX_S / 86_400))
-    }
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!                                         deprovisioning ─▶ retired {proven | unproven | without_proof | superseded}
 //! ```
 
+use super::deprovision::{Deprovisioning, Leaving};
 use super::quarantine::Quarantine;
 use super::refusal::LastRefusal;
 use super::revocation::Reason;
@@ -189,6 +190,9 @@ pub struct Device {
     /// How it is held, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
+    /// How it is, or was last, being let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprovisioning: Option<Deprovisioning>,
     /// When a person last released it, unix seconds: what was due by then is not held against it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excused_until: Option<i64>,
@@ -217,11 +221,13 @@ impl Device {
         self.current.iter().chain(self.issued.iter())
     }
 
-    /// State and, where it ended, how: `retired(without_proof)`.
+    /// State and, where it ended, how: `retired(without_proof)`; where it is let go, how far: `deprovisioning(armed)`.
     pub fn standing(&self) -> String {
-        match self.retirement {
-            Some(how) => format!("{}({})", self.state.as_str(), how.as_str()),
-            None => self.state.as_str().to_owned(),
+        let state = self.state.as_str();
+        match (self.retirement, self.leaving()) {
+            (Some(how), _) => format!("{state}({})", how.as_str()),
+            (None, Some(leaving)) => format!("{state}({})", leaving.phase.as_str()),
+            (None, None) => state.to_owned(),
         }
     }
 
@@ -305,6 +311,9 @@ pub struct CertificateRecord {
     /// Whether it is on hold, since its device is in quarantine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// How its device is being let go, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
     /// What became of it.
     #[serde(flatten)]
     pub state: CertificateState,

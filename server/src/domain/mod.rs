@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod commissioning;
+pub mod deprovision;
 pub mod desired;
 pub mod device;
 pub mod enrollment;
@@ -22,3 +23,4 @@ pub mod revocation;
 pub mod succession;
 pub mod text;
 pub mod token;
+pub mod warrant;

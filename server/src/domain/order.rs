@@ -1,50 +1,90 @@
-//! Orders that need no approver, and what receipts make of them.
+//! Orders, and what receipts make of them.
 //!
 //! ```text
 //! ordered ─▶ delivered ─▶ done | refused | failed
-//!     └──────────┴──────▶ expired ─▶ (a late receipt) done | refused | failed
+//!     └──────────┴──────▶ expired | stopped ─▶ (a late receipt) done | refused | failed
 //! ```
 //! A phase follows from what is known: the device's PUBACK, its receipts, the clock. An order that has expired is not
 //! made again, but a receipt for it still counts: the device may have carried it out in its last second.
 
 use super::refusal::Refusal;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::{DeviceId, OrderId};
+use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::order::Action;
 use muster_wire::problem::Code;
 use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::warrant::{Kind, Level};
 use serde::{Deserialize, Serialize};
 
-/// How long an order is made again, in seconds.
+/// How long an order without a warrant is made again, in seconds.
 pub const EXPIRES_AFTER_S: i64 = 24 * 60 * 60;
 
 /// Orders of one device that may be open at the same time.
 pub const OPEN_MAX: usize = 8;
 
-/// What an order without a warrant asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an order asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
     /// Renew with a new identity key.
     RotateIdentity,
     /// Report posture now.
     CollectPosture,
+    /// Undo [`Ask::Lock`].
+    Unlock,
+    /// Lock the device.
+    Lock,
+    /// Wipe.
+    Wipe {
+        /// How far.
+        level: Level,
+        /// The profile's data roots.
+        data_roots: Vec<String>,
+    },
+    /// Remember that a warrant is stopped.
+    Stop {
+        /// Which.
+        warrant: WarrantId,
+    },
 }
 
 impl Ask {
-    /// Every one, in the order in which people are shown them.
-    pub const ALL: [Self; 2] = [Self::RotateIdentity, Self::CollectPosture];
+    /// What may be ordered without a warrant, in the order in which people are shown it.
+    pub const FREE: [Self; 3] = [Self::RotateIdentity, Self::CollectPosture, Self::Unlock];
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::RotateIdentity => Kind::RotateIdentity,
+            Self::CollectPosture => Kind::CollectPosture,
+            Self::Unlock => Kind::Unlock,
+            Self::Lock => Kind::Lock,
+            Self::Wipe { .. } => Kind::Wipe,
+            Self::Stop { .. } => Kind::Stop,
+        }
+    }
+
+    /// How far a wipe goes.
+    pub fn level(&self) -> Option<Level> {
+        if let Self::Wipe { level, .. } = self { Some(*level) } else { None }
+    }
 
     /// The kind, as contract.md spells it.
-    pub fn as_str(self) -> &'static str {
-        self.action().kind().as_str()
+    pub fn as_str(&self) -> &'static str {
+        self.kind().as_str()
     }
 
     /// What it is on the wire.
-    pub fn action(self) -> Action {
+    pub fn action(&self) -> Action {
         match self {
             Self::RotateIdentity => Action::RotateIdentity,
             Self::CollectPosture => Action::CollectPosture,
+            Self::Unlock => Action::Unlock,
+            Self::Lock => Action::Lock,
+            Self::Wipe { level, data_roots } => {
+                Action::Wipe { level: *level, data_roots: data_roots.clone() }
+            }
+            Self::Stop { warrant } => Action::Stop { warrant: *warrant },
         }
     }
 }
@@ -65,6 +105,8 @@ pub enum Phase {
     Failed,
     /// Its time passed without the last receipt.
     Expired,
+    /// A person ended it before the last receipt.
+    Stopped,
 }
 
 impl Phase {
@@ -77,6 +119,7 @@ impl Phase {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Expired => "expired",
+            Self::Stopped => "stopped",
         }
     }
 
@@ -110,6 +153,9 @@ pub struct OrderRecord {
     pub device: DeviceId,
     /// What is to be done.
     pub ask: Ask,
+    /// The warrant it stands under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warrant: Option<WarrantId>,
     /// Its place among the orders of the device, from 1.
     pub counter: u64,
     /// Who asked for it, as the audit log names them.
@@ -190,6 +236,7 @@ mod tests {
             id: OrderId::from_bytes([1; 16]),
             device: DeviceId::from_bytes([2; 16]),
             ask: Ask::CollectPosture,
+            warrant: None,
             counter: 1,
             by: "server".into(),
             made_at: 0,

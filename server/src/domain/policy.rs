@@ -157,6 +157,20 @@ table! {
     Deliver = "order.deliver": Device;
     /// Close an order whose time has passed.
     ExpireOrder = "order.expire": Server;
+    /// Ask for a warrant; asking approves nothing.
+    RequestWarrant = "warrant.request": Operator;
+    /// List warrants, or show one.
+    ReadWarrant = "warrant.read": Operator;
+    /// Hand in an approver's signature; who hands it in does not count, the signature does.
+    SignWarrant = "warrant.sign": Operator;
+    /// Hand in an approver's word that a warrant is stopped.
+    StopWarrant = "warrant.stop": Operator;
+    /// End a warrant whose time has passed.
+    ExpireWarrant = "warrant.expire": Server;
+    /// Go on with letting a device go: order, doom, proof, the way back.
+    Deprovision = "device.deprovision": Device | Server;
+    /// Give up waiting for a doomed device.
+    RetireDevice = "device.retire": Operator;
     /// Change what devices of a profile should be like.
     SetBaseline = "baseline.set": Operator;
     /// Read what devices should be like.

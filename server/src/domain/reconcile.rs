@@ -61,6 +61,7 @@ mod tests {
             id: OrderId::from_bytes([u8::try_from(counter).unwrap(); 16]),
             device: DeviceId::from_bytes([1; 16]),
             ask: Ask::CollectPosture,
+            warrant: None,
             counter,
             by: "server".into(),
             made_at: 0,

@@ -5,6 +5,7 @@ use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{json, one_of, page_limit, timestamp};
 use crate::app::{App, Explanation, Filter, Shown};
+use crate::domain::deprovision::Leaving;
 use crate::domain::device;
 use crate::domain::policy::act;
 use crate::domain::posture::{FactNote, PostureRecord};
@@ -31,7 +32,8 @@ pub(super) struct Device {
     asset: Option<AssetId>,
     serial: Option<String>,
     state: String,
-    /// Phase of a deprovisioning.
+    /// How far it is, or was last, being let go: `requested`, `warranted`, `ordered`, `delivered`, `armed`, `executing`,
+    /// `proven`, `refused`, `failed` or `unproven`.
     phase: Option<String>,
     profile: String,
     /// Whether it has an MQTT session.
@@ -376,13 +378,18 @@ fn steps_view(steps: device::Steps) -> Steps {
     Steps { enrolled_at, connected_at, baseline_at, posture_at, order_at, active_at }
 }
 
-fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
+pub(super) fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
     let tag = super::etag(shown.version);
     let mut response = json(StatusCode::OK, &view(shown, app))?;
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+/// Whether others see the certificate revoked though its device is still let in for the end of a wipe.
+fn is_over(record: &device::CertificateRecord) -> bool {
+    matches!(record.leaving, Some(Leaving::Proven { .. } | Leaving::Deprovisioning { doomed_from: 0, .. }))
 }
 
 fn quarantine_view(held: Hold) -> Quarantine {
@@ -399,7 +406,7 @@ fn view(shown: Shown, app: &App) -> Device {
     let held = device.certificate().zip(certificate.as_ref()).map(|(held, record)| Certificate {
         serial: held.serial.to_string(),
         sha256: held.sha256,
-        status: record.state.as_str().to_owned(),
+        status: if is_over(record) { "revoked" } else { record.state.as_str() }.to_owned(),
         held: record.held,
         not_after: timestamp(held.not_after),
     });
@@ -410,7 +417,7 @@ fn view(shown: Shown, app: &App) -> Device {
         asset: device.asset,
         serial: device.serial,
         state: device.state.as_str().to_owned(),
-        phase: None,
+        phase: device.deprovisioning.map(|leaving| leaving.phase.as_str().to_owned()),
         profile: device.profile,
         connected,
         generation: Generation::of(

@@ -23,6 +23,7 @@ mod requests_tests;
 pub mod routes;
 pub mod status;
 mod token;
+mod warrant;
 
 use crate::app::{Replayed, Slot};
 use crate::domain::policy::Act;
@@ -41,6 +42,7 @@ pub fn admin(routes: Routes) -> Routes {
         token::routes,
         device::routes,
         order::routes,
+        warrant::routes,
         baseline::routes,
         operator::routes,
         observer::routes,

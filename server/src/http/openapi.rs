@@ -1,7 +1,9 @@
 //! The OpenAPI document, made from the routes themselves and the types they answer with.
 
 use super::routes::{Route, Routes};
-use super::{audit, authority, baseline, device, events, installation, observer, operator, order, token};
+use super::{
+    audit, authority, baseline, device, events, installation, observer, operator, order, token, warrant,
+};
 use crate::app::App;
 use crate::domain::policy::Kind;
 use serde_json::{Map, Value, json};
@@ -136,6 +138,15 @@ fn schemas() -> Map<String, Value> {
     add::<order::Receipt>(&mut all, "Receipt");
     add::<order::OrderPage>(&mut all, "OrderPage");
     add::<order::MakeOrder>(&mut all, "MakeOrder");
+    add::<warrant::Warrant>(&mut all, "Warrant");
+    add::<warrant::Action>(&mut all, "Action");
+    add::<warrant::Target>(&mut all, "Target");
+    add::<warrant::WarrantPage>(&mut all, "WarrantPage");
+    add::<warrant::RequestWarrant>(&mut all, "RequestWarrant");
+    add::<warrant::DeprovisionDevice>(&mut all, "DeprovisionDevice");
+    add::<warrant::RequestedWarrant>(&mut all, "RequestedWarrant");
+    add::<warrant::RequestedTarget>(&mut all, "RequestedTarget");
+    add::<warrant::Signatures>(&mut all, "Signatures");
     add::<baseline::Baseline>(&mut all, "Baseline");
     add::<baseline::BaselineList>(&mut all, "BaselineList");
     add::<baseline::BaselineEffect>(&mut all, "BaselineEffect");

@@ -22,11 +22,11 @@ pub(super) struct Order {
     device: DeviceId,
     /// The warrant it stands under; null where its kind needs none.
     warrant: Option<String>,
-    /// `rotate_identity` or `collect_posture`.
+    /// `rotate_identity`, `collect_posture`, `unlock`, `lock`, `wipe` or `stop`.
     kind: String,
     /// How far a wipe goes; null for other kinds.
     level: Option<String>,
-    /// `ordered`, `delivered`, `done`, `refused`, `failed` or `expired`.
+    /// `ordered`, `delivered`, `done`, `refused`, `failed`, `expired` or `stopped`.
     phase: String,
     /// Its place among the orders of the device, from 1.
     sequence: u64,
@@ -61,7 +61,7 @@ pub(super) struct MakeOrder {
     /// Of which device.
     #[schema(value_type = String)]
     device: DeviceId,
-    /// `rotate_identity` or `collect_posture`: the kinds that need no approver.
+    /// `rotate_identity`, `collect_posture` or `unlock`: the kinds that need no approver.
     kind: String,
 }
 
@@ -105,9 +105,9 @@ async fn show(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
 async fn make_order(ctx: Ctx<act::MakeOrder>) -> Result<Response, HttpError> {
     let asked: MakeOrder = ctx.json()?;
     super::slot(&ctx).await?;
-    let ask = Ask::ALL.into_iter().find(|ask| ask.as_str() == asked.kind).ok_or_else(|| Error::Invalid {
+    let ask = Ask::FREE.into_iter().find(|ask| ask.as_str() == asked.kind).ok_or_else(|| Error::Invalid {
         field: "kind",
-        expected: format!("must be one of {}", Ask::ALL.map(Ask::as_str).join(", ")),
+        expected: format!("must be one of {}", Ask::FREE.each_ref().map(Ask::as_str).join(", ")),
     })?;
     let order = ctx.app.order(ctx.permit, asked.device, ask).await?;
     json(StatusCode::CREATED, &view(order))
@@ -123,9 +123,9 @@ fn view(order: OrderRecord) -> Order {
     Order {
         id: order.id,
         device: order.device,
-        warrant: None,
+        warrant: order.warrant.map(|warrant| warrant.to_string()),
         kind: order.ask.as_str().to_owned(),
-        level: None,
+        level: order.ask.level().map(|level| level.to_string()),
         phase: order.phase.as_str().to_owned(),
         sequence: order.counter,
         receipts: receipts.collect(),

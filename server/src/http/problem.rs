@@ -151,6 +151,38 @@ const REASONS: &[(&str, &str)] = &[
     ("operator.name_taken", "There is an operator of this name."),
     ("observer.name_taken", "There is an observer of this name whose certificate is valid."),
     ("token.already_spent", "The token is spent: `muster device revoke` ends the device that came of it."),
+    (
+        "warrant.too_few_approvers",
+        "There are fewer approvers than this kind needs: ask for a milder level, or let a successor of the authority \
+         document name more of them (`muster authority propose`).",
+    ),
+    (
+        "warrant.too_many_for_approvers",
+        "More than 10 devices in one warrant need more approvers than there are: ask for warrants over 10 devices or \
+         fewer.",
+    ),
+    ("warrant.needs_none", "No approver is needed for this: `muster order make` orders it."),
+    ("warrant.device_leaving", "A device is being let go already: `muster device show` names its phase."),
+    ("warrant.device_state", "Only devices that are commissioning, active or quarantined can be named."),
+    (
+        "warrant.level_of_profile",
+        "The profile of a device does not have this level: `muster profile show` names those it has.",
+    ),
+    (
+        "warrant.plans_differ",
+        "The profiles of these devices wipe different data: ask for one warrant for each profile.",
+    ),
+    ("warrant.signer", "It is not signed by approvers who count now, or by others as well."),
+    ("warrant.other", "What was signed is not this warrant."),
+    ("warrant.ended", "The warrant is done, stopped or lapsed."),
+    (
+        "retire.not_doomed",
+        "Its deadline has not passed: wait for it, or stop the warrant and revoke the device.",
+    ),
+    (
+        "retire.not_leaving",
+        "It is not being let go: `muster device deprovision` or `muster device revoke` begins that.",
+    ),
     ("order.too_many_open", "Too many of the device's orders are open: wait until some have come back."),
 ];
 

@@ -295,6 +295,7 @@ impl Routes {
                 "/v1/devices" => "/v1/devices/{id}",
                 "/v1/operators" => "/v1/operators/{id}",
                 "/v1/observers" => "/v1/observers/{id}",
+                "/v1/warrants" => "/v1/warrants/{id}",
                 other => other,
             };
             let (verbs, lost) = (Arc::new(verbs), self.lost(Refusal::by("route.verb", Code::NotFound)));

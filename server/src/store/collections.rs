@@ -19,6 +19,9 @@
 //! | `p/` | posture | device id | document: `PostureRecord` |
 //! | `h/` | posture history | device id ‖ unix milliseconds, 8 bytes | [`PostureHistory`] |
 //! | `u/` | orders | order id, UUIDv7, 16 bytes | [`OrderRecord`] |
+//! | `y/` | warrants | warrant id, UUIDv7, 16 bytes | [`WarrantRecord`] |
+//! | `z/` | warrants' papers | warrant id ‖ what it is, 1 byte | document, see [`Paper`] |
+//! | `f/` | receipts | order id ‖ SHA-256 of the receipt's payload | document: COSE_Sign1 |
 //! | `m/` | installation | name | documents |
 //! | `a/` | audit log | see the audit room | |
 //!
@@ -38,7 +41,8 @@ use crate::domain::posture::PostureHistory;
 use crate::domain::reported::{EventsTaken, Reported};
 use crate::domain::revocation::{Entry, ShardHead};
 use crate::domain::token::TokenRecord;
-use muster_wire::id::{DeviceId, TokenId};
+use crate::domain::warrant::WarrantRecord;
+use muster_wire::id::{DeviceId, TokenId, WarrantId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +90,13 @@ pub const POSTURE_HISTORY: Collection = Collection {
 /// Orders.
 pub const ORDERS: Collection =
     Collection { name: "orders", prefix: b"u/", indexes: &[Index { name: "by", keys: order_keys }] };
+/// Warrants.
+pub const WARRANTS: Collection =
+    Collection { name: "warrants", prefix: b"y/", indexes: &[Index { name: "by", keys: warrant_keys }] };
+/// What belongs to a warrant and is read as a whole, as documents.
+pub const WARRANT_PAPERS: Collection = Collection { name: "warrant_papers", prefix: b"z/", indexes: &[] };
+/// Receipts of orders under a warrant, as they came, as documents.
+pub const RECEIPTS: Collection = Collection { name: "receipts", prefix: b"f/", indexes: &[] };
 /// Facts and documents of the installation.
 pub const INSTALLATION: Collection = Collection { name: "installation", prefix: b"m/", indexes: &[] };
 /// The audit log's keys; only its room knows what lies there.
@@ -110,6 +121,9 @@ pub const ALL: &[Collection] = &[
     POSTURE,
     POSTURE_HISTORY,
     ORDERS,
+    WARRANTS,
+    WARRANT_PAPERS,
+    RECEIPTS,
     INSTALLATION,
     AUDIT,
 ];
@@ -147,6 +161,61 @@ fn order_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
     vec![OrderFacet::open_of(order.device), OrderFacet::Expiry.value(&instant(order.expires))]
 }
 
+/// A paper that belongs to a warrant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paper {
+    /// The targets in the order of the tree's leaves, as JSON.
+    Targets,
+    /// The payload that approvers sign.
+    Payload,
+    /// That payload with the signatures there are: a COSE_Sign. None before the first.
+    Signed,
+}
+
+impl Paper {
+    /// The key of this paper of `warrant`.
+    pub fn key(self, warrant: WarrantId) -> Vec<u8> {
+        let tag = match self {
+            Self::Targets => b't',
+            Self::Payload => b'p',
+            Self::Signed => b's',
+        };
+        WARRANT_PAPERS.key(&[warrant.as_bytes().as_slice(), &[tag]].concat())
+    }
+}
+
+/// By what warrants are listed; the first byte of a value in the index `by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarrantFacet {
+    /// Last second, of open ones only.
+    Expiry,
+    /// Those that wait for orders to be made.
+    Waiting,
+}
+
+impl WarrantFacet {
+    /// The value under which the index `by` lists `bytes` of this facet.
+    pub fn value(self, bytes: &[u8]) -> Vec<u8> {
+        let tag = match self {
+            Self::Expiry => b'x',
+            Self::Waiting => b'w',
+        };
+        [&[tag], bytes].concat()
+    }
+}
+
+fn warrant_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(warrant) = serde_json::from_slice::<WarrantRecord>(value) else { return Vec::new() };
+    let mut keys = Vec::new();
+    if warrant.state.is_open() {
+        keys.push(WarrantFacet::Expiry.value(&instant(warrant.not_after)));
+    }
+    if warrant.waits() {
+        keys.push(WarrantFacet::Waiting.value(b""));
+    }
+    keys
+}
+
 /// The time stands in the id, so nothing is decoded.
 fn history_keys(id: &[u8], _value: &[u8]) -> Vec<Vec<u8>> {
     id.get(16..).map(<[u8]>::to_vec).into_iter().collect()
@@ -178,6 +247,8 @@ pub enum Facet {
     Expiry,
     /// When its posture is to be appraised again without a report.
     Reappraisal,
+    /// When the time asks for something because it is being let go.
+    Leaving,
 }
 
 impl Facet {
@@ -191,6 +262,7 @@ impl Facet {
             Self::Serial => b'n',
             Self::Expiry => b'e',
             Self::Reappraisal => b'g',
+            Self::Leaving => b'f',
         };
         let mut value = Vec::with_capacity(text.len() + 1);
         value.push(tag);
@@ -213,6 +285,8 @@ fn device_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
         keys.extend(device.certificate().map(|held| Facet::Expiry.value(&instant(held.not_after))));
         keys.extend(device.reappraise_at.map(|at| Facet::Reappraisal.value(&instant(at))));
     }
+    // A device whose wipe is proven is retired and has its letterbox still to be closed.
+    keys.extend(device.leaving_due_at().map(|at| Facet::Leaving.value(&instant(at))));
     keys
 }
 
@@ -264,6 +338,7 @@ records! {
     EventsTaken, EVENTS, "list of events";
     PostureHistory, POSTURE_HISTORY, "posture history";
     OrderRecord, ORDERS, "order";
+    WarrantRecord, WARRANTS, "warrant";
 }
 
 /// A record as it was read, with the version that a change of it must name.

@@ -158,6 +158,7 @@ pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output =
         if !calendar.is_believed(app.clock().now_ms(), Instant::now()) {
             continue;
         }
+        leaving(&app).await;
         match app.expire_orders().await {
             Ok(0) => {}
             Ok(closed) => tracing::info!(closed, "orders expired"),
@@ -171,6 +172,27 @@ pub async fn expire(app: Arc<App>, history_days: u32, stop: impl Future<Output =
         let cutoff_ms = app.clock().now_ms().saturating_sub(i64::from(history_days) * 86_400_000);
         if let Err(error) = app.forget_posture(cutoff_ms).await {
             tracing::warn!(%error, "posture history could not be forgotten; trying again");
+        }
+    }
+}
+
+/// What the time asks for about devices that are let go and about their warrants.
+async fn leaving(app: &App) {
+    match app.follow_deadlines().await {
+        Ok(0) => {}
+        Ok(followed) => tracing::info!(followed, "deadlines of devices that are let go have passed"),
+        Err(error) => tracing::warn!(%error, "deadlines could not be followed; trying again"),
+    }
+    match app.expire_warrants().await {
+        Ok(0) => {}
+        Ok(ended) => tracing::info!(ended, "warrants lapsed"),
+        Err(error) => tracing::warn!(%error, "warrants could not be ended; trying again"),
+    }
+    match app.make_waiting_orders().await {
+        Ok(0) => {}
+        Ok(made) => tracing::info!(made, "orders were made that had waited for their turn"),
+        Err(error) => {
+            tracing::warn!(%error, "orders that wait for their turn could not be made; trying again")
         }
     }
 }

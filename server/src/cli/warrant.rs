@@ -1,0 +1,476 @@
+//! `muster warrant`: what approvers allow, and their signatures.
+//!
+//! A request goes to the server and approves nothing. Signing happens on the approver's machine, with the key there:
+//! every name is read from the bytes that are signed ([`super::warrant_paper`]), and the key goes nowhere. A machine
+//! without a network signs a package and hands its signature back as a file.
+
+use super::client::Client;
+use super::confirm::{Intent, Verdict, consent_by, somebody_is_there};
+use super::error::Error;
+use super::table::{self, Column, column, value_at};
+use super::warrant_paper::{Handed, Paper};
+use super::{Context, approver_key, device};
+use clap::{Args, Subcommand, ValueEnum};
+use muster_wire::id::WarrantId;
+use muster_wire::problem::Exit;
+use muster_wire::warrant::Level as WireLevel;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// The commands about warrants.
+#[derive(Debug, Subcommand)]
+pub enum WarrantCommand {
+    /// Ask for a warrant over devices; approvers sign it
+    Request(RequestArgs),
+    /// List warrants
+    List {
+        /// At most so many
+        #[arg(long, value_name = "N", value_parser = super::at_least_one)]
+        limit: Option<usize>,
+    },
+    /// Show a warrant: what is signed, by whom, and every device it names
+    Show {
+        /// Id of the warrant
+        #[arg(value_name = "W")]
+        warrant: String,
+        /// Write it to a file as well, to be signed where there is no network
+        #[arg(long, value_name = "FILE")]
+        package: Option<PathBuf>,
+    },
+    /// Sign a warrant with an approver's key, or hand in a signature that was made elsewhere
+    Sign(SignArgs),
+    /// Stop a warrant for good; one approver is enough
+    Stop {
+        /// Id of the warrant
+        #[arg(value_name = "W")]
+        warrant: String,
+        /// Private key of an approver
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Say what would happen, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What `muster warrant request` takes.
+#[derive(Args, Debug)]
+pub struct RequestArgs {
+    /// What is to be done
+    #[arg(long, value_enum, value_name = "K")]
+    pub kind: Kind,
+    /// How far a wipe goes
+    #[arg(long, value_enum, value_name = "L")]
+    pub level: Option<Level>,
+    /// Id or serial number of a device; may be given again
+    #[arg(long = "device", value_name = "D", required_unless_present_any = ["list", "filters"])]
+    pub devices: Vec<String>,
+    /// File with an id or serial number on each line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["devices", "filters"])]
+    pub list: Option<PathBuf>,
+    /// Every device with this value of state, profile, site, owner or serial; may be given again
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = device::filter, conflicts_with = "devices")]
+    pub filters: Vec<(String, String)>,
+    /// How long it may take, and what happens first
+    #[command(flatten)]
+    pub terms: Terms,
+}
+
+/// How long a warrant lives, and whether it is only shown.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Terms {
+    /// After how long a device without proof is doomed: its certificate is revoked, its order stays open
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = super::token::span)]
+    pub deadline: u64,
+    /// After how long the warrant ends
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = super::token::span)]
+    pub valid: u64,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `muster warrant sign` takes.
+#[derive(Args, Debug)]
+pub struct SignArgs {
+    /// Id of the warrant
+    #[arg(value_name = "W", required_unless_present = "package")]
+    pub warrant: Option<String>,
+    /// Private key of an approver, as `muster operator keygen` or `ssh-keygen -t ed25519` wrote it
+    #[arg(long, value_name = "FILE", required_unless_present = "signature")]
+    pub key: Option<PathBuf>,
+    /// Sign this file instead of what a server shows; needs no server
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = ["warrant", "signature"])]
+    pub package: Option<PathBuf>,
+    /// Where the signature on a package goes
+    #[arg(long, value_name = "FILE", requires = "package")]
+    pub out: Option<PathBuf>,
+    /// Hand in this signature instead of making one
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pub signature: Option<PathBuf>,
+    /// Show what would be signed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What a warrant may allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Kind {
+    /// Wipe, as far as --level says, and let go
+    Wipe,
+    /// Lock
+    Lock,
+}
+
+/// How far a wipe goes; each level does what the one before does, and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Managed secrets and configuration
+    Retire,
+    /// The profile's data roots too
+    Clear,
+    /// The volume keys
+    CryptoErase,
+    /// The platform's factory reset
+    FactoryReset,
+}
+
+impl Level {
+    /// The level as the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retire => WireLevel::Retire,
+            Self::Clear => WireLevel::Clear,
+            Self::CryptoErase => WireLevel::CryptoErase,
+            Self::FactoryReset => WireLevel::FactoryReset,
+        }
+        .as_str()
+    }
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Wipe => "wipe",
+            Self::Lock => "lock",
+        }
+    }
+}
+
+const LISTING: &[Column] = &[
+    column("ID", "/id"),
+    column("KIND", "/kind"),
+    column("LEVEL", "/level"),
+    column("STATE", "/state"),
+    column("DEVICES", "/count"),
+    column("ENDED", "/ended"),
+    column("PROVEN", "/proven"),
+    column("NEEDS", "/required"),
+    column("SIGNED BY", "/signed_by"),
+    column("UNTIL", "/not_after"),
+];
+
+const RECORD: &[Column] = &[
+    column("id", "/id"),
+    column("kind", "/kind"),
+    column("level", "/level"),
+    column("state", "/state"),
+    column("devices", "/count"),
+    column("  ordered", "/ordered"),
+    column("  ended", "/ended"),
+    column("  proven", "/proven"),
+    column("approvers needed", "/required"),
+    column("signed by", "/signed_by"),
+    column("destroys", "/action/data_roots"),
+    column("stops", "/action/warrant"),
+    column("doomed from", "/deadline"),
+    column("not after", "/not_after"),
+    column("made by", "/made_by"),
+    column("made", "/made_at"),
+];
+
+const NAMES: &[Column] =
+    &[column("DEVICE", "/device"), column("SERIAL", "/serial"), column("OWNER", "/owner")];
+
+const AIMS: &[Column] = &[
+    column("DEVICE", "/device"),
+    column("SERIAL", "/serial"),
+    column("OWNER", "/owner"),
+    column("PROFILE", "/profile"),
+    column("SITE", "/site"),
+    column("STATE", "/state"),
+    column("LAST SEEN", "/last_seen"),
+];
+
+const REQUESTED: &[Column] = &[
+    column("warrant", "/warrant"),
+    column("kind", "/kind"),
+    column("level", "/level"),
+    column("devices", "/count"),
+    column("approvers needed", "/required"),
+    column("state", "/state"),
+    column("phase", "/phase"),
+    column("doomed from", "/deadline"),
+    column("not after", "/not_after"),
+];
+
+/// Runs one of the commands about warrants.
+///
+/// # Errors
+/// Whatever the server refuses, the way there does not allow, or a file that cannot be read or written.
+pub async fn run(context: &Context, command: WarrantCommand) -> Result<Exit, Error> {
+    match command {
+        WarrantCommand::Request(args) => ask(context, &args).await?,
+        WarrantCommand::List { limit } => {
+            let items = context.client()?.list(&["v1", "warrants"], &[], limit).await?;
+            context.out.items(items, LISTING, "No warrants.")?;
+        }
+        WarrantCommand::Show { warrant, package } => {
+            let shown = fetch(&context.client()?, &warrant).await?;
+            show(context, &shown, package.as_deref())?;
+        }
+        WarrantCommand::Sign(args) => sign(context, &args).await?,
+        WarrantCommand::Stop { warrant, key, dry_run } => stop(context, (&warrant, &key), dry_run).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn fetch(client: &Client, warrant: &str) -> Result<Value, Error> {
+    client.get(&["v1", "warrants", warrant], &[]).await
+}
+
+async fn ask(context: &Context, args: &RequestArgs) -> Result<(), Error> {
+    let client = context.client()?;
+    let devices = named(&client, args).await?;
+    let mut body = json!({
+        "kind": args.kind.as_str(), "devices": devices,
+        "deadline_s": args.terms.deadline, "valid_s": args.terms.valid,
+    });
+    if let (Some(level), Some(fields)) = (args.level, body.as_object_mut()) {
+        fields.insert("level".into(), json!(level.as_str()));
+    }
+    request(context, &client, (&["v1", "warrants"], body), args.terms.dry_run).await
+}
+
+/// Shows what a request comes to, asks for consent, and sends it to `path`.
+pub(super) async fn request(
+    context: &Context,
+    client: &Client,
+    (path, mut body): (&[&str], Value),
+    dry_run: bool,
+) -> Result<(), Error> {
+    let flag = |body: &mut Value, preview: bool| {
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("preview".into(), json!(preview));
+        }
+    };
+    flag(&mut body, true);
+    let preview = client.post(path, &body).await?;
+    let targets = preview.get("targets").and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(listing) = table::listing(&targets, AIMS, context.out.look) {
+        context.out.notice(&listing);
+    }
+    let intent = Intent { action: "warrant.request", consequence: consequence(&preview), target: &preview };
+    if consent_by(context, &intent, dry_run, &value_at(&preview, "/count"))? == Verdict::Go {
+        flag(&mut body, false);
+        let came = client.post(path, &body).await?;
+        context.out.item(&came, REQUESTED)?;
+        let id = value_at(&came, "/warrant");
+        context.out.notice(&format!("Now approvers look and sign: muster warrant sign {id} --key FILE"));
+    }
+    Ok(())
+}
+
+/// What a request will come to, as a sentence.
+fn consequence(preview: &Value) -> String {
+    let [kind, count, needed, there, deadline] =
+        ["/kind", "/count", "/required", "/approvers", "/deadline"].map(|at| value_at(preview, at));
+    let signatures = match needed.as_str() {
+        "1" => "One approver's signature alone is enough: one key can do it.".to_owned(),
+        _ => format!("{needed} of the {there} approvers have to sign."),
+    };
+    if kind != "wipe" {
+        return format!("{count} devices will be sent the order {kind}. {signatures}");
+    }
+    let level = value_at(preview, "/level");
+    format!(
+        "{count} devices will be let go: from now on they hear orders only; once the warrant is signed they are wiped \
+         ({level}), for good; from {deadline} on the certificates of those without proof are revoked. {signatures}"
+    )
+}
+
+/// The ids of the devices that a request names.
+async fn named(client: &Client, args: &RequestArgs) -> Result<Vec<String>, Error> {
+    if !args.filters.is_empty() {
+        let query: Vec<(&str, &str)> =
+            args.filters.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let found = client.list(&["v1", "devices"], &query, None).await?;
+        let may_be_named = |device: &&Value| {
+            let state = device.get("state").and_then(Value::as_str).unwrap_or_default();
+            ["commissioning", "active", "quarantined"].contains(&state)
+        };
+        let id = |device: &Value| device.get("id").and_then(Value::as_str).map(str::to_owned);
+        let ids: Vec<String> = found.iter().filter(may_be_named).filter_map(id).collect();
+        return if ids.is_empty() {
+            Err(Error::not_found("No device in use matches", "Look with `muster device list --filter`."))
+        } else {
+            Ok(ids)
+        };
+    }
+    let names = match &args.list {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
+        None => args.devices.clone(),
+    };
+    let mut ids = Vec::with_capacity(names.len());
+    for name in &names {
+        ids.push(device::resolve(client, name).await?);
+    }
+    Ok(ids)
+}
+
+/// Shows a warrant by its bytes; a warrant whose words they do not bear out is refused.
+fn show(context: &Context, shown: &Value, package: Option<&Path>) -> Result<(), Error> {
+    let paper = Paper::read(shown)?;
+    if let Some(file) = package {
+        std::fs::write(file, format!("{shown:#}\n")).map_err(Error::file("write", file))?;
+    }
+    context.out.item(shown, RECORD)?;
+    if !context.out.is_json()
+        && let Some(names) = table::listing(&paper.names(), NAMES, context.out.look)
+    {
+        context.out.line(&format!("\n{names}"))?;
+    }
+    Ok(())
+}
+
+async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error> {
+    match (&args.package, &args.signature, &args.warrant, &args.key) {
+        (Some(package), _, _, Some(key)) => sign_package(context, package, key, args),
+        (None, Some(signature), Some(warrant), _) => {
+            let handed = read_signature(signature, warrant)?;
+            hand_in(context, &context.client()?, &handed).await
+        }
+        (None, None, Some(warrant), Some(key)) => {
+            let client = context.client()?;
+            let paper = Paper::read(&fetch(&client, warrant).await?)?;
+            if paper.warrant.id.to_string() != *warrant {
+                return Err(other());
+            }
+            match agree(context, ("warrant.sign", &paper), args.dry_run)? {
+                Verdict::Go => hand_in(context, &client, &paper.sign(&approver_key::read(key)?)?).await,
+                Verdict::OnlyShown => Ok(()),
+            }
+        }
+        _ => Err(Error::usage("There is nothing to sign", "See `muster warrant sign --help`.")),
+    }
+}
+
+fn sign_package(context: &Context, package: &Path, key: &Path, args: &SignArgs) -> Result<(), Error> {
+    let text = std::fs::read_to_string(package).map_err(Error::file("read", package))?;
+    let paper = Paper::read(&serde_json::from_str(&text).unwrap_or_default())?;
+    if agree(context, ("warrant.sign", &paper), args.dry_run)? == Verdict::OnlyShown {
+        return Ok(());
+    }
+    let handed = paper.sign(&approver_key::read(key)?)?;
+    let out = args.out.as_deref().unwrap_or_else(|| Path::new("warrant.sig"));
+    let body = json!({"warrant": handed.warrant, "signed": handed.signed});
+    std::fs::write(out, format!("{body:#}\n")).map_err(Error::file("write", out))?;
+    context.out.item(
+        &json!({"warrant": handed.warrant, "signature": out.display().to_string()}),
+        &[column("warrant", "/warrant"), column("signature", "/signature")],
+    )
+}
+
+/// Shows what is about to be signed. Whoever gives a key and has no terminal has agreed by that; a person types the
+/// number of devices.
+fn agree(
+    context: &Context,
+    (action, paper): (&'static str, &Paper),
+    dry_run: bool,
+) -> Result<Verdict, Error> {
+    let names = paper.names();
+    if let Some(listing) = table::listing(&names, NAMES, context.out.look) {
+        context.out.notice(&listing);
+    }
+    let consequence = paper.in_words();
+    if !dry_run && !somebody_is_there() {
+        context.out.notice(&table::plain(&consequence));
+        return Ok(Verdict::Go);
+    }
+    let target = json!({"warrant": paper.warrant.id, "targets": names});
+    let intent = Intent { action, consequence, target: &target };
+    consent_by(context, &intent, dry_run, &paper.warrant.count.to_string())
+}
+
+fn read_signature(file: &Path, warrant: &str) -> Result<Handed, Error> {
+    let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
+    let handed: Handed = serde_json::from_str(&text).map_err(|_| {
+        Error::usage(
+            format!("{} is no signature on a warrant", file.display()),
+            "Give the file that `muster warrant sign --package … --out FILE` wrote.",
+        )
+    })?;
+    if handed.warrant.to_string() == warrant { Ok(handed) } else { Err(other()) }
+}
+
+fn other() -> Error {
+    Error::refused("This is about another warrant", "Compare the ids with `muster warrant list`.")
+}
+
+async fn hand_in(context: &Context, client: &Client, handed: &Handed) -> Result<(), Error> {
+    let path = ["v1", "warrants", &format!("{}:sign", handed.warrant)];
+    let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
+    context.out.item(&shown, RECORD)
+}
+
+async fn stop(context: &Context, (warrant, key): (&str, &Path), dry_run: bool) -> Result<(), Error> {
+    let client = context.client()?;
+    let paper = Paper::read(&fetch(&client, warrant).await?)?;
+    if paper.warrant.id.to_string() != warrant {
+        return Err(other());
+    }
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).map_err(|cause| {
+        Error::failed(format!("The system gives no random bytes: {cause}"), "Run it again.")
+    })?;
+    let now_ms = u64::try_from(context.clock.now_ms()).unwrap_or(0);
+    let stop = paper.stop(WarrantId::from_parts(now_ms, random));
+    if agree(context, ("warrant.stop", &stop), dry_run)? == Verdict::OnlyShown {
+        return Ok(());
+    }
+    let handed = stop.sign(&approver_key::read(key)?)?;
+    let path = ["v1", "warrants", &format!("{warrant}:stop")];
+    let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
+    context.out.item(&shown, RECORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preview(level: &str, required: u8) -> Value {
+        json!({
+            "kind": "wipe", "level": level, "count": 3, "required": required, "approvers": 3,
+            "deadline": "2026-12-01T00:00:00Z",
+        })
+    }
+
+    #[test]
+    fn a_preview_says_how_many_how_far_and_who_can_do_it() {
+        let two = consequence(&preview("clear", 2));
+        assert!(two.contains("3 devices") && two.contains("(clear)") && two.contains("2 of the 3 approvers"));
+        assert!(two.contains("2026-12-01"));
+        assert!(consequence(&preview("retire", 1)).contains("one key can do it"));
+    }
+
+    #[test]
+    fn levels_are_spelled_on_the_command_line_as_in_the_api() {
+        for level in Level::value_variants() {
+            assert_eq!(level.to_possible_value().unwrap().get_name(), level.as_str());
+        }
+    }
+}
