@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 /// Debian packages, and the file by which their presence is known elsewhere.
 const PACKAGES: &[(&str, &str)] = &[
     ("ca-certificates", "/etc/ssl/certs"),
+    ("cryptsetup-bin", "cryptsetup"),
     ("curl", "curl"),
     ("faketime", "faketime"),
     ("gcc", "gcc"),

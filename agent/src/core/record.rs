@@ -299,6 +299,8 @@ pub struct Past {
     pub finished: Finished,
     /// How far the wipe has come that was begun last.
     pub reached: Option<Reached>,
+    /// The last phase of the wipe that was proven last: this life is to end.
+    pub wiped: Option<Reached>,
     /// Warrants that were stopped.
     pub stopped: Vec<WarrantId>,
     /// The end of this life, if it has come.
@@ -332,7 +334,12 @@ impl Past {
                 self.open.retain(|taken| taken.order != answered.order);
                 self.finished.add(answered.order);
             }
-            Record::Reached(reached) => self.reached = Some(reached.clone()),
+            Record::Reached(reached) => {
+                self.reached = Some(reached.clone());
+                if reached.is_proven() {
+                    self.wiped = Some(reached.clone());
+                }
+            }
             Record::Stopped(stopped) => {
                 if !self.is_stopped(stopped.warrant) {
                     self.stopped.push(stopped.warrant);

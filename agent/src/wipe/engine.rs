@@ -104,7 +104,10 @@ impl Engine {
     ) -> Result<Plan, String> {
         let local = self.local(ground, task)?;
         let standing = |path: &str| standing(ground, path);
-        plan::plan(task, &self.declared, managed, &local, &standing).map_err(|refused| refused.to_string())
+        // What cannot be looked at is there until the wipe has failed to look at it.
+        let has_root = |root: &str| !matches!(ground.directory(root), Ok(None));
+        let plan = plan::plan(task, &self.declared, managed, &local, &standing, &has_root);
+        plan.map_err(|refused| refused.to_string())
     }
 
     pub(super) fn ground(&self) -> Result<Ground<'_>, WipeError> {

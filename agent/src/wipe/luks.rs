@@ -53,10 +53,10 @@ impl Volume {
         let found = PROGRAMS.iter().map(Path::new).find(|program| program.exists());
         let cryptsetup = found.ok_or(LuksError::Missing)?.to_owned();
         let (dir, name) = ground.local(path).map_err(LuksError::Open)?.ok_or(LuksError::Vanished)?;
-        let file = dir.file(name, OFlags::RDWR).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => LuksError::Vanished,
-            _ => LuksError::Open(error),
-        })?;
+        let file = match dir.file(name, OFlags::RDWR) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LuksError::Vanished),
+            opened => opened.map_err(LuksError::Open)?,
+        };
         let seen = Seen::of(&rustix::fs::fstat(&file).map_err(|error| LuksError::Open(error.into()))?);
         if !matches!(seen.kind, FileType::RegularFile | FileType::BlockDevice) {
             return Err(LuksError::NotLuks2);

@@ -75,7 +75,8 @@ pub(super) enum Refused {
     Hook(String),
 }
 
-/// Plans `task` on a device that declared the roots `declared`; `standing` tells what is at a path now.
+/// Plans `task` on a device that declared the roots `declared`; `standing` tells what is at a path now, `has_root` whether
+/// there is anything at a data root.
 ///
 /// # Errors
 /// [`Refused`]: nothing of it is to be done.
@@ -85,6 +86,7 @@ pub(super) fn plan(
     managed: &[ManagedFile],
     local: &Local,
     standing: &dyn Fn(&str) -> Standing,
+    has_root: &dyn Fn(&str) -> bool,
 ) -> Result<Plan, Refused> {
     if local.refused_from.is_some_and(|refused| task.level >= refused) {
         return Err(Refused::Policy(task.level));
@@ -101,7 +103,10 @@ pub(super) fn plan(
     managed.iter().for_each(|file| plan.judge(file, declared, standing));
     plan.files.sort_by_key(|file| !file.is_secret);
     if task.level >= Level::Clear {
-        plan.data_roots = roots(&task.data_roots, declared)?;
+        let (there, absent) = roots(&task.data_roots, declared)?.into_iter().partition(|root| has_root(root));
+        plan.data_roots = there;
+        let absent: Vec<String> = absent;
+        plan.kept.extend(absent.iter().map(|root| format!("{root} (was not there)")));
     }
     if task.level >= Level::CryptoErase {
         if local.volumes.is_empty() {
@@ -177,7 +182,7 @@ mod tests {
     }
 
     fn planned(task: &WipeTask, managed: &[ManagedFile], local: &Local) -> Result<Plan, Refused> {
-        plan(task, &declared(), managed, local, &|_| Standing::Plain(Sha256Digest::of(b"ours")))
+        plan(task, &declared(), managed, local, &|_| Standing::Plain(Sha256Digest::of(b"ours")), &|_| true)
     }
 
     #[test]
@@ -194,7 +199,8 @@ mod tests {
         let files = [managed("/srv/theirs", false, false), managed("/etc/x", true, false)];
         let standing = |_: &str| Standing::Plain(Sha256Digest::of(b"changed"));
         let plan =
-            plan(&task(Level::Retire, &[]), &declared(), &files, &Local::default(), &standing).unwrap();
+            plan(&task(Level::Retire, &[]), &declared(), &files, &Local::default(), &standing, &|_| true);
+        let plan = plan.unwrap();
         assert!(plan.files.is_empty());
         assert_eq!(
             plan.kept,
@@ -213,6 +219,18 @@ mod tests {
         assert_eq!(
             planned(&task(Level::Clear, &["/srv"]), &[], &Local::default()).unwrap().data_roots,
             ["/srv"]
+        );
+    }
+
+    #[test]
+    fn a_data_root_that_is_not_there_is_named_and_hinders_nothing() {
+        let task = task(Level::Clear, &["/srv/a", "/srv/none"]);
+        let has_root = |root: &str| root == "/srv/a";
+        let plan =
+            plan(&task, &declared(), &[], &Local::default(), &|_| Standing::Absent, &has_root).unwrap();
+        assert_eq!(
+            (plan.data_roots, plan.kept),
+            (vec!["/srv/a".into()], vec!["/srv/none (was not there)".into()])
         );
     }
 

@@ -103,6 +103,7 @@ fn open(ground: &Ground<'_>, path: &str) -> Result<Option<(OwnedFd, Seen)>, Poli
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let Some((name, parents)) = names.split_last() else { return Ok(None) };
     let mut here: Option<Dir> = None;
+    let mut is_ours = true;
     for parent in parents {
         let dir = here.as_ref().unwrap_or(&ground.root).child(OsStr::new(parent), Mounts::Crossed);
         here = match dir {
@@ -110,7 +111,7 @@ fn open(ground: &Ground<'_>, path: &str) -> Result<Option<(OwnedFd, Seen)>, Poli
             opened => Some(opened.map_err(unreadable)?),
         };
         let seen = here.as_ref().unwrap_or(&ground.root).seen().map_err(unreadable)?;
-        demand_ours(path, &seen)?;
+        is_ours &= is_ours_alone(&seen);
     }
     let dir = here.as_ref().unwrap_or(&ground.root);
     let file = match dir.file(OsStr::new(name), OFlags::RDONLY) {
@@ -118,16 +119,18 @@ fn open(ground: &Ground<'_>, path: &str) -> Result<Option<(OwnedFd, Seen)>, Poli
         opened => opened.map_err(unreadable)?,
     };
     let seen = Seen::of(&rustix::fs::fstat(&file).map_err(|error| unreadable(error.into()))?);
-    demand_ours(path, &seen)?;
+    if !is_ours || !is_ours_alone(&seen) {
+        return Err(PolicyError::Unsafe(path.to_owned()));
+    }
     if seen.kind != FileType::RegularFile {
         return Err(PolicyError::Unreadable(path.to_owned(), "it is no regular file".to_owned()));
     }
     Ok(Some((file, seen)))
 }
 
-fn demand_ours(path: &str, seen: &Seen) -> Result<(), PolicyError> {
+fn is_ours_alone(seen: &Seen) -> bool {
     let is_owned = seen.uid == 0 || seen.uid == rustix::process::geteuid().as_raw();
-    if is_owned && seen.mode & 0o022 == 0 { Ok(()) } else { Err(PolicyError::Unsafe(path.to_owned())) }
+    is_owned && seen.mode & 0o022 == 0
 }
 
 #[cfg(test)]
@@ -174,6 +177,8 @@ mod tests {
         write(&dir, POLICY, "refuse clear\n", 0o644);
         fs::set_permissions(dir.path().join("etc/muster"), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(refused_from(&ground(&dir)), Err(PolicyError::Unsafe(_))));
+        fs::remove_file(dir.path().join("etc/muster/wipe-policy")).unwrap();
+        assert_eq!(refused_from(&ground(&dir)).unwrap(), None, "where there is none, nobody has written it");
     }
 
     #[test]

@@ -443,9 +443,8 @@ proptest! {
             }
         }
         world.settle();
-        let taken = |record: &Record| match record {
-            Record::Taken(taken) => Some(taken.order),
-            _ => None,
+        let taken = |record: &Record| {
+            if let Record::Taken(taken) = record { Some(taken.order) } else { None }
         };
         let all: Vec<OrderId> = world.disk.journal.iter().filter_map(taken).collect();
         let distinct: BTreeSet<OrderId> = all.iter().copied().collect();

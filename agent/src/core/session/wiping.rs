@@ -41,7 +41,7 @@ pub(super) struct Wiping {
 impl Session {
     /// Whether a wipe is in hand, or is over and proven: nothing else changes the device then.
     pub(super) fn is_wiping(&self) -> bool {
-        self.past.wipe().is_some() || self.past.reached.as_ref().is_some_and(Reached::is_proven)
+        self.past.wipe().is_some() || self.past.wiped.is_some()
     }
 
     /// Takes the wipe in hand as far as it goes without an answer from somewhere.
@@ -169,12 +169,12 @@ impl Session {
 
     /// After a proven wipe: the end comes with the server's signature for the last receipt, or with that of the order.
     fn consider_the_end(&mut self, now: Moment) {
-        let Some(reached) = self.past.reached.clone().filter(Reached::is_proven) else { return };
-        let is_acknowledged = !self.outbox.owes(reached.order);
-        if is_acknowledged || now.wall > reached.ends {
-            return self.end(reached.order, is_acknowledged, now);
+        let Some(wiped) = self.past.wiped.clone() else { return };
+        let is_acknowledged = !self.outbox.owes(wiped.order);
+        if is_acknowledged || now.wall > wiped.ends {
+            return self.end(wiped.order, is_acknowledged, now);
         }
-        let left_s = u64::try_from(reached.ends.seconds().saturating_sub(now.wall.seconds())).unwrap_or(0);
+        let left_s = u64::try_from(wiped.ends.seconds().saturating_sub(now.wall.seconds())).unwrap_or(0);
         let wait = Duration::from_secs(left_s.saturating_add(1)).min(CALENDAR);
         self.alarms.wipe = Some(now.since_start + wait);
     }

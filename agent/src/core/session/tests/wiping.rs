@@ -76,9 +76,8 @@ impl World {
 
     /// The receipts that were ever written, oldest first.
     fn reached(&self) -> Vec<(ReceiptPhase, ReceiptOutcome)> {
-        let reached = |record: &Record| match record {
-            Record::Reached(reached) => Some((reached.phase, reached.outcome)),
-            _ => None,
+        let reached = |record: &Record| {
+            if let Record::Reached(reached) = record { Some((reached.phase, reached.outcome)) } else { None }
         };
         self.disk.journal.iter().filter_map(reached).collect()
     }
@@ -110,9 +109,8 @@ fn a_wipe_waits_for_the_servers_word_on_armed_then_goes_to_the_end_of_this_life(
     world.serve();
     assert_eq!(world.reached(), done(&PHASES));
     assert!(world.is_over && world.effects.contains(&"end"));
-    let retired = world.disk.journal.iter().rev().find_map(|record| match record {
-        Record::Retired(retired) => Some(retired.is_acknowledged),
-        _ => None,
+    let retired = world.disk.journal.iter().rev().find_map(|record| {
+        if let Record::Retired(retired) = record { Some(retired.is_acknowledged) } else { None }
     });
     assert_eq!(retired, Some(true));
 }
