@@ -187,7 +187,18 @@ impl Destroyer<'_> {
                 }
             }
         }
-        for (_, what, seen) in &files {
+        Ok(if self.files(evidence, dir, &files)? == Left::Something { Left::Something } else { left })
+    }
+
+    /// Destroys files of one directory, begun on record together and made durable together.
+    fn files(
+        &self,
+        evidence: &mut Evidence<'_>,
+        dir: &Dir,
+        files: &[(&CString, String, Seen)],
+    ) -> io::Result<Left> {
+        let mut left = Left::Nothing;
+        for (_, what, seen) in files {
             evidence.begins(what, seen.size_bytes)?;
         }
         if !files.is_empty() {

@@ -27,7 +27,7 @@ fn approver() -> SigningKey {
     ed25519(3).0
 }
 
-fn warranted(device: DeviceId, n: u8, action: Action, approver: &SigningKey) -> Order {
+pub(crate) fn warranted(device: DeviceId, n: u8, action: Action, approver: &SigningKey) -> Order {
     let target = Target { device, serial: None, owner: None, kind: action.kind(), level: action.level() };
     let leaves = [target.leaf_hash()];
     let warrant = Warrant {

@@ -16,6 +16,7 @@ mod fleet;
 mod gate;
 mod letting_go;
 mod planning;
+mod power_cuts;
 mod program;
 mod renewing;
 mod running;

@@ -38,15 +38,7 @@ impl Session {
             return Ok(());
         }
         let log_origin = format!("{}/audit", self.leaf.trust_domain);
-        let empty = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
-        let recipient = Recipient {
-            device: self.leaf.device,
-            serial: self.past.accepted.as_ref().and_then(|accepted| accepted.serial.as_deref()),
-            highest: self.past.last_order.as_ref().map(Taken::sequence),
-            log_origin: &log_origin,
-            log_head: self.past.log_head().unwrap_or(empty),
-        };
-        let admitted = order::admit(&order, &recipient, &self.lineage, now.wall);
+        let admitted = order::admit(&order, &self.recipient(&log_origin), &self.lineage, now.wall);
         if self.past.finished.contains(order.id) {
             return match admitted {
                 // The PUBACK was lost, and everything is over.
@@ -72,6 +64,17 @@ impl Session {
         self.acknowledge(link, incoming.packet);
         self.carry_out(&taken, now);
         Ok(())
+    }
+
+    fn recipient<'a>(&'a self, log_origin: &'a str) -> Recipient<'a> {
+        let empty = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
+        Recipient {
+            device: self.leaf.device,
+            serial: self.past.accepted.as_ref().and_then(|accepted| accepted.serial.as_deref()),
+            highest: self.past.last_order.as_ref().map(Taken::sequence),
+            log_origin,
+            log_head: self.past.log_head().unwrap_or(empty),
+        }
     }
 
     fn is_in_hand(&self, order: OrderId) -> bool {
