@@ -115,7 +115,7 @@ impl Agent {
     /// [`Refusal::NotEnrolled`] and [`Refusal::IdentityLost`].
     pub fn settled(past: Past, held: Held) -> Result<(Past, Held, VecDeque<Effect>), Box<Refusal>> {
         let mut desk = Desk::new(past, held);
-        if desk.past.accepted.is_none() || desk.past.proven.is_none() {
+        if !desk.past.is_enrolled() {
             return Err(Box::new(Refusal::NotEnrolled));
         }
         prove::settle(&mut desk)?;

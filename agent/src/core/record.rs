@@ -349,6 +349,11 @@ impl Past {
         }
     }
 
+    /// Whether there is a life to go on with: one that was begun and has not ended.
+    pub fn is_enrolled(&self) -> bool {
+        self.accepted.is_some() && self.proven.is_some() && self.retired.is_none()
+    }
+
     /// Whether `warrant` was stopped.
     pub fn is_stopped(&self, warrant: WarrantId) -> bool {
         self.stopped.contains(&warrant)

@@ -64,7 +64,7 @@ pub(super) enum Expect {
 pub(super) fn begin(desk: &mut Desk, order: RenewOrder) -> Step {
     desk.patience = order.patience;
     desk.door = order.door;
-    if desk.past.accepted.is_none() || desk.past.proven.is_none() {
+    if !desk.past.is_enrolled() {
         return Err(Refusal::NotEnrolled);
     }
     let had_waiting = desk.held.next_certificate.is_some();

@@ -102,6 +102,8 @@ fn a_device_is_wiped_under_a_warrant_proves_it_forgets_itself_and_may_begin_anew
     let status = device.run(&["status"]).json;
     assert_eq!((&status["state"], &status["certificate"]), (&Value::from("retired"), &Value::Null));
     assert_eq!(device.run(&["run"]).exit, 0);
+    assert_eq!(device.run(&["doctor"]).exit, 0, "nothing is wrong with a device that was let go");
+    assert_eq!(device.run(&["renew"]).error["code"], Value::from("not_enrolled"));
 
     let mut string = stub.fleet.lock().unwrap().mint("127.0.0.1", 0);
     string.port = stub.port;

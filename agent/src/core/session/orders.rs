@@ -114,6 +114,11 @@ impl Session {
             Kind::RotateIdentity if taken.certificate != self.certificate() => {
                 self.answer_order(taken.order, ReceiptOutcome::Done, self.certificate(), now);
             }
+            // Receipts of a wipe name the certificate in use, and the server certifies nobody whom it lets go.
+            Kind::RotateIdentity if self.is_wiping() => {
+                let why = "refused: this device is being wiped".to_owned();
+                self.answer_unobeyed(taken.order, ReceiptOutcome::Refused, why, now);
+            }
             Kind::RotateIdentity => self.renew_now(now),
             Kind::Lock => self.effects.push_back(Effect::Hook(taken.order, Hook::Lock)),
             Kind::Unlock => self.effects.push_back(Effect::Hook(taken.order, Hook::Unlock)),

@@ -300,6 +300,33 @@ fn while_a_wipe_is_in_hand_nothing_is_repaired_fetched_or_renewed() {
 }
 
 #[test]
+fn an_order_to_rotate_that_comes_during_a_wipe_is_refused() {
+    let mut world = connected();
+    world.command(&warranted(1, clear()));
+    world.command(&order(2, Action::RotateIdentity));
+    let rotation = order(2, Action::RotateIdentity).id;
+    let told: Vec<_> = world.owed().into_iter().filter(|receipt| receipt.order == rotation).collect();
+    assert_eq!(told[0].outcome, ReceiptOutcome::Refused);
+    assert!(!world.effects.contains(&"renewal"));
+}
+
+#[test]
+fn a_certificate_that_is_being_proven_is_settled_before_a_wipe_begins() {
+    let mut world = connected();
+    let proving = LinkId(99);
+    world.session.proving = Some(proving);
+    world.command(&warranted(1, clear()));
+    world.wait(10);
+    assert!(world.phases.is_empty(), "receipts of a wipe name one certificate");
+    world.handle(Event::Closed(proving, trouble()), usize::MAX);
+    world.wait(10);
+    world.wait(61);
+    assert_eq!(world.reached(), done(&PHASES));
+    let certificates: BTreeSet<_> = world.owed().iter().map(|receipt| receipt.certificate).collect();
+    assert_eq!(certificates.len(), 1);
+}
+
+#[test]
 fn a_farewell_session_takes_orders_and_sends_receipts_and_nothing_else() {
     let mut world = World::new();
     world.granted = vec![Channel::Order, Channel::Ack];
