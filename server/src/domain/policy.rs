@@ -168,7 +168,7 @@ table! {
     /// End a warrant whose time has passed.
     ExpireWarrant = "warrant.expire": Server;
     /// Go on with letting a device go: order, doom, proof, the way back.
-    Deprovision = "device.deprovision": Device | Server;
+    Deprovision = "device.deprovision": Server;
     /// Give up waiting for a doomed device.
     RetireDevice = "device.retire": Operator;
     /// Change what devices of a profile should be like.

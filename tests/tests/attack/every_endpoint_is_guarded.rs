@@ -26,6 +26,10 @@ const NOBODY: &str = "01900000-0000-7000-8000-000000000000";
 /// An order for nobody.
 const ORDER: &str = r#"{"device":"01900000-0000-7000-8000-000000000000","kind":"collect_posture"}"#;
 
+/// A warrant over nobody.
+const WARRANT: &str =
+    r#"{"devices":["01900000-0000-7000-8000-000000000000"],"kind":"wipe","level":"retire"}"#;
+
 /// Every route at the operators' door; ids are of nothing that exists.
 const ADMIN: &[Case] = &[
     ("GET", "/metrics", None, 200),
@@ -46,7 +50,14 @@ const ADMIN: &[Case] = &[
     ("POST", "/v1/devices/{id}:quarantine", Some(r#"{"reason":"lost"}"#), 404),
     ("POST", "/v1/devices/{id}:release", Some("{}"), 404),
     ("POST", "/v1/devices/{id}:revoke", Some(r#"{"reason":"unspecified"}"#), 404),
+    ("POST", "/v1/devices/{id}:deprovision", Some(r#"{"level":"retire"}"#), 404),
+    ("POST", "/v1/devices/{id}:retire", None, 404),
     ("GET", "/v1/devices/{id}/baseline", None, 404),
+    ("GET", "/v1/warrants", None, 200),
+    ("POST", "/v1/warrants", Some(WARRANT), 404),
+    ("GET", "/v1/warrants/{id}", None, 404),
+    ("POST", "/v1/warrants/{id}:sign", Some(r#"{"signed":"AA=="}"#), 404),
+    ("POST", "/v1/warrants/{id}:stop", Some(r#"{"signed":"AA=="}"#), 404),
     ("GET", "/v1/orders", None, 200),
     ("POST", "/v1/orders", Some(ORDER), 404),
     ("GET", "/v1/orders/{id}", None, 404),
