@@ -73,9 +73,12 @@ fn a_wipe_plan_names_directories_and_rising_levels() {
     insta::assert_snapshot!(refusal(roots, "[\"/\"]"), @"p.toml:70: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
     insta::assert_snapshot!(refusal(roots, "[\"/srv/../etc\"]"), @"p.toml:70: `wipe.roots`: write absolute directories without `.`, `..` and `//`, and never `/` itself");
     insta::assert_snapshot!(refusal(roots, "[\"/srv/a\", \"/srv\"]"), @"p.toml:70: `wipe.roots`: a root lies inside another one; name the outer one only");
-    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\", \"retire\""), @"p.toml:71: `wipe.levels`: name each level once, mildest first: retire, clear, crypto-erase, factory-reset");
-    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\""), @"p.toml:71: `wipe.levels`: `retire` has to be among them");
-    insta::assert_snapshot!(refusal("personal = false", "personal = true"), @r#"p.toml:71: `wipe.levels`: a personal device is only ever retired; write ["retire"]"#);
+    let data = "data_roots = [\"/var/lib/muster-agent/managed\"]";
+    insta::assert_snapshot!(refusal(data, "data_roots = [\"/home\"]"), @"p.toml:71: `wipe.data_roots`: name directories that are a root or lie inside one; nothing else is touched");
+    insta::assert_snapshot!(refusal(data, "data_roots = [\"/var/lib/muster-agent/managed/..\"]"), @"p.toml:71: `wipe.data_roots`: name directories that are a root or lie inside one; nothing else is touched");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\", \"retire\""), @"p.toml:72: `wipe.levels`: name each level once, mildest first: retire, clear, crypto-erase, factory-reset");
+    insta::assert_snapshot!(refusal("\"retire\", \"clear\"", "\"clear\""), @"p.toml:72: `wipe.levels`: `retire` has to be among them");
+    insta::assert_snapshot!(refusal("personal = false", "personal = true"), @r#"p.toml:72: `wipe.levels`: a personal device is only ever retired; write ["retire"]"#);
 }
 
 #[test]
@@ -85,20 +88,20 @@ fn a_managed_file_is_absolute_and_never_setuid() {
             "[[override]]\nsite = \"x\"\n[[override.baseline.files]]\npath = \"{path}\"\nmode = \"{mode}\"\ncontent = \"\"\n"
         )
     };
-    insta::assert_snapshot!(refusal_of_more(&file("etc/motd", "0644")), @"p.toml:75: `override.baseline.files.path`: write an absolute path without `.`, `..` and `//`");
-    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "4755")), @r#"p.toml:76: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
-    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "644")), @r#"p.toml:76: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+    insta::assert_snapshot!(refusal_of_more(&file("etc/motd", "0644")), @"p.toml:76: `override.baseline.files.path`: write an absolute path without `.`, `..` and `//`");
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "4755")), @r#"p.toml:77: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
+    insta::assert_snapshot!(refusal_of_more(&file("/etc/motd", "644")), @r#"p.toml:77: `override.baseline.files.mode`: write four octal digits, "0644" for instance, without setuid, setgid and sticky bit"#);
 }
 
 #[test]
 fn an_override_says_where_it_applies() {
-    insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:72: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
-    insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:73: `override.label`: write "key=value""#);
+    insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:73: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:74: `override.label`: write "key=value""#);
     insta::assert_snapshot!(
         refusal_of_more("[[override]]\nsite = \"x\"\ncertificate = { validity_days = 900 }\n"),
-        @"p.toml:74: `override.certificate.validity_days`: 900 is out of range; choose 1 to 398"
+        @"p.toml:75: `override.certificate.validity_days`: 900 is out of range; choose 1 to 398"
     );
-    insta::assert_snapshot!(refusal_of_more("[[override]]\nsite = \"x\"\nwipe = { roots = [\"/home\"] }\n"), @"p.toml:74: unknown key `override.wipe`; remove it, or see the list of keys in firmware-profiles/README.md");
+    insta::assert_snapshot!(refusal_of_more("[[override]]\nsite = \"x\"\nwipe = { roots = [\"/home\"] }\n"), @"p.toml:75: unknown key `override.wipe`; remove it, or see the list of keys in firmware-profiles/README.md");
 }
 
 #[test]

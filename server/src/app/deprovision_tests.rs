@@ -10,6 +10,7 @@ use crate::domain::order::{Ask, OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Permit, Principal};
 use crate::domain::quarantine::Because;
 use crate::domain::revocation::{Entry, Reason};
+use crate::domain::succession::Changes;
 use crate::domain::warrant::{DEADLINE_S, State, VALID_S};
 use ed25519_dalek::SigningKey;
 use muster_wire::cbor::{decode, encode};
@@ -246,7 +247,7 @@ async fn a_device_is_let_go_with_proof() {
     assert_eq!(end.phase(&life), Some(Phase::Ordered));
 
     let mut telling = end.taken(&life, id).await;
-    assert_eq!(telling.order.action, Action::Wipe { level: Level::Clear, data_roots: vec![] });
+    assert_eq!(telling.order.action, Action::Wipe { level: Level::Clear, data_roots: vec!["/var/lib/muster-agent/managed".into()] });
     assert_eq!(end.phase(&life), Some(Phase::Delivered));
     for (phase, shown) in
         WHOLE.into_iter().zip([Phase::Delivered, Phase::Armed, Phase::Executing, Phase::Executing])
@@ -685,9 +686,20 @@ async fn an_order_waits_while_the_approvers_who_signed_do_not_count() {
     let life = end.site.enroll(None).await;
     let id = end.warranted(&life, Level::Clear).await;
     assert_eq!(end.orders(&life, Topics::FAREWELL).len(), 1);
-    end.site.clock.advance_ms((VALID_S + 1) * 1_000);
+    let changes = Changes { remove_approvers: vec!["approver 1".parse().unwrap()], ..Changes::default() };
+    let asked = Asked { changes, ..Asked::default() };
+    let pending = end.app().propose_authority(end.site.operator(), asked, None).await.unwrap();
+    for key in &end.keys[1..] {
+        let mut copy = MultiSigned::unsigned(&pending.next);
+        copy.add_signature(key).unwrap();
+        end.app().sign_authority(end.site.operator(), &copy.to_bytes()).await.unwrap();
+    }
+    let shown = end.warrant(id);
+    assert_eq!((shown.state, &shown.signed_by[..]), (State::Requested, &["approver 2".to_owned()][..]));
     assert_eq!(end.app().due(life.id, Topics::FAREWELL, &HashSet::new()).unwrap(), []);
-    assert_eq!(end.app().warranted(id, life.id).unwrap().map(|_| ()), None);
+    assert_eq!(rule(&end.sign(id, &end.keys[0]).await.unwrap_err()), "warrant.signer");
+    assert_eq!(end.sign(id, &end.keys[2]).await.unwrap().state, State::Warranted);
+    assert_eq!(end.orders(&life, Topics::FAREWELL).len(), 1);
 }
 
 #[tokio::test]

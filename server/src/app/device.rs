@@ -3,6 +3,7 @@
 use super::listing::{Placed, part};
 use super::{App, Error, Page};
 use crate::domain::commissioning::Missing;
+use crate::domain::deprovision::Phase;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
 use crate::domain::enrollment::{is_same_serial, serial_key};
 use crate::domain::policy::{Permit, act};
@@ -204,6 +205,28 @@ fn by_quarantine(device: &Device) -> (&'static str, &'static str) {
     }
 }
 
+fn by_leaving(device: &Device) -> (&'static str, &'static str) {
+    match device.leaving().map(|leaving| (leaving.phase, leaving.order.is_some())) {
+        Some((Phase::Requested, _)) => (
+            "leaving.signatures",
+            "Approvers have to sign: `muster warrant list` names the warrant, `muster warrant sign` signs it.",
+        ),
+        Some((Phase::Warranted, _)) => {
+            ("leaving.turn", "Its order waits for its turn, or for `muster freeze` to be lifted.")
+        }
+        Some((Phase::Ordered, _)) => ("leaving.contact", "The order goes out when the device connects."),
+        Some((Phase::Unproven, false)) => (
+            "leaving.doomed_unsigned",
+            "Its deadline has passed and there is no order: let approvers sign the warrant, or `muster device retire` it.",
+        ),
+        Some((Phase::Unproven, true)) => (
+            "leaving.doomed",
+            "Its deadline has passed without proof. If it ever connects it gets the order; `muster device retire` gives it up.",
+        ),
+        Some(_) | None => ("leaving.receipt", "Wait for its next receipt."),
+    }
+}
+
 /// What is missing first is the rule; `posture` is what the device last said of it.
 pub(super) fn by_missing(missing: &[Missing], posture: Option<&PostureRecord>) -> Explanation {
     let mut remedies: Vec<String> = missing.iter().map(|missing| missing.remedy().to_owned()).collect();
@@ -239,7 +262,7 @@ fn by_state(device: &Device) -> Explanation {
         }
         DeviceState::Active => ("device.active", "Nothing: it passed muster."),
         DeviceState::Quarantined => by_quarantine(device),
-        DeviceState::Deprovisioning => ("device.leaving", "Wait for its receipt."),
+        DeviceState::Deprovisioning => by_leaving(device),
         DeviceState::Retired => {
             ("device.retired", "Its life is over; enrol the thing again with a new token.")
         }

@@ -68,6 +68,7 @@ mod token;
 mod upkeep;
 mod warrant;
 mod warrant_orders;
+mod warrant_request;
 
 pub use self::acknowledged::Acknowledged;
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
@@ -94,7 +95,8 @@ pub use self::succession::{Asked, Pending};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
-pub use self::warrant::{Aim, Requested, WarrantRequest, WarrantShown};
+pub use self::warrant::WarrantShown;
+pub use self::warrant_request::{Aim, Requested, WarrantRequest};
 pub use crate::ca::Role;
 
 use crate::audit::{Pace, Publisher};

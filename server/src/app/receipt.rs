@@ -37,7 +37,11 @@ impl App {
             for _ in 0..super::ATTEMPTS {
                 match self.take_receipt(&permit, device, (&receipt, body)).await {
                     Err(Error::Contended) => {}
-                    settled => return settled.and_then(|()| self.ack(&receipt)),
+                    Err(error) => return Err(error),
+                    Ok(()) => {
+                        self.next_wave(receipt.order).await;
+                        return self.ack(&receipt);
+                    }
                 }
             }
             Err(Error::Contended)

@@ -7,12 +7,12 @@
 use super::order::Under;
 use super::{App, Error};
 use crate::domain::deprovision::Phase;
-use crate::domain::order::{Ask, Phase as OrderPhase};
+use crate::domain::order::{Ask, OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Caller, act, decide};
 use crate::domain::warrant::{State, WarrantRecord};
 use crate::store::collections::{Held, WARRANTS, WarrantFacet};
 use crate::store::{Batch, Urgency};
-use muster_wire::id::{DeviceId, WarrantId};
+use muster_wire::id::{DeviceId, OrderId, WarrantId};
 
 /// Warrants looked at in one go.
 const EACH: usize = 64;
@@ -50,6 +50,20 @@ impl App {
                 Err(Error::Contended) if conflicts < super::ATTEMPTS => conflicts += 1,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// A receipt of `order` has come: makes the orders of its warrant that waited for it. What fails here is made up for by
+    /// the timer; the receipt itself is kept.
+    pub(super) async fn next_wave(&self, order: OrderId) {
+        let warrant = || {
+            let order = self.store.load::<OrderRecord>(order.as_bytes()).ok()??.record;
+            let warrant = self.warrant(order.warrant?).ok()?.record;
+            (warrant.waits() && !order.phase.is_open()).then_some(warrant.id)
+        };
+        let Some(warrant) = warrant() else { return };
+        if let Err(error) = self.make_orders_under(warrant).await {
+            tracing::warn!(%error, %warrant, "orders that waited for a receipt could not be made; trying again");
         }
     }
 

@@ -67,6 +67,7 @@ const LISTING: &[Column] = &[
     column("ACTION", "/action"),
     column("OBJECT", "/object"),
     column("OUTCOME", "/outcome"),
+    column("BECAME", "/new_state"),
     column("REASON", "/reason"),
 ];
 

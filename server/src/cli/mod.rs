@@ -30,6 +30,7 @@ pub mod token;
 pub mod verify;
 pub mod warrant;
 mod warrant_paper;
+mod warrant_sign;
 
 use crate::clock::Clock;
 use crate::config::KEYS;

@@ -1,17 +1,15 @@
 //! `muster warrant`: what approvers allow, and their signatures.
 //!
-//! A request goes to the server and approves nothing. Signing happens on the approver's machine, with the key there:
-//! every name is read from the bytes that are signed ([`super::warrant_paper`]), and the key goes nowhere. A machine
-//! without a network signs a package and hands its signature back as a file.
+//! A request goes to the server and approves nothing; it is shown first, and a person types the number of devices.
+//! Signing stands in [`super::warrant_sign`].
 
 use super::client::Client;
-use super::confirm::{Intent, Verdict, consent_by, somebody_is_there};
+use super::confirm::{Intent, Verdict, consent_by};
 use super::error::Error;
 use super::table::{self, Column, column, value_at};
-use super::warrant_paper::{Handed, Paper};
-use super::{Context, approver_key, device};
+use super::warrant_paper::{Paper, devices};
+use super::{Context, device, warrant_sign};
 use clap::{Args, Subcommand, ValueEnum};
-use muster_wire::id::WarrantId;
 use muster_wire::problem::Exit;
 use muster_wire::warrant::Level as WireLevel;
 use serde_json::{Value, json};
@@ -171,7 +169,7 @@ const LISTING: &[Column] = &[
     column("UNTIL", "/not_after"),
 ];
 
-const RECORD: &[Column] = &[
+pub(super) const RECORD: &[Column] = &[
     column("id", "/id"),
     column("kind", "/kind"),
     column("level", "/level"),
@@ -190,7 +188,7 @@ const RECORD: &[Column] = &[
     column("made", "/made_at"),
 ];
 
-const NAMES: &[Column] =
+pub(super) const NAMES: &[Column] =
     &[column("DEVICE", "/device"), column("SERIAL", "/serial"), column("OWNER", "/owner")];
 
 const AIMS: &[Column] = &[
@@ -230,13 +228,16 @@ pub async fn run(context: &Context, command: WarrantCommand) -> Result<Exit, Err
             let shown = fetch(&context.client()?, &warrant).await?;
             show(context, &shown, package.as_deref())?;
         }
-        WarrantCommand::Sign(args) => sign(context, &args).await?,
-        WarrantCommand::Stop { warrant, key, dry_run } => stop(context, (&warrant, &key), dry_run).await?,
+        WarrantCommand::Sign(args) => warrant_sign::sign(context, &args).await?,
+        WarrantCommand::Stop { warrant, key, dry_run } => {
+            warrant_sign::stop(context, (&warrant, &key), dry_run).await?;
+        }
     }
     Ok(Exit::Done)
 }
 
-async fn fetch(client: &Client, warrant: &str) -> Result<Value, Error> {
+/// The warrant of this id, as the server shows it.
+pub(super) async fn fetch(client: &Client, warrant: &str) -> Result<Value, Error> {
     client.get(&["v1", "warrants", warrant], &[]).await
 }
 
@@ -284,19 +285,21 @@ pub(super) async fn request(
 
 /// What a request will come to, as a sentence.
 fn consequence(preview: &Value) -> String {
-    let [kind, count, needed, there, deadline] =
-        ["/kind", "/count", "/required", "/approvers", "/deadline"].map(|at| value_at(preview, at));
+    let [kind, needed, there, deadline] =
+        ["/kind", "/required", "/approvers", "/deadline"].map(|at| value_at(preview, at));
+    let count = devices(preview.get("count").and_then(Value::as_u64).unwrap_or(0));
     let signatures = match needed.as_str() {
         "1" => "One approver's signature alone is enough: one key can do it.".to_owned(),
         _ => format!("{needed} of the {there} approvers have to sign."),
     };
     if kind != "wipe" {
-        return format!("{count} devices will be sent the order {kind}. {signatures}");
+        return format!("{count} will be sent the order {kind}. {signatures}");
     }
     let level = value_at(preview, "/level");
     format!(
-        "{count} devices will be let go: from now on they hear orders only; once the warrant is signed they are wiped \
-         ({level}), for good; from {deadline} on the certificates of those without proof are revoked. {signatures}"
+        "{count} will be let go: from now on only orders are heard there; once the warrant is signed everything that the \
+         level {level} names is wiped, for good; from {deadline} on the certificate of whatever is not proven is revoked. \
+         {signatures}"
     )
 }
 
@@ -347,107 +350,6 @@ fn show(context: &Context, shown: &Value, package: Option<&Path>) -> Result<(), 
     Ok(())
 }
 
-async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error> {
-    match (&args.package, &args.signature, &args.warrant, &args.key) {
-        (Some(package), _, _, Some(key)) => sign_package(context, package, key, args),
-        (None, Some(signature), Some(warrant), _) => {
-            let handed = read_signature(signature, warrant)?;
-            hand_in(context, &context.client()?, &handed).await
-        }
-        (None, None, Some(warrant), Some(key)) => {
-            let client = context.client()?;
-            let paper = Paper::read(&fetch(&client, warrant).await?)?;
-            if paper.warrant.id.to_string() != *warrant {
-                return Err(other());
-            }
-            match agree(context, ("warrant.sign", &paper), args.dry_run)? {
-                Verdict::Go => hand_in(context, &client, &paper.sign(&approver_key::read(key)?)?).await,
-                Verdict::OnlyShown => Ok(()),
-            }
-        }
-        _ => Err(Error::usage("There is nothing to sign", "See `muster warrant sign --help`.")),
-    }
-}
-
-fn sign_package(context: &Context, package: &Path, key: &Path, args: &SignArgs) -> Result<(), Error> {
-    let text = std::fs::read_to_string(package).map_err(Error::file("read", package))?;
-    let paper = Paper::read(&serde_json::from_str(&text).unwrap_or_default())?;
-    if agree(context, ("warrant.sign", &paper), args.dry_run)? == Verdict::OnlyShown {
-        return Ok(());
-    }
-    let handed = paper.sign(&approver_key::read(key)?)?;
-    let out = args.out.as_deref().unwrap_or_else(|| Path::new("warrant.sig"));
-    let body = json!({"warrant": handed.warrant, "signed": handed.signed});
-    std::fs::write(out, format!("{body:#}\n")).map_err(Error::file("write", out))?;
-    context.out.item(
-        &json!({"warrant": handed.warrant, "signature": out.display().to_string()}),
-        &[column("warrant", "/warrant"), column("signature", "/signature")],
-    )
-}
-
-/// Shows what is about to be signed. Whoever gives a key and has no terminal has agreed by that; a person types the
-/// number of devices.
-fn agree(
-    context: &Context,
-    (action, paper): (&'static str, &Paper),
-    dry_run: bool,
-) -> Result<Verdict, Error> {
-    let names = paper.names();
-    if let Some(listing) = table::listing(&names, NAMES, context.out.look) {
-        context.out.notice(&listing);
-    }
-    let consequence = paper.in_words();
-    if !dry_run && !somebody_is_there() {
-        context.out.notice(&table::plain(&consequence));
-        return Ok(Verdict::Go);
-    }
-    let target = json!({"warrant": paper.warrant.id, "targets": names});
-    let intent = Intent { action, consequence, target: &target };
-    consent_by(context, &intent, dry_run, &paper.warrant.count.to_string())
-}
-
-fn read_signature(file: &Path, warrant: &str) -> Result<Handed, Error> {
-    let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
-    let handed: Handed = serde_json::from_str(&text).map_err(|_| {
-        Error::usage(
-            format!("{} is no signature on a warrant", file.display()),
-            "Give the file that `muster warrant sign --package … --out FILE` wrote.",
-        )
-    })?;
-    if handed.warrant.to_string() == warrant { Ok(handed) } else { Err(other()) }
-}
-
-fn other() -> Error {
-    Error::refused("This is about another warrant", "Compare the ids with `muster warrant list`.")
-}
-
-async fn hand_in(context: &Context, client: &Client, handed: &Handed) -> Result<(), Error> {
-    let path = ["v1", "warrants", &format!("{}:sign", handed.warrant)];
-    let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
-    context.out.item(&shown, RECORD)
-}
-
-async fn stop(context: &Context, (warrant, key): (&str, &Path), dry_run: bool) -> Result<(), Error> {
-    let client = context.client()?;
-    let paper = Paper::read(&fetch(&client, warrant).await?)?;
-    if paper.warrant.id.to_string() != warrant {
-        return Err(other());
-    }
-    let mut random = [0; 10];
-    getrandom::fill(&mut random).map_err(|cause| {
-        Error::failed(format!("The system gives no random bytes: {cause}"), "Run it again.")
-    })?;
-    let now_ms = u64::try_from(context.clock.now_ms()).unwrap_or(0);
-    let stop = paper.stop(WarrantId::from_parts(now_ms, random));
-    if agree(context, ("warrant.stop", &stop), dry_run)? == Verdict::OnlyShown {
-        return Ok(());
-    }
-    let handed = stop.sign(&approver_key::read(key)?)?;
-    let path = ["v1", "warrants", &format!("{warrant}:stop")];
-    let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
-    context.out.item(&shown, RECORD)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,7 +364,9 @@ mod tests {
     #[test]
     fn a_preview_says_how_many_how_far_and_who_can_do_it() {
         let two = consequence(&preview("clear", 2));
-        assert!(two.contains("3 devices") && two.contains("(clear)") && two.contains("2 of the 3 approvers"));
+        assert!(
+            two.contains("3 devices") && two.contains("level clear") && two.contains("2 of the 3 approvers")
+        );
         assert!(two.contains("2026-12-01"));
         assert!(consequence(&preview("retire", 1)).contains("one key can do it"));
     }

@@ -133,7 +133,7 @@ impl Paper {
             | Action::UpdateTrust { .. }
             | Action::UpdateAgent { .. } => kind.to_string(),
         };
-        format!("Warrant {id}: {what} for {count} devices, until {not_after}.")
+        format!("Warrant {id}: {what} for {}, until {not_after}.", devices(*count))
     }
 
     /// The targets, for a table or a program.
@@ -164,6 +164,11 @@ impl GivenTarget {
         let Self { device, serial, owner, kind, level } = self;
         Target { device, serial, owner, kind, level }
     }
+}
+
+/// So many devices, in words.
+pub(super) fn devices(count: u64) -> String {
+    if count == 1 { "1 device".to_owned() } else { format!("{count} devices") }
 }
 
 fn lie() -> Error {

@@ -8,6 +8,8 @@ use crate::app::Error;
 use crate::domain::order::{Ask, OrderRecord};
 use crate::domain::policy::act;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, StatusCode, header};
 use muster_wire::id::{DeviceId, OrderId};
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,8 @@ pub(super) struct Receipt {
     outcome: String,
     sha256: String,
     at: String,
+    /// The receipt as it came, base64 of a COSE_Sign1; of orders under a warrant, and not in lists.
+    signed: Option<String>,
 }
 
 /// Part of a list of orders.
@@ -95,7 +99,12 @@ async fn index(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
 
 async fn show(ctx: Ctx<act::ReadOrder>) -> Result<Response, HttpError> {
     let (order, version) = ctx.app.show_order(&ctx.permit, ctx.param("id", "order")?)?;
-    let mut response = json(StatusCode::OK, &view(order))?;
+    let (id, mut shown) = (order.id, view(order));
+    for receipt in &mut shown.receipts {
+        let Ok(sha256) = receipt.sha256.parse() else { continue };
+        receipt.signed = ctx.app.receipt_bytes(&ctx.permit, id, sha256)?.map(|bytes| STANDARD.encode(bytes));
+    }
+    let mut response = json(StatusCode::OK, &shown)?;
     if let Ok(tag) = HeaderValue::from_str(&super::etag(version)) {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -119,6 +128,7 @@ fn view(order: OrderRecord) -> Order {
         outcome: receipt.outcome.as_str().to_owned(),
         sha256: receipt.sha256.to_hex(),
         at: timestamp(receipt.at),
+        signed: None,
     });
     Order {
         id: order.id,
