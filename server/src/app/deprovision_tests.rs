@@ -247,7 +247,10 @@ async fn a_device_is_let_go_with_proof() {
     assert_eq!(end.phase(&life), Some(Phase::Ordered));
 
     let mut telling = end.taken(&life, id).await;
-    assert_eq!(telling.order.action, Action::Wipe { level: Level::Clear, data_roots: vec!["/var/lib/muster-agent/managed".into()] });
+    assert_eq!(
+        telling.order.action,
+        Action::Wipe { level: Level::Clear, data_roots: vec!["/var/lib/muster-agent/managed".into()] }
+    );
     assert_eq!(end.phase(&life), Some(Phase::Delivered));
     for (phase, shown) in
         WHOLE.into_iter().zip([Phase::Delivered, Phase::Armed, Phase::Executing, Phase::Executing])
