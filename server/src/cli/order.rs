@@ -5,7 +5,7 @@ use super::error::Error;
 use super::table::{Column, column};
 use clap::{Args, Subcommand, ValueEnum};
 use muster_wire::problem::Exit;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The commands about orders.
 #[derive(Debug, Subcommand)]
@@ -106,7 +106,11 @@ pub async fn run(context: &Context, command: OrderCommand) -> Result<Exit, Error
             context.out.items(items, LISTING, "No orders.")?;
         }
         OrderCommand::Show { order } => {
-            context.out.item(&client.get(&["v1", "orders", &order], &[]).await?, RECORD)?;
+            let mut shown = client.get(&["v1", "orders", &order], &[]).await?;
+            if !context.out.is_json() {
+                without_documents(&mut shown);
+            }
+            context.out.item(&shown, RECORD)?;
         }
         OrderCommand::Make(args) => {
             let device = super::device::resolve(&client, &args.device).await?;
@@ -115,4 +119,12 @@ pub async fn run(context: &Context, command: OrderCommand) -> Result<Exit, Error
         }
     }
     Ok(Exit::Done)
+}
+
+/// Receipts as they came are for programs.
+fn without_documents(order: &mut Value) {
+    let receipts = order.get_mut("receipts").and_then(Value::as_array_mut);
+    for receipt in receipts.into_iter().flatten().filter_map(Value::as_object_mut) {
+        receipt.remove("signed");
+    }
 }

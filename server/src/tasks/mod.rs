@@ -106,7 +106,7 @@ pub async fn sweep(app: Arc<App>, stop: impl Future<Output = ()>) {
 
 /// How often orders are looked at whose time has passed, postures whose grace has ended, and the posture history for
 /// what is too old.
-const TIDY: Duration = Duration::from_secs(30);
+const TIDY: Duration = Duration::from_secs(5);
 
 /// How long nothing is closed or forgotten after the clock was set ahead.
 const SETTLING: Duration = Duration::from_secs(24 * 60 * 60);
