@@ -74,13 +74,22 @@ impl App {
         if warrant::verify(&signed, &self.lineage(), Timestamp(self.clock.now_s())).is_err() {
             return Ok(None);
         }
+        let place = self.place_in(id, device)?;
+        Ok(place.map(|(leaf, inclusion)| Shown { warrant: signed.to_bytes(), leaf, inclusion }))
+    }
+
+    /// The leaf of `device` in the tree of the warrant, and the proof that it stands there; `None` where it does not.
+    pub(super) fn place_in(
+        &self,
+        id: WarrantId,
+        device: DeviceId,
+    ) -> Result<Option<(Target, InclusionProof)>, Error> {
         let targets = self.targets(id)?;
         let leaves: Vec<Sha256Digest> = targets.iter().map(Target::leaf_hash).collect();
         let place = targets.iter().position(|target| target.device == device);
         let inclusion = place.and_then(|place| prove_inclusion(&leaves, place));
         let leaf = place.and_then(|place| targets.into_iter().nth(place));
-        let shown = leaf.zip(inclusion);
-        Ok(shown.map(|(leaf, inclusion)| Shown { warrant: signed.to_bytes(), leaf, inclusion }))
+        Ok(leaf.zip(inclusion))
     }
 
     /// The warrant of this id.

@@ -26,6 +26,8 @@ pub enum DeviceCommand {
     History(Device),
     /// Say which rule refused a device, and what would make it pass
     Explain(Device),
+    /// Show the sanitisation record of a device whose wipe is proven
+    Record(super::record::RecordArgs),
     /// Let a device in that waits for approval
     Approve(Device),
     /// Hold a device: it may mend itself and nothing more, and its certificate is on hold
@@ -221,6 +223,10 @@ pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Erro
             let id = resolve(&client, &device).await?;
             let item = client.get(&["v1", "devices", &id, "explain"], &[]).await?;
             explain(context, &item)?;
+        }
+        DeviceCommand::Record(args) => {
+            let id = resolve(&client, &args.device.device).await?;
+            super::record::show(context, &client, &id, &args).await?;
         }
         DeviceCommand::Approve(Device { device }) => {
             let id = resolve(&client, &device).await?;

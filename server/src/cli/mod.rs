@@ -24,6 +24,7 @@ pub mod operator;
 pub mod order;
 pub mod output;
 pub mod profile;
+pub mod record;
 pub mod shell;
 pub mod table;
 pub mod token;

@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod reported;
 pub mod revocation;
 pub mod succession;
+pub mod sanitisation;
 pub mod text;
 pub mod token;
 pub mod warrant;

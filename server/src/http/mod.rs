@@ -18,6 +18,7 @@ pub mod openapi;
 mod operator;
 mod order;
 pub mod problem;
+mod record;
 #[cfg(test)]
 mod requests_tests;
 pub mod routes;
@@ -42,6 +43,7 @@ pub fn admin(routes: Routes) -> Routes {
         token::routes,
         device::routes,
         order::routes,
+        record::routes,
         warrant::routes,
         baseline::routes,
         operator::routes,

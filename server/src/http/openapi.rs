@@ -2,7 +2,11 @@
 
 use super::routes::{Route, Routes};
 use super::{
+<<<<<<< HEAD
     audit, authority, baseline, device, events, installation, observer, operator, order, token, warrant,
+=======
+    audit, baseline, device, events, installation, observer, operator, order, record, token, warrant,
+>>>>>>> c819ef6 (record: what the receipts of a wipe show, for people, programs and strangers)
 };
 use crate::app::App;
 use crate::domain::policy::Kind;
@@ -138,6 +142,11 @@ fn schemas() -> Map<String, Value> {
     add::<order::Receipt>(&mut all, "Receipt");
     add::<order::OrderPage>(&mut all, "OrderPage");
     add::<order::MakeOrder>(&mut all, "MakeOrder");
+    add::<record::Record>(&mut all, "Record");
+    add::<record::RecordWarrant>(&mut all, "RecordWarrant");
+    add::<record::RecordCertificate>(&mut all, "RecordCertificate");
+    add::<record::RecordReceipt>(&mut all, "RecordReceipt");
+    add::<record::RecordItem>(&mut all, "RecordItem");
     add::<warrant::Warrant>(&mut all, "Warrant");
     add::<warrant::Action>(&mut all, "Action");
     add::<warrant::Target>(&mut all, "Target");

@@ -161,6 +161,10 @@ const REASONS: &[(&str, &str)] = &[
         "More than 10 devices in one warrant need more approvers than there are: ask for warrants over 10 devices or \
          fewer.",
     ),
+    (
+        "record.unproven",
+        "There is a record only of a wipe that is proven: `muster device show` says how far this one is.",
+    ),
     ("warrant.needs_none", "No approver is needed for this: `muster order make` orders it."),
     ("warrant.device_leaving", "A device is being let go already: `muster device show` names its phase."),
     ("warrant.device_state", "Only devices that are commissioning, active or quarantined can be named."),

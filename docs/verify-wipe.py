@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Verifies the proof of a wipe with python3 and openssl, and not a line of Muster: verify-wipe.py PROOF --authority DIGEST
+PROOF is the directory that `muster device record D --proof PROOF` wrote. DIGEST is that of the first authority document, in
+hexadecimal, as `muster init` printed it: the one thing to be taken on trust. Exit code 0 when every link holds.
+It follows RFC 9052 (COSE), RFC 8949 (CBOR) and RFC 9162 (the tree over a warrant's targets).
+"""
+import argparse, base64, hashlib, pathlib, subprocess, sys, tempfile, uuid
+
+sha256 = lambda data: hashlib.sha256(data).digest()
+ed25519 = lambda raw: bytes.fromhex("302a300506032b6570032100") + raw
+LEVELS = ["retire", "clear", "crypto-erase", "factory-reset"]
+PHASES = ["accepted", "armed", "keys_destroyed", "data_destroyed", "verified"]
+
+
+def must(holds, why):
+    return holds or sys.exit(f"NOT PROVEN: {why}")
+
+
+def decode(data):
+    value, rest = item(data)
+    return value if not rest else must(False, "bytes after the end of a document")
+
+
+def item(data):
+    kind, low, data = data[0] >> 5, data[0] & 31, data[1:]
+    if low >= 24:
+        size = must(low <= 27, "CBOR of indefinite length") << (low - 24)
+        low, data = int.from_bytes(data[:size], "big"), data[size:]
+    if kind in (0, 1):
+        return (low if kind == 0 else -1 - low), data
+    if kind in (2, 3):
+        must(len(data) >= low, "CBOR that ends too early")
+        return (data[:low] if kind == 2 else data[:low].decode()), data[low:]
+    if kind == 7:
+        return {20: False, 21: True, 22: None}[low], data
+    items = []
+    for _ in range({4: low, 5: 2 * low, 6: 1}[kind]):
+        value, data = item(data)
+        items.append(value)
+    return {4: items, 5: dict(zip(items[::2], items[1::2])), 6: (low, *items)}[kind], data
+
+
+def blob(value):
+    size = len(value)
+    wide = bytes([88, size]) if size < 256 else b"\x59" + size.to_bytes(2, "big")
+    return (wide if size > 23 else bytes([64 | size])) + value
+
+
+def openssl(*arguments, **files):
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in files.items():
+            pathlib.Path(place, name).write_bytes(content)
+        return subprocess.run(["openssl", *map(str, arguments)], cwd=place, capture_output=True)
+
+
+def holds(spki, algorithm, message, signature):
+    key = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(spki) + b"-----END PUBLIC KEY-----\n"
+    how = "pkeyutl -verify -pubin -inkey key -rawin -in message -sigfile signature"
+    if algorithm != -19:
+        must(algorithm == -7 and len(signature) == 64, "an algorithm other than Ed25519 and ES256")
+        halves = [int.from_bytes(half, "big") for half in (signature[:32], signature[32:])]
+        halves = [half.to_bytes(half.bit_length() // 8 + 1, "big") for half in halves]
+        body = b"".join(bytes([2, len(half)]) + half for half in halves)
+        how, signature = "dgst -sha256 -verify key -signature signature message", bytes([48, len(body)]) + body
+    return openssl(*how.split(), key=key, message=message, signature=signature).returncode == 0
+
+
+def signers(message, document, keys):
+    """The payload of a COSE message, and those of `keys` (SPKI) that have signed it."""
+    tag, (protected, unprotected, payload, rest) = decode(message)
+    must(unprotected == {} and tag in (18, 98), "a message that is no COSE message of ours")
+    each = [(protected, rest)] if tag == 18 else [(one[0], one[2]) for one in rest]
+    start = b"\x84\x6aSignature1" if tag == 18 else b"\x85\x69Signature\x40"
+    names, found = {sha256(key)[:8]: key for key in keys}, set()
+    for header, signature in each:
+        algorithm, key = decode(header)[1], names.get(decode(header)[4])
+        if key:
+            signed = start + blob(header) + blob(f"muster/{document}/v1".encode()) + blob(payload)
+            must(holds(key, algorithm, signed, signature), f"a false signature on the {document}")
+            found.add(key)
+    return payload, found
+
+
+def walk(chain, trusted, at):
+    """The last authority document's version, domain, needs, recovery keys, and approvers that count at `at`."""
+    now, founders = None, set()
+    for message in chain:
+        payload = decode(message)[1][2]
+        _, version, domain, command, _, approvers, recovery, required, previous = decode(payload)
+        people, required = {ed25519(key) for _, key, _ in approvers}, dict(required)
+        if now is None:
+            founders, signed = people, signers(message, "authority", map(ed25519, command))[1]
+            must(version == 1 and sha256(payload) == trusted and signed, "the authority is not the one that is trusted")
+        else:
+            must((version, previous) == (now["version"] + 1, sha256(now["payload"])), "a gap in the authority")
+            by_recovery = len(signers(message, "authority", now["recovery"])[1]) > len(now["recovery"]) // 2
+            by_quorum = len(signers(message, "authority", now["counting"])[1]) >= now["required"]["authority"] \
+                and len(signers(message, "authority", people)[1]) >= required["authority"]
+            must(by_recovery or by_quorum, f"authority version {version} lacks signatures")
+        counting = [ed25519(key) for _, key, since in approvers if ed25519(key) in founders or at >= since + 86_400]
+        now = dict(version=version, payload=payload, required=required, counting=counting, domain=domain,
+                   recovery=[ed25519(key) for _, key in recovery])
+    return must(now, "there is no authority")
+
+
+def root_of(leaf, index, size, path):
+    node, last, path = sha256(b"\0" + leaf), size - 1, list(path)
+    while last:
+        if index % 2 or index < last:
+            pair = (must(path, "the target's proof is too short") and path.pop(0), node)
+            node = sha256(b"\1" + b"".join(pair if index % 2 else pair[::-1]))
+        index, last = index // 2, last // 2
+    return must(not path, "the target's proof is too long") and node
+
+
+asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+asked.add_argument("proof", type=lambda text: pathlib.Path(text).resolve())
+asked.add_argument("--authority", required=True, type=bytes.fromhex)
+asked, read = asked.parse_args(), lambda name: (asked.proof / name).read_bytes()
+receipts = [file.read_bytes() for file in sorted((asked.proof / "receipts").iterdir())]
+ended = decode(decode(receipts[-1])[1][2])[-1]
+authority = walk([base64.b64decode(line) for line in read("authority").split()], asked.authority, ended)
+
+warrant, approved = signers(read("warrant.cose"), "warrant", authority["counting"])
+_, _, kind, level, _, root, count, _, _ = decode(warrant)
+matters = [f"wipe({level})"] + ["wipe(many)"] * (count > 10 and level != "retire")
+needed = max(authority["required"][matter] for matter in matters)
+must(kind == "wipe" and len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
+target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
+device, serial, _, *deed = decode(target)
+named = deed == [kind, level] and size == count and root_of(target, index, size, path) == root
+must(named, "the warrant does not name this device")
+
+shown, root, others = (asked.proof / name for name in ("certificate.pem", "root.pem", "authorities.pem"))
+leads = openssl("verify", "-no_check_time", "-CAfile", root, "-untrusted", others, shown)  # a stolen one may have expired
+must(leads.returncode == 0, "the device's certificate does not lead to the root")
+names = openssl("x509", "-in", shown, "-noout", "-ext", "subjectAltName").stdout.decode().split()
+must(f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}" in names, "the certificate is another's")
+spki = base64.b64decode(b"".join(openssl("x509", "-in", shown, "-noout", "-pubkey").stdout.split(b"\n")[1:-2]))
+print_of = sha256(openssl("x509", "-in", shown, "-outform", "DER").stdout)
+
+previous, phases = None, []
+for message in receipts:
+    said, signed = signers(message, "receipt", [spki])
+    _, whose, _, under, reached, phase, outcome, _, _, before, by, *_ = decode(said)
+    must((whose, under, before, by) == (device, sha256(warrant), previous, print_of), "a receipt out of its chain")
+    must(signed and outcome == "done", f"{phase} is not signed by the device, or ended as {outcome}")
+    previous, phases = sha256(said), [*phases, phase]
+must(phases == PHASES and LEVELS.index(reached) >= LEVELS.index(level), f"it ends with {phases[-1]} of {reached}")
+print(f"PROVEN: {uuid.UUID(bytes=device)} (serial {serial}) was wiped ({reached}); {len(approved)} approvers have signed")
