@@ -21,7 +21,7 @@ use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::key::PublicKey;
 use muster_wire::lineage::Lineage;
 use muster_wire::problem::Code;
-use muster_wire::receipt::{Receipt, ReceiptItem};
+use muster_wire::receipt::Receipt;
 use muster_wire::time::Timestamp;
 use muster_wire::warrant::{self, Warrant};
 
@@ -68,15 +68,16 @@ impl App {
         let order = self.store.load::<OrderRecord>(order.as_bytes())?.ok_or_else(unproven)?.record;
         let certificate = device.current.clone().ok_or_else(unproven)?;
         let (receipts, mut proof) = self.kept_receipts(&order, &certificate)?;
-        let items: Vec<ReceiptItem> =
-            receipts.iter().flat_map(|(receipt, ..)| receipt.items.iter().cloned()).collect();
+        // The last one names everything; those before it what their own phase came to.
+        let items = receipts.last().map_or(&[][..], |(receipt, ..)| receipt.items.as_slice());
+        let method = Sanitisation::earned(items);
         let came = receipts.last().map_or(0, |(_, at, _)| *at);
         proof.extend(self.proof_of(&leaving, &certificate, (id, Timestamp(came)))?);
         Ok(SanitisationRecord {
             warrant: self.warrant_shown(leaving.warrant)?,
             order: order.id,
             receipts,
-            method: Sanitisation::earned(&items),
+            method,
             founding: self.founding.authority_digest,
             proof,
             certificate,

@@ -90,16 +90,16 @@ fn part<'a>(record: &'a Value, pointer: &str) -> &'a [Value] {
     record.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The items of all receipts, in their order.
-fn items(record: &Value) -> Vec<Value> {
-    part(record, "/receipts").iter().flat_map(|receipt| part(receipt, "/items").iter().cloned()).collect()
+/// The items of the last receipt, which names everything.
+fn items(record: &Value) -> &[Value] {
+    part(record, "/receipts").last().map_or(&[], |receipt| part(receipt, "/items"))
 }
 
 fn in_words(context: &Context, record: &Value) -> String {
     let look = context.out.look;
     let mut parts = vec![table::record(record, HEAD, look)];
     parts.extend(table::listing(part(record, "/receipts"), RECEIPTS, look));
-    parts.extend(table::listing(&items(record), ITEMS, look));
+    parts.extend(table::listing(items(record), ITEMS, look));
     parts.join("\n\n")
 }
 
@@ -136,7 +136,7 @@ fn page(record: &Value) -> String {
     }
     page.push_str("</table>\n");
     grid(&mut page, "Receipts, signed by the device", part(record, "/receipts"), RECEIPTS);
-    grid(&mut page, "What became of what", &items(record), ITEMS);
+    grid(&mut page, "What became of what", items(record), ITEMS);
     page.push_str(END);
     page
 }
