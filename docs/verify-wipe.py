@@ -37,7 +37,7 @@ def item(data):
     for _ in range({4: low, 5: 2 * low, 6: 1}[kind]):
         value, data = item(data)
         items.append(value)
-    return {4: items, 5: dict(zip(items[::2], items[1::2])), 6: (low, *items)}[kind], data
+    return (dict(zip(items[::2], items[1::2])) if kind == 5 else (low, *items) if kind == 6 else items), data
 
 
 def blob(value):
@@ -128,7 +128,7 @@ needed = max(authority["required"][matter] for matter in matters)
 must(kind == "wipe" and len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
 target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
 device, serial, _, *deed = decode(target)
-named = deed == [kind, level] and size == count and root_of(target, index, size, path) == root
+named = deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root
 must(named, "the warrant does not name this device")
 
 shown, root, others = (asked.proof / name for name in ("certificate.pem", "root.pem", "authorities.pem"))

@@ -36,6 +36,7 @@ mod attack {
     mod a26;
     mod a27;
     mod a30;
+    mod a31;
     mod every_endpoint_is_guarded;
     mod poison;
 }

@@ -22,6 +22,7 @@ mod stories {
     mod mqtt_clients;
     mod new_issuing_ca;
     mod observer;
+    mod offboarding;
     mod openapi;
     mod pkilint;
     mod power_loss;

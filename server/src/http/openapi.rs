@@ -2,11 +2,8 @@
 
 use super::routes::{Route, Routes};
 use super::{
-<<<<<<< HEAD
-    audit, authority, baseline, device, events, installation, observer, operator, order, token, warrant,
-=======
-    audit, baseline, device, events, installation, observer, operator, order, record, token, warrant,
->>>>>>> c819ef6 (record: what the receipts of a wipe show, for people, programs and strangers)
+    audit, authority, baseline, device, events, installation, observer, operator, order, record, token,
+    warrant,
 };
 use crate::app::App;
 use crate::domain::policy::Kind;

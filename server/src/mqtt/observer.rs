@@ -26,8 +26,7 @@ use bytes::BytesMut;
 use muster_wire::topic::EventTopic;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    Connect, ConnectReturnCode, Packet, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck,
-    Unsubscribe,
+    ConnectReturnCode, Packet, Publish, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, Unsubscribe,
 };
 use std::sync::Arc;
 use std::time::Duration;

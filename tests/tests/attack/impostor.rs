@@ -9,6 +9,7 @@ use super::forge::{Forger, SERVER, Says};
 use muster_tests::{Server, Site, est};
 use muster_wire::cbor::{self, Document};
 use muster_wire::posture::EventReport;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,22 +59,27 @@ impl Impostor {
     }
 }
 
-/// A gate that says `desired` to every device that subscribes to it.
+/// A gate that says something to every device that subscribes to it.
 pub(crate) struct FalseGate {
     impostor: Impostor,
     heard: mpsc::UnboundedReceiver<(String, Vec<u8>)>,
 }
 
 impl FalseGate {
-    /// Opens it for the agents of `site`.
+    /// Opens it for the agents of `site`, with the heads `desired`.
     pub(crate) async fn open(site: &Site, desired: Vec<Vec<u8>>) -> Self {
+        Self::says(site, desired.into_iter().map(|head| ("desired", head)).collect()).await
+    }
+
+    /// Opens it for the agents of `site`, with messages for channels.
+    pub(crate) async fn says(site: &Site, messages: Vec<(&'static str, Vec<u8>)>) -> Self {
         let (tell, heard) = mpsc::unbounded_channel();
-        let desired = Arc::new(desired);
+        let messages = Arc::new(messages);
         let impostor = Impostor::open(site, move |stream| {
-            let (tell, desired) = (tell.clone(), Arc::clone(&desired));
+            let (tell, messages) = (tell.clone(), Arc::clone(&messages));
             async move {
                 // An agent that goes away is none of its business.
-                let _ = attend(stream, &desired, &tell).await;
+                let _ = attend(stream, &messages, &tell).await;
             }
         });
         Self { impostor: impostor.await, heard }
@@ -99,6 +105,15 @@ impl FalseGate {
         let heard = tokio::time::timeout(muster_tests::PATIENCE, heard).await;
         heard.unwrap_or_else(|_| panic!("waited in vain: {what}"))
     }
+
+    /// Waits until an agent has sent something on `channel`, which the gate takes.
+    pub(crate) async fn takes(&mut self, channel: &str) {
+        let taken =
+            async { while !self.heard.recv().await.expect("the gate is open").0.ends_with(channel) {} };
+        tokio::time::timeout(muster_tests::PATIENCE, taken)
+            .await
+            .unwrap_or_else(|_| panic!("no {channel} in time"));
+    }
 }
 
 fn read<T: Document>(topic: &str, channel: &str, body: &[u8]) -> Option<T> {
@@ -109,7 +124,7 @@ fn read<T: Document>(topic: &str, channel: &str, body: &[u8]) -> Option<T> {
 /// tells them again to whoever comes after.
 async fn attend(
     mut stream: TlsStream<TcpStream>,
-    desired: &[Vec<u8>],
+    messages: &[(&str, Vec<u8>)],
     tell: &mpsc::UnboundedSender<(String, Vec<u8>)>,
 ) -> std::io::Result<()> {
     loop {
@@ -120,11 +135,11 @@ async fn attend(
                 let topics = filters(&body[2..]);
                 let codes = vec![1; topics.len()];
                 let mut answer = framed(0x90, &[&body[..2], &codes].concat());
-                for topic in topics.iter().filter(|topic| topic.ends_with("/desired")) {
-                    for (n, head) in (1_u16..).zip(desired) {
-                        let parts = [&string(topic)[..], &n.to_be_bytes(), head];
-                        answer.extend(framed(0x32, &parts.concat()));
-                    }
+                for (n, (channel, message)) in (1_u16..).zip(messages) {
+                    let topic = topics.iter().find(|topic| topic.rsplit('/').next() == Some(channel));
+                    let Some(topic) = topic else { continue };
+                    let parts = [&string(topic)[..], &n.to_be_bytes(), message];
+                    answer.extend(framed(0x32, &parts.concat()));
                 }
                 answer
             }
@@ -182,16 +197,30 @@ fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first][..], &length, body].concat()
 }
 
-/// A door for devices that answers every request for a baseline with the same bytes, and one for authorities as `server`
-/// does; an agent asks for those first.
+/// A door for devices that answers every request for a baseline with the same bytes, one for authorities as `server`
+/// does (an agent asks for those first), and discovery with a chain of authority documents of its own, if it has one.
 pub(crate) struct FalseDoor(Impostor);
 
 impl FalseDoor {
     /// Opens it for the agents of `server`.
     pub(crate) async fn open(server: &Server, baseline: Vec<u8>) -> Self {
+        Self::answering(server, baseline, None).await
+    }
+
+    /// The same, with discovery that names the chain `authority` to the device `id`.
+    pub(crate) async fn with_authority(server: &Server, id: &str, authority: &Value) -> Self {
+        let mut door = est::connect(server).await.expect("a connection");
+        let answer = door.get("/.well-known/muster").await.expect("an answer");
+        let mut discovery: Value = serde_json::from_slice(&answer.body).expect("a discovery document");
+        discovery["authority"] = authority.clone();
+        discovery["device"] = serde_json::json!({"id": id, "state": "active"});
+        Self::answering(server, Vec::new(), Some(discovery.to_string().into_bytes())).await
+    }
+
+    async fn answering(server: &Server, baseline: Vec<u8>, discovery: Option<Vec<u8>>) -> Self {
         let mut door = est::connect(server).await.expect("a connection");
         let authorities = door.get(&est::path(None, "cacerts")).await.expect("an answer").body.to_vec();
-        let answers = Arc::new((baseline, authorities));
+        let answers = Arc::new((baseline, authorities, discovery));
         let impostor = Impostor::open(server.site(), move |mut stream| {
             let answers = Arc::clone(&answers);
             async move {
@@ -205,6 +234,10 @@ impl FalseDoor {
                     ("200 OK", &answers.0[..])
                 } else if asked.starts_with(b"GET /.well-known/est/cacerts") {
                     ("200 OK", &answers.1[..])
+                } else if asked.starts_with(b"GET /.well-known/muster ")
+                    && let Some(discovery) = &answers.2
+                {
+                    ("200 OK", &discovery[..])
                 } else {
                     ("503 Service Unavailable", &b""[..])
                 };
