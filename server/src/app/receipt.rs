@@ -23,7 +23,7 @@ impl App {
     /// Takes a receipt and answers with its `ack`, once the receipt is durable. The same receipt again gets the same.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the receipt is not the device's or fits no order of it; it is in the audit log then.
+    /// [`Error::Refused`] where the receipt is not the device's or does not fit its order; it is in the audit log then.
     /// [`Error::RateLimited`] where the device speaks too often.
     pub async fn receipt(
         &self,
@@ -67,9 +67,10 @@ impl App {
         device: DeviceId,
         (receipt, body): (&Verified<Receipt>, &[u8]),
     ) -> Result<(), Error> {
-        let unknown = Refusal::by("receipt.order", Code::NotFound).at("order");
-        let order = self.store.load::<OrderRecord>(receipt.order.as_bytes())?.ok_or(unknown)?;
         let now_ms = self.clock.now_ms();
+        let Some(order) = self.store.load::<OrderRecord>(receipt.order.as_bytes())? else {
+            return self.note_unknown(permit, device, receipt, now_ms).await;
+        };
         let now_s = now_ms.div_euclid(1000);
         let Some(mut next) = order.record.receive(receipt, receipt.payload_digest(), now_s)? else {
             return Ok(());
@@ -103,6 +104,25 @@ impl App {
         }
         let batch = self.advance(batch, &as_read, &known, kept)?;
         self.commit(batch).await
+    }
+
+    /// A receipt for an order that this server never made, or has lost with a restore: somebody else may have had the
+    /// command key. It is written down, and then acknowledged like any other, since the device would bring it for ever.
+    async fn note_unknown(
+        &self,
+        permit: &Permit<act::SendReceipt>,
+        device: DeviceId,
+        receipt: &Verified<Receipt>,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        tracing::warn!(%device, order = %receipt.order, "a device answers an order that is not known here");
+        let refusal = Refusal::by("receipt.order", Code::NotFound).at("order");
+        let entry = permit.refused(now_ms, format!("device/{device}"), &refusal).facts([
+            ("order", receipt.order.to_string()),
+            ("receipt_sha256", receipt.payload_digest().to_hex()),
+            ("phase", receipt.phase.to_string()),
+        ]);
+        self.commit(Batch::default().audit(entry)).await
     }
 
     fn ack(&self, receipt: &Verified<Receipt>) -> Result<Outgoing, Error> {
