@@ -272,6 +272,18 @@ impl App {
     }
 
     /// The receipt of `order` with this digest, as it came; only receipts of orders under a warrant are kept.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn receipt_bytes(
+        &self,
+        _permit: &Permit<act::ReadOrder>,
+        order: OrderId,
+        sha256: Sha256Digest,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        self.kept_receipt(order, sha256)
+    }
+
     pub(super) fn kept_receipt(
         &self,
         order: OrderId,
