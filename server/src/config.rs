@@ -5,9 +5,10 @@
 //! was probably meant, and every value is checked here, so that the rest of the server never meets a bad one.
 
 use muster_firmware_profiles::schema::nearest;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
@@ -43,6 +44,10 @@ pub struct Settings {
     pub posture: Posture,
     /// The store.
     pub store: Store,
+    /// How much may be destroyed at a time.
+    pub rails: Rails,
+    /// Where alarms go.
+    pub alarm: Alarm,
     /// The server's own log.
     pub log: Log,
 }
@@ -157,6 +162,34 @@ pub struct Posture {
     pub quarantines_percent: u32,
 }
 
+/// How much may be destroyed at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rails {
+    /// Devices in 24 hours in any case.
+    pub day_least: u32,
+    /// Or so many of a hundred that have been active for 30 days, if that is more.
+    pub day_percent: u32,
+    /// Devices in an hour.
+    pub hour: u32,
+    /// How long an act beyond that waits, in seconds.
+    pub cooling_off_s: u32,
+}
+
+/// Where alarms go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// URL that is sent each alarm by POST.
+    pub webhook: Option<String>,
+    /// File that holds the secret which signs for it.
+    pub secret_file: Option<PathBuf>,
+    /// File with the authorities, in PEM, to one of which its certificate must lead.
+    pub ca_file: PathBuf,
+    /// Whether it may be on this machine or in a private network.
+    pub allow_private: bool,
+    /// `udp://host:port`, or the path of a socket.
+    pub syslog: Option<String>,
+}
+
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -220,6 +253,8 @@ impl Default for Settings {
             audit: Audit { checkpoint_interval: Duration::from_secs(1), checkpoint_entries: 256 },
             posture: Posture { history_days: 30, quarantines_per_hour: 10, quarantines_percent: 5 },
             store: Store { cache_bytes: 64 << 20, free_space_floor_bytes: 256 << 20, queue: 4096 },
+            rails: Rails { day_least: 3, day_percent: 1, hour: 10, cooling_off_s: 4 * 60 * 60 },
+            alarm: Alarm { ca_file: "/etc/ssl/certs/ca-certificates.crt".into(), ..Alarm::default() },
             log: Log { format: LogFormat::Json },
         }
     }

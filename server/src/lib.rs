@@ -4,6 +4,7 @@
 //! `http | mqtt | console → doors → domain`; `http | mqtt | tasks | console → app → domain`;
 //! `app → ca, audit, store, doors`; `ca | audit | store → domain`; `main → cli`; `demo → cli`.
 
+pub mod alarm;
 pub mod app;
 pub mod audit;
 pub mod ca;

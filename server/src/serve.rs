@@ -3,6 +3,7 @@
 //! `endpoints.json` appears once **all** listeners accept, and is removed at the end. A store that fails ends the
 //! process: whatever it had acknowledged is on the disk, and the next start reads it.
 
+use crate::alarm::{self, Alarms, Outlets, Raised};
 use crate::app::found::{FoundError, Founding, bracketed, founded, status_urls};
 use crate::app::{
     App, EngineSource, Error, EventFeed, Issuance, Local, Parts, RefusedAtDoor, RevocationChanges,
@@ -12,8 +13,9 @@ use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
-use crate::config::{Advertised, ConfigError, FILE_NAME, Settings};
+use crate::config::{Advertised, ConfigError, FILE_NAME, Rails, Settings};
 use crate::domain::quarantine::Budget;
+use crate::domain::rails;
 use crate::doors::accept::{Connection, Limits, Secure, Secured, serve_plain, serve_tls};
 use crate::doors::arrival::Arrivals;
 use crate::doors::http::{HttpDoor, HttpLimits, Judge};
@@ -84,6 +86,9 @@ pub enum ServeError {
     /// The store cannot be read.
     #[error("the store cannot be read at start")]
     Load(#[from] LoadError),
+    /// Alarms cannot go where they should.
+    #[error(transparent)]
+    Alarm(#[from] alarm::PlaceError),
     /// The audit log refuses to be appended to.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -149,7 +154,8 @@ fn settings(options: &ServeOptions) -> Result<Settings, ConfigError> {
 async fn serve(dir: &Path, settings: &Settings) -> Result<(), ServeError> {
     founded(dir)?;
     let sockets = Sockets::bind(settings).await?;
-    let (app, refusals) = open(dir, settings, &sockets)?;
+    let (app, refusals, raised) = open(dir, settings, &sockets)?;
+    let outlets = Outlets::open(&settings.alarm, app.ca().trust_domain().as_str())?;
     // Only now: until the store was locked, another process may have been serving here.
     remove_endpoints(dir)?;
     let (stopper, stop) = channel();
@@ -157,6 +163,10 @@ async fn serve(dir: &Path, settings: &Settings) -> Result<(), ServeError> {
     let fatal = watch::Sender::new(None);
     start(&mut running, Started { app: &app, settings, stop: &stop, fatal: &fatal, refusals }, sockets)
         .await?;
+    let stopped = stop.clone();
+    running.spawn(alarm::deliver(outlets, raised, async move { stopped.asked().await }));
+    app.note_rails().await?;
+    tell_former_place(&app, settings).await?;
     write_endpoints(dir, &app)?;
     tracing::info!(data_dir = %dir.display(), "serving");
 
@@ -189,6 +199,23 @@ async fn finish(app: &Arc<App>) -> Result<(), ServeError> {
     }
     app.store().close().await.map_err(|error| ServeError::Failed { reason: error.to_string() })?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+fn limits_of(settings: &Settings) -> rails::Limits {
+    let Rails { day_least, day_percent, hour, cooling_off_s } = settings.rails;
+    rails::Limits { day_least, day_percent, hour, cooling_off_s }
+}
+
+/// Whoever changes where alarms go is told of at the place that they went to before.
+async fn tell_former_place(app: &App, settings: &Settings) -> Result<(), ServeError> {
+    let Some((former, alarm)) = app.note_alarm_place(&settings.alarm).await? else { return Ok(()) };
+    match Outlets::open(&former, app.ca().trust_domain().as_str()) {
+        Ok(outlets) => drop(tokio::spawn(async move { outlets.tell(&alarm).await })),
+        Err(error) => {
+            tracing::error!(%error, "the former place of alarms cannot be told that there is another")
+        }
+    }
     Ok(())
 }
 
@@ -226,7 +253,12 @@ fn port(listener: &TcpListener) -> Result<u16, ServeError> {
 }
 
 /// Opens store, keys and log, and puts the verbs together.
-fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>, Refusals), ServeError> {
+fn open(
+    dir: &Path,
+    settings: &Settings,
+    sockets: &Sockets,
+) -> Result<(Arc<App>, Refusals, Raised), ServeError> {
+    let (alarms, raised) = Alarms::queue();
     let clock = Clock::system();
     let options = embedded::Options {
         cache_bytes: settings.store.cache_bytes,
@@ -303,8 +335,10 @@ fn open(dir: &Path, settings: &Settings, sockets: &Sockets) -> Result<(Arc<App>,
             batch_enrolments_per_minute: settings.limits.batch_enrolments_per_minute,
             site_enrolments_per_minute: settings.limits.site_enrolments_per_minute,
         },
+        rails: limits_of(settings),
+        alarms,
     })?;
-    Ok((Arc::new(app), refusals))
+    Ok((Arc::new(app), refusals, raised))
 }
 
 fn local_url(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {

@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod failure;
 pub mod id;
 pub mod key;
+pub mod lift;
 pub mod lineage;
 pub mod merkle;
 pub mod order;

@@ -153,6 +153,10 @@ codes! {
     /// The device's state does not allow it.
     DeviceStateRefused = "device_state_refused", 409, Refused,
         "The device's state does not allow that.", "Look at `muster device show`, then decide again.";
+    /// Beyond the budget of destructive acts.
+    CoolingOff = "cooling_off", 429, Refused,
+        "This is beyond what may be destroyed at a time, so it waits.",
+        "If it is meant, ask for the very same again after Retry-After; `muster rails` shows the budget and what waits.";
     /// Too much is waiting to be written.
     StoreBusy = "store_busy", 503, Unreachable,
         "The server is busy.", "Try again after Retry-After.";

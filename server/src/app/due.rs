@@ -46,7 +46,10 @@ impl App {
         let device = self.device(device)?.record;
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
         let generation = self.plan(&device.profile)?.generation(reported.as_ref());
-        let may_order = topics.contains(Topics::ORDER) && !self.is_frozen()?;
+        if self.is_frozen()? {
+            return Ok(Vec::new());
+        }
+        let may_order = topics.contains(Topics::ORDER);
         let orders = if may_order { self.open_orders(device.id)? } else { Vec::new() };
         let seen = reported.as_ref().and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
         let told = |due: Due| sent.contains(&Mark::of(due, seen));

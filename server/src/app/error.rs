@@ -31,6 +31,12 @@ pub enum Error {
         /// Seconds until the next may be tried.
         retry_after_s: u64,
     },
+    /// Beyond the budget of destructive acts: it waits, and may be asked for again then.
+    #[error("beyond the budget of destructive acts")]
+    CoolingOff {
+        /// Seconds until then.
+        retry_after_s: u64,
+    },
     /// The record changed while it was being changed, again and again.
     #[error("the record kept changing under the request")]
     Contended,

@@ -1,6 +1,7 @@
 //! An installation for tests: founded in a temporary directory, its store watched, its clock set by hand.
 
 use super::{App, EngineSource, EventFeed, Founding, Issuance, Local, Parts, RevocationChanges, feed, found};
+use crate::alarm::Alarms;
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::Keystore;
 use crate::ca::{Ca, fresh_ed25519};
@@ -8,6 +9,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::Settings;
 use crate::domain::policy::{self, Act, Caller, Permit, Principal};
 use crate::domain::quarantine::Budget;
+use crate::domain::rails::Limits;
 use crate::domain::token::Binding;
 use crate::doors::Doors;
 use crate::store::collections::ALL;
@@ -24,6 +26,10 @@ use tempfile::TempDir;
 /// No limit on what is issued.
 pub(crate) const UNLIMITED: Issuance =
     Issuance { device_renewals_per_hour: 0, batch_enrolments_per_minute: 0, site_enrolments_per_minute: 0 };
+
+/// Everything may be destroyed at once.
+pub(crate) const NO_RAILS: Limits =
+    Limits { day_least: u32::MAX, day_percent: 100, hour: u32::MAX, cooling_off_s: 14_400 };
 
 /// Two devices an hour, or half of them.
 const RULE_HOLDS: Budget = Budget { least: 2, percent: 50 };
@@ -63,7 +69,7 @@ impl Bench {
         std::thread::spawn(move || found::found(&options).map(drop)).join().unwrap().unwrap();
         let clock = ManualClock::at_ms(Clock::system().now_ms());
         let pauses = Pauses::default();
-        let app = Arc::new(open(&dir, &clock, &pauses, issuance));
+        let app = Arc::new(open(&dir, &clock, &pauses, issuance, &NO_RAILS));
         let approver = approvers[0].clone();
         Self { app, clock, pauses, approver, dir }
     }
@@ -105,6 +111,15 @@ impl Bench {
 }
 
 impl Bench {
+    /// The same installation, served with these rails from now on.
+    pub(crate) async fn on_rails(self, rails: Limits) -> Self {
+        let Self { app, clock, pauses, approver, dir } = self;
+        app.store().close().await.unwrap();
+        drop(app);
+        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED, &rails));
+        Self { app, clock, pauses, approver, dir }
+    }
+
     /// The same installation, after `change` was made to its directory while nobody served it.
     pub(crate) async fn restarted(self, change: impl FnOnce(&std::path::Path) + Send + 'static) -> Self {
         let Self { app, clock, pauses, approver, dir } = self;
@@ -112,12 +127,12 @@ impl Bench {
         drop(app);
         let path = dir.path().to_owned();
         std::thread::spawn(move || change(&path)).join().unwrap();
-        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED));
+        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED, &NO_RAILS));
         Self { app, clock, pauses, approver, dir }
     }
 }
 
-fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance) -> App {
+fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance, rails: &Limits) -> App {
     let dir = dir.path();
     let inner = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing)).unwrap();
     let engine: Box<dyn Engine> = Box::new(Watched { inner, pauses: pauses.clone() });
@@ -154,6 +169,8 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance)
         wrong_tokens_per_minute: 30,
         issuance,
         rule_holds: RULE_HOLDS,
+        rails: *rails,
+        alarms: Alarms::queue().0,
     })
     .unwrap()
 }

@@ -29,10 +29,12 @@ mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod found;
+mod freeze;
 mod idempotency;
 mod identity;
 #[cfg(test)]
 mod issuing_tests;
+mod label;
 mod limits;
 mod listing;
 mod observer;
@@ -49,6 +51,8 @@ mod quarantine;
 #[cfg(test)]
 mod quarantine_tests;
 mod rails;
+#[cfg(test)]
+mod rails_tests;
 mod reappraise;
 mod receipt;
 mod record;
@@ -83,12 +87,14 @@ pub use self::event::{Event, Place};
 pub use self::event_feed::{Ended, EventFeed, Subscription, Wanted};
 pub use self::figures::{Figure, Value};
 pub use self::found::Founding;
+pub use self::freeze::Frozen;
 pub use self::idempotency::{Replayed, Slot};
 pub use self::limits::Issuance;
 pub use self::listing::SEAL_BYTES;
 pub use self::outgoing::{Mark, Outgoing};
 pub use self::profiles::Profiles;
 pub use self::record::SanitisationRecord;
+pub use self::rails::RailsShown;
 pub use self::refusals::{RefusedAtDoor, Repetitions, Teller, refusals_at_doors};
 pub use self::renew::Renew;
 pub use self::server_certificate::{SERVER_CERTIFICATE_S, ServerCertificate, ServerLife};
@@ -101,12 +107,14 @@ pub use self::warrant::WarrantShown;
 pub use self::warrant_request::{Aim, Requested, WarrantRequest};
 pub use crate::ca::Role;
 
+use crate::alarm::Alarms;
 use crate::audit::{Pace, Publisher};
 use crate::ca::{Ca, StatusUrls, random};
 use crate::clock::Clock;
 use crate::domain::device::Device;
 use crate::domain::ledger::{Draft, Outcome};
 use crate::domain::quarantine::Budget;
+use crate::domain::rails::Limits;
 use crate::doors::Doors;
 use crate::store::collections::{CERTIFICATES, Held};
 use crate::store::{Batch, Store};
@@ -154,6 +162,8 @@ pub struct App {
     mistakes: Strangers,
     issuances: Issuances,
     rule_holds: RuleHolds,
+    rails: rails::Rails,
+    alarms: Alarms,
     anonymous_refusals: PerMinute,
     next_ordinal: AtomicU64,
     plans: desired::Plans,
@@ -211,6 +221,10 @@ pub struct Parts {
     pub issuance: Issuance,
     /// How many devices posture rules may hold in an hour.
     pub rule_holds: Budget,
+    /// How much may be destroyed at a time.
+    pub rails: Limits,
+    /// Where alarms are raised.
+    pub alarms: Alarms,
 }
 
 /// Refusals of anonymous callers by the authorisation table that are written to the log each minute.
@@ -252,6 +266,8 @@ impl App {
             mistakes: Strangers::new(parts.wrong_tokens_per_minute),
             issuances: Issuances::new(parts.issuance),
             rule_holds: RuleHolds::new(parts.rule_holds),
+            rails: rails::Rails::new(parts.rails),
+            alarms: parts.alarms,
             anonymous_refusals: PerMinute::new(ANONYMOUS_REFUSALS_PER_MINUTE),
         };
         // Of a proposal, or of a successor that took over, when the process ended in the middle of it.

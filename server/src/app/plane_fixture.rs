@@ -48,6 +48,19 @@ impl Site {
         Self { app: Arc::clone(&bench.app), clock, bench }
     }
 
+    /// The same installation, served with these rails from now on.
+    pub(super) async fn on_rails(self, rails: crate::domain::rails::Limits) -> Self {
+        let Self { app, clock, bench } = self;
+        drop(app);
+        let bench = bench.on_rails(rails).await;
+        Self { app: Arc::clone(&bench.app), clock, bench }
+    }
+
+    /// The rules behind every refusal in the log, oldest first.
+    pub(super) fn refusals(&self) -> Vec<String> {
+        self.bench.refusals()
+    }
+
     /// Leave for the act `A` as `principal` has it.
     pub(super) fn permit<A: Act>(&self, principal: Principal) -> Permit<A> {
         self.bench.permit(principal)

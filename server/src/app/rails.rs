@@ -1,20 +1,39 @@
 //! The rails that destructive acts run on (`security.md`, "Destructive orders: rails that are on by default").
 //!
 //! Every destructive verb asks [`App::spend`] while it makes its commit: what is spent is written in the same batch as
-//! the act itself, and nothing is spent where the commit fails.
+//! the act itself, and nothing is spent where the commit fails. What is beyond the budget waits: the answer says until
+//! when, and who asks for the same again after that is let through.
 
 use super::{App, Error};
-use crate::domain::device::Device;
-use crate::domain::policy::{Act, Permit};
+use crate::alarm::{Alarm, Place};
+use crate::domain::device::{Device, DeviceState};
+use crate::domain::policy::{Act, Caller, Permit, act, decide};
+use crate::domain::rails::{GROWN_UP_S, Ledger, Limits, Verdict, Waiting, may_be_done};
+use crate::domain::refusal::Refusal;
 use crate::domain::revocation::Reason;
 use crate::domain::warrant::WarrantRecord;
-use crate::store::Batch;
+use crate::domain::waves::released;
+use crate::store::collections::{DEVICES, Facet, INSTALLATION};
+use crate::store::{Batch, Expect, Store, Urgency};
+use muster_wire::digest::Sha256Digest;
+use muster_wire::problem::Code;
+use muster_wire::warrant::Level;
+use std::sync::{Mutex, PoisonError};
+
+/// Under which id the ledger of the budget lies.
+const LEDGER_ID: &[u8] = b"rails";
+/// Under which id it lies by which settings the server ran last.
+const SETTINGS_ID: &[u8] = b"rails-settings";
+/// Under which id it lies where alarms went last.
+const ALARM_ID: &[u8] = b"alarm-place";
+/// For how long it is believed how many devices are grown up, in seconds.
+const COUNTED_S: i64 = 3600;
 
 /// What a destructive act does to its devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spend {
-    /// Asks for a warrant that wipes them.
-    Wipe,
+    /// Asks for a warrant that wipes them, so far.
+    Wipe(Level),
     /// Ends their certificates without a wipe.
     Revoke(Reason),
     /// Lets a new life of the same asset take their place.
@@ -27,51 +46,298 @@ impl Spend {
     /// The name that audit entries carry.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Wipe => "wipe",
+            Self::Wipe(_) => "wipe",
             Self::Revoke(_) => "revoke",
             Self::Supersede => "supersede",
             Self::Quarantine => "quarantine",
         }
+    }
+
+    fn level(self) -> Option<Level> {
+        match self {
+            Self::Wipe(level) => Some(level),
+            Self::Revoke(_) | Self::Supersede | Self::Quarantine => None,
+        }
+    }
+}
+
+/// The settings in force, and what is known of the fleet.
+pub(super) struct Rails {
+    limits: Limits,
+    /// How many devices were grown up when they were last counted, and when that was.
+    grown_up: Mutex<Option<(i64, u64)>>,
+}
+
+/// The budget as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct RailsShown {
+    /// The settings.
+    pub limits: Limits,
+    /// Devices in 24 hours that the settings allow now.
+    pub day: u64,
+    /// Devices in the last hour.
+    pub used_hour: u64,
+    /// Devices in the last 24 hours.
+    pub used_day: u64,
+    /// What waits, oldest first.
+    pub waiting: Vec<Waiting>,
+}
+
+impl Rails {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, grown_up: Mutex::new(None) }
     }
 }
 
 impl App {
     /// Adds to `batch` what the act of `permit` on `devices` costs.
     ///
-    /// No limit is in force yet: every act is let through, and the entry of the act itself, which stands in the same
-    /// batch, is all that is written of it.
+    /// One revocation of one device for a key that is not safe any more is never delayed, only told.
     ///
     /// # Errors
-    /// [`Error::Refused`] for what the rails do not allow; the caller writes the refusal down.
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "the rails that refuse come into this place"
-    )]
+    /// [`Error::Refused`] for what the rails do not allow; the caller writes the refusal down. [`Error::CoolingOff`] for
+    /// what waits, which is written down already.
     pub(super) fn spend<A: Act>(
         &self,
-        _permit: &Permit<A>,
+        permit: &Permit<A>,
         batch: Batch,
         spend: Spend,
         devices: &[Device],
     ) -> Result<Batch, Error> {
-        tracing::debug!(spend = spend.as_str(), devices = devices.len(), "a destructive act is let through");
-        Ok(batch)
+        for device in devices {
+            let is_personal = self.profiles.get(&device.profile).is_some_and(|profile| profile.personal);
+            may_be_done(device, spend.level(), is_personal)?;
+        }
+        let now = self.clock.now_s();
+        let (version, mut ledger) = self.rails_ledger()?;
+        let (key, count) = (key_of(spend, devices), u64::try_from(devices.len()).unwrap_or(u64::MAX));
+        let verdict = ledger.judge(&self.rails.limits, (&key, count), || self.grown_up(now), now)?;
+        let is_urgent = matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && count == 1;
+        match verdict {
+            Verdict::Within => {
+                if spend.level().is_some() {
+                    self.alarm_of(permit, "wipe_requested", devices, String::new());
+                }
+            }
+            _ if is_urgent => {
+                self.alarm_of(permit, "revoked_beyond_the_budget", devices, String::new());
+            }
+            Verdict::Waits { until, fresh } => {
+                let waiting = Waiting {
+                    key,
+                    act: spend.as_str().to_owned(),
+                    devices: count,
+                    by: permit.caller().principal.actor(),
+                    since: now,
+                    until,
+                };
+                if fresh {
+                    self.alarm_of(permit, "beyond_the_budget", devices, format!("waits until {until}"));
+                    let entry = permit.refused(self.clock.now_ms(), about(devices), &COOLING).facts([
+                        ("act", waiting.act.clone()),
+                        ("devices", count.to_string()),
+                        ("until", until.to_string()),
+                    ]);
+                    self.let_wait(waiting, entry);
+                }
+                let retry_after_s = u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1);
+                return Err(Error::CoolingOff { retry_after_s });
+            }
+            Verdict::Crowded => {
+                return Err(Refusal::by("rails.too_many_wait", Code::Conflict).into());
+            }
+        }
+        ledger.spend(&key, count, now);
+        self.put_ledger(batch, version, &ledger)
+    }
+
+    /// The budget, what was spent of it and what waits.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn rails(&self, _permit: &Permit<act::ReadRails>) -> Result<RailsShown, Error> {
+        let now = self.clock.now_s();
+        let ledger = self.rails_ledger()?.1;
+        let (used_hour, used_day) = ledger.used(now);
+        let day = self.rails.limits.day(self.grown_up(now)?);
+        Ok(RailsShown { limits: self.rails.limits, day, used_hour, used_day, waiting: ledger.waiting })
+    }
+
+    /// Writes down that the settings of the rails are others than at the last start, and tells of it.
+    ///
+    /// # Errors
+    /// [`Error::Load`] and whatever keeps a commit from being made.
+    pub async fn note_rails(&self) -> Result<(), Error> {
+        let key = INSTALLATION.key(SETTINGS_ID);
+        let held = self.store.get(&key)?;
+        let before: Option<Limits> = held.as_ref().and_then(|held| serde_json::from_slice(&held.value).ok());
+        if before == Some(self.rails.limits) {
+            return Ok(());
+        }
+        let text = |limits: &Limits| serde_json::to_string(limits).unwrap_or_default();
+        let after = text(&self.rails.limits);
+        let permit = decide::<act::ConfigureRails>(Caller::server())?;
+        let entry = permit
+            .entry(self.clock.now_ms(), "rails".to_owned())
+            .states(before.as_ref().map(text).unwrap_or_default(), after.clone());
+        let expect = held.map_or(Expect::Absent, |held| Expect::Version(held.version));
+        self.commit(Batch::default().expect(key.clone(), expect).put(key, after.clone()).audit(entry))
+            .await?;
+        if before.is_some() {
+            self.alarm_of(&permit, "rails_changed", &[], after);
+        }
+        Ok(())
+    }
+
+    /// Writes down that alarms go elsewhere than at the last start; answers where they went, and what to tell there.
+    ///
+    /// # Errors
+    /// As [`App::note_rails`].
+    pub async fn note_alarm_place(&self, place: &Place) -> Result<Option<(Place, Alarm)>, Error> {
+        let key = INSTALLATION.key(ALARM_ID);
+        let held = self.store.get(&key)?;
+        let before: Option<Place> = held.as_ref().and_then(|held| serde_json::from_slice(&held.value).ok());
+        if before.as_ref() == Some(place) {
+            return Ok(None);
+        }
+        let bytes = serde_json::to_vec(place)
+            .map_err(|error| Error::internal("writing where alarms go")(Box::new(error)))?;
+        let permit = decide::<act::ConfigureRails>(Caller::server())?;
+        let entry = permit
+            .entry(self.clock.now_ms(), "alarm".to_owned())
+            .states(before.as_ref().map_or("", |_| "set"), "set")
+            .facts([("place_sha256", Sha256Digest::of(&bytes).to_hex())]);
+        let expect = held.map_or(Expect::Absent, |held| Expect::Version(held.version));
+        self.commit(Batch::default().expect(key.clone(), expect).put(key, bytes).audit(entry)).await?;
+        let alarm = Alarm {
+            event: "alarm_place_changed",
+            at: self.clock.now_s(),
+            actor: permit.caller().principal.actor(),
+            request_id: String::new(),
+            count: 0,
+            devices: Vec::new(),
+            detail: "alarms go elsewhere from now on".to_owned(),
+        };
+        Ok(before.map(|before| (before, alarm)))
     }
 
     /// How many targets of `warrant`, counted from its first, may have an order by now. Called before each order is made:
     /// when enough have signed, after each target that has ended, and on a timer.
-    #[expect(clippy::unused_self, reason = "the canary and the waves come into this place")]
+    #[expect(clippy::unused_self, reason = "what the rails allow is asked of the app, as everywhere")]
     pub(super) fn wave(&self, warrant: &WarrantRecord) -> u64 {
-        warrant.count
+        released(warrant.count, warrant.ended, warrant.proven)
     }
 
-    /// Whether no order and no new generation may leave.
-    ///
-    /// # Errors
-    /// [`Error::Load`].
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the freeze comes into this place")]
-    pub(super) fn is_frozen(&self) -> Result<bool, Error> {
-        Ok(false)
+    /// Tells of an act outside, at once, whatever becomes of it.
+    pub(super) fn alarm_of<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        event: &'static str,
+        devices: &[Device],
+        detail: String,
+    ) {
+        self.alarms.raise(Alarm {
+            event,
+            at: self.clock.now_s(),
+            actor: permit.caller().principal.actor(),
+            request_id: permit.caller().request_id.clone(),
+            count: u64::try_from(devices.len()).unwrap_or(u64::MAX),
+            devices: devices.iter().take(NAMED).map(|device| device.id.to_string()).collect(),
+            detail,
+        });
+    }
+
+    fn rails_ledger(&self) -> Result<(Option<u64>, Ledger), Error> {
+        read_ledger(&self.store)
+    }
+
+    fn put_ledger(&self, batch: Batch, version: Option<u64>, ledger: &Ledger) -> Result<Batch, Error> {
+        let key = INSTALLATION.key(LEDGER_ID);
+        let bytes = serde_json::to_vec(ledger)
+            .map_err(|error| Error::internal("writing the budget")(Box::new(error)))?;
+        Ok(batch.expect(key.clone(), version.map_or(Expect::Absent, Expect::Version)).put(key, bytes))
+    }
+
+    /// Writes down what waits, beside whoever is told so: the verb has no commit of its own then.
+    fn let_wait(&self, waiting: Waiting, entry: crate::domain::ledger::Draft) {
+        let (store, now) = (self.store.clone(), self.clock.now_s());
+        tokio::spawn(async move {
+            for _ in 0..super::ATTEMPTS {
+                let Ok((version, mut ledger)) = read_ledger(&store) else { return };
+                ledger.cool(waiting.clone(), now);
+                let Ok(bytes) = serde_json::to_vec(&ledger) else { return };
+                let key = INSTALLATION.key(LEDGER_ID);
+                let batch = Batch { urgency: Urgency::Essential, ..Batch::default() }
+                    .expect(key.clone(), version.map_or(Expect::Absent, Expect::Version))
+                    .put(key, bytes)
+                    .audit(entry.clone());
+                match store.commit(batch).await {
+                    Ok(_) => return,
+                    Err(crate::store::CommitError::Conflict { .. }) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "an act that waits was not written down; it has to be asked for anew");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// How many devices have been active for 30 days, counted at most once an hour.
+    fn grown_up(&self, now: i64) -> Result<u64, Error> {
+        let known = *self.rails.grown_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, count)) = known.filter(|(at, _)| (0..COUNTED_S).contains(&now.saturating_sub(*at))) {
+            let _ = at;
+            return Ok(count);
+        }
+        let since_ms = now.saturating_sub(GROWN_UP_S).saturating_mul(1000);
+        let value = Facet::State.value(DeviceState::Active.as_str().as_bytes());
+        let (mut count, mut after): (u64, Option<Vec<u8>>) = (0, None);
+        loop {
+            let hits = self.store.index_scan(&DEVICES, "by", &value, after.as_deref(), 1_000)?;
+            for hit in hits.iter().filter(|hit| hit.value == value) {
+                let device = self.store.load::<Device>(&hit.id)?.map(|held| held.record);
+                let since = device.and_then(|device| device.steps.active_at);
+                count += u64::from(since.is_some_and(|since| since <= since_ms));
+            }
+            match hits.into_iter().last() {
+                Some(hit) => after = Some(hit.cursor),
+                None => break,
+            }
+        }
+        *self.rails.grown_up.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, count));
+        Ok(count)
+    }
+}
+
+/// Devices that an alarm names; the others are counted.
+const NAMED: usize = 10;
+
+const COOLING: Refusal = Refusal::by("rails.cooling_off", Code::CoolingOff);
+
+fn read_ledger(store: &Store) -> Result<(Option<u64>, Ledger), Error> {
+    match store.get(&INSTALLATION.key(LEDGER_ID))? {
+        Some(found) => {
+            let ledger = serde_json::from_slice(&found.value)
+                .map_err(|error| Error::internal("reading the budget")(Box::new(error)))?;
+            Ok((Some(found.version), ledger))
+        }
+        None => Ok((None, Ledger { v: 1, ..Ledger::default() })),
+    }
+}
+
+/// What an act on these devices is called while it waits: the same act on the same devices, in whatever order.
+fn key_of(spend: Spend, devices: &[Device]) -> String {
+    let mut ids: Vec<_> = devices.iter().map(|device| device.id).collect();
+    ids.sort_unstable();
+    let mut bytes = format!("{spend:?}\n").into_bytes();
+    ids.iter().for_each(|id| bytes.extend_from_slice(id.as_bytes()));
+    Sha256Digest::of(&bytes).to_hex()
+}
+
+fn about(devices: &[Device]) -> String {
+    match devices {
+        [one] => format!("device/{}", one.id),
+        _ => "rails".to_owned(),
     }
 }

@@ -214,7 +214,8 @@ impl App {
             return Ok(batch);
         }
         let devices: Vec<Device> = requested.aims.iter().map(|aim| aim.device.clone()).collect();
-        self.spend(permit, batch, Spend::Wipe, &devices)
+        let level = requested.record.level().unwrap_or(Level::Retire);
+        self.spend(permit, batch, Spend::Wipe(level), &devices)
     }
 
     fn request_batch(

@@ -34,6 +34,10 @@ pub enum DeviceCommand {
     Quarantine(QuarantineArgs),
     /// Let a held device go back to where it was
     Release(ReleaseArgs),
+    /// Set or remove labels of a device; the one that protects it is removed with `unprotect`
+    Label(LabelArgs),
+    /// Take the label `protected` from a device, so that it can be wiped, revoked and quarantined again
+    Unprotect(UnprotectArgs),
     /// End a device's certificate at every door; there is no way back
     Revoke(RevokeArgs),
     /// Ask for a warrant that wipes a device and lets it go
@@ -70,6 +74,28 @@ pub struct QuarantineArgs {
     /// Why, in up to 200 bytes of plain text, for whoever looks at it later
     #[arg(long, value_name = "TEXT", default_value = "not said")]
     pub reason: String,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `muster device label` takes.
+#[derive(Args, Debug)]
+pub struct LabelArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
+    /// A label to set, or KEY- to remove one; may be given again
+    #[arg(value_name = "KEY=VALUE|KEY-", required = true)]
+    pub labels: Vec<String>,
+}
+
+/// What `muster device unprotect` takes.
+#[derive(Args, Debug)]
+pub struct UnprotectArgs {
+    /// The device
+    #[command(flatten)]
+    pub device: Device,
     /// Say what would happen, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -234,6 +260,8 @@ pub async fn run(context: &Context, command: DeviceCommand) -> Result<Exit, Erro
             context.out.item(&item, RECORD)?;
         }
         DeviceCommand::Quarantine(args) => quarantine(context, &client, &args).await?,
+        DeviceCommand::Label(args) => label(context, &client, &args).await?,
+        DeviceCommand::Unprotect(args) => unprotect(context, &client, &args).await?,
         DeviceCommand::Release(args) => release(context, &client, &args).await?,
         DeviceCommand::Revoke(args) => revoke(context, &client, &args).await?,
         DeviceCommand::Deprovision(args) => deprovision(context, &client, &args).await?,
@@ -276,6 +304,41 @@ async fn quarantine(context: &Context, client: &Client, args: &QuarantineArgs) -
     let body = json!({"reason": args.reason});
     let item = client.post(&["v1", "devices", &format!("{id}:quarantine")], &body).await?;
     context.out.item(&item, RECORD)
+}
+
+async fn label(context: &Context, client: &Client, args: &LabelArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    let (mut set, mut remove) = (std::collections::BTreeMap::new(), Vec::new());
+    for text in &args.labels {
+        match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) => drop(set.insert(key, value)),
+            (None, Some(key)) => remove.push(key),
+            (None, None) => {
+                return Err(Error::usage(
+                    format!("{text:?} is no label"),
+                    "Write KEY=VALUE to set one, KEY- to remove one.",
+                ));
+            }
+        }
+    }
+    let body = json!({"set": set, "remove": remove});
+    let item = client.post(&["v1", "devices", &format!("{id}:label")], &body).await?;
+    context.out.item(&item, RECORD)
+}
+
+async fn unprotect(context: &Context, client: &Client, args: &UnprotectArgs) -> Result<(), Error> {
+    let id = resolve(client, &args.device.device).await?;
+    let target = client.get(&["v1", "devices", &id], &[]).await?;
+    let consequence = format!(
+        "Device {} can be wiped, revoked and quarantined again; whoever gets the alarms hears of it.",
+        named(&id, &target),
+    );
+    let intent = Intent { action: "device.unprotect", consequence, target: &target };
+    if consent(context, &intent, args.dry_run)? == Verdict::Go {
+        let item = client.act(&["v1", "devices", &format!("{id}:unprotect")]).await?;
+        context.out.item(&item, RECORD)?;
+    }
+    Ok(())
 }
 
 async fn release(context: &Context, client: &Client, args: &ReleaseArgs) -> Result<(), Error> {

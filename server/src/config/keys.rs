@@ -218,6 +218,72 @@ pub const KEYS: &[Key] = &[
         apply: |s, v| number(v, 0, 100).map(|n| s.posture.quarantines_percent = n),
     },
     Key {
+        name: "rails.day_least",
+        default: "3",
+        help: "devices that may be wiped, revoked, superseded or quarantined by hand in 24 hours in any case",
+        apply: |s, v| number(v, 0, 1_000_000).map(|n| s.rails.day_least = n),
+    },
+    Key {
+        name: "rails.day_percent",
+        default: "1",
+        help: "or so many of a hundred devices that have been active for 30 days, if that is more",
+        apply: |s, v| number(v, 0, 100).map(|n| s.rails.day_percent = n),
+    },
+    Key {
+        name: "rails.hour",
+        default: "10",
+        help: "the same in an hour",
+        apply: |s, v| number(v, 0, 1_000_000).map(|n| s.rails.hour = n),
+    },
+    Key {
+        name: "rails.cooling_off_s",
+        default: "14400",
+        help: "seconds that an act beyond that waits before it may be asked for again",
+        apply: |s, v| number(v, 60, 604_800).map(|n| s.rails.cooling_off_s = n),
+    },
+    Key {
+        name: "alarm.webhook",
+        default: "",
+        help: "https URL that is sent each alarm as JSON by POST, signed in the header muster-signature",
+        apply: |s, v| {
+            s.alarm.webhook = Some(v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "alarm.secret_file",
+        default: "",
+        help: "file with the secret, 16 bytes or more, that signs what the webhook is sent (HMAC-SHA-256)",
+        apply: |s, v| {
+            s.alarm.secret_file = Some(v.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "alarm.ca_file",
+        default: "/etc/ssl/certs/ca-certificates.crt",
+        help: "authorities in PEM to one of which the webhook's certificate must lead",
+        apply: |s, v| {
+            s.alarm.ca_file = v.into();
+            Ok(())
+        },
+    },
+    Key {
+        name: "alarm.allow_private",
+        default: "false",
+        help: "let the webhook be on this machine or in a private network, and be http",
+        apply: |s, v| flag(v).map(|on| s.alarm.allow_private = on),
+    },
+    Key {
+        name: "alarm.syslog",
+        default: "",
+        help: "udp://host:port or the path of a socket that is sent each alarm as a syslog message (RFC 5424)",
+        apply: |s, v| {
+            s.alarm.syslog = Some(v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
         name: "store.cache_mib",
         default: "64",
         help: "cache of the store in MiB; real memory is two to three times as much",

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 /// Version of the table; each audit entry names the version that judged. Raise it with every change of a row.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The kinds of principal there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,18 @@ table! {
     SignAuthority = "authority.sign": Operator;
     /// Let a successor take over that enough approvers have signed.
     AdoptAuthority = "authority.adopt": Server;
+    /// Read the budget of destructive acts, what waits, and whether everything is frozen.
+    ReadRails = "rails.read": Operator;
+    /// Write down that the settings of the rails have changed.
+    ConfigureRails = "rails.configure": Server;
+    /// Stop everything that leaves.
+    Freeze = "rails.freeze": Operator;
+    /// Bring approvers' signatures that end a freeze; who brings them approves nothing.
+    LiftFreeze = "rails.lift": Operator;
+    /// Change the labels of a device, the one that protects it aside.
+    LabelDevice = "device.label": Operator;
+    /// Take the label from a device that protects it.
+    UnprotectDevice = "device.unprotect": Operator;
     /// Read the audit log, or export it.
     ReadAudit = "audit.read": Operator;
     /// Hear what happens, as server-sent events.

@@ -171,6 +171,19 @@ pub(super) struct QuarantineDevice {
     reason: String,
 }
 
+/// Which labels change.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LabelDevice {
+    /// Labels to set.
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+    /// Labels to remove, by name.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    remove: std::collections::BTreeSet<String>,
+}
+
 /// Why a device is released. The whole body may be left out.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -218,6 +231,13 @@ pub(super) fn routes(routes: Routes) -> Routes {
             explain,
         )
         .verb("/v1/devices", "approve", Doc::act("Says yes to a device that waits.", "Device"), approve)
+        .verb("/v1/devices", "label", Doc::post("Sets and removes labels.", "LabelDevice", "Device"), label)
+        .verb(
+            "/v1/devices",
+            "unprotect",
+            Doc::act("Takes the label from a device that protects it.", "Device"),
+            unprotect,
+        )
         .verb(
             "/v1/devices",
             "quarantine",
@@ -294,6 +314,22 @@ async fn quarantine(ctx: Ctx<act::QuarantineDevice>) -> Result<Response, HttpErr
     let because = because(&asked.reason)?;
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.quarantine(ctx.permit, id, &because).await?;
+    respond(shown, &ctx.app)
+}
+
+async fn label(ctx: Ctx<act::LabelDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    let asked: LabelDevice = ctx.json()?;
+    super::slot(&ctx).await?;
+    super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
+    let shown = ctx.app.label(ctx.permit, id, &asked.set, &asked.remove).await?;
+    respond(shown, &ctx.app)
+}
+
+async fn unprotect(ctx: Ctx<act::UnprotectDevice>) -> Result<Response, HttpError> {
+    let id = ctx.param("id", "device")?;
+    super::slot(&ctx).await?;
+    let shown = ctx.app.unprotect(ctx.permit, id).await?;
     respond(shown, &ctx.app)
 }
 

@@ -19,6 +19,7 @@ mod operator;
 mod order;
 pub mod problem;
 mod record;
+mod rails;
 #[cfg(test)]
 mod requests_tests;
 pub mod routes;
@@ -50,6 +51,7 @@ pub fn admin(routes: Routes) -> Routes {
         observer::routes,
         installation::routes,
         authority::routes,
+        rails::routes,
         audit::routes,
         events::routes,
         meta::routes,

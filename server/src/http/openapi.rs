@@ -2,7 +2,7 @@
 
 use super::routes::{Route, Routes};
 use super::{
-    audit, authority, baseline, device, events, installation, observer, operator, order, record, token,
+    audit, authority, baseline, device, events, installation, observer, operator, order, rails, record, token,
     warrant,
 };
 use crate::app::App;
@@ -184,6 +184,11 @@ fn schemas() -> Map<String, Value> {
     add::<installation::Approver>(&mut all, "Approver");
     add::<installation::Authority>(&mut all, "Authority");
     add::<installation::AuthorityHeard>(&mut all, "AuthorityHeard");
+    add::<rails::Rails>(&mut all, "Rails");
+    add::<rails::WaitingAct>(&mut all, "WaitingAct");
+    add::<rails::Freeze>(&mut all, "Freeze");
+    add::<rails::LiftFreeze>(&mut all, "LiftFreeze");
+    add::<device::LabelDevice>(&mut all, "LabelDevice");
     add::<authority::NamedKey>(&mut all, "NamedKey");
     add::<authority::ProposeAuthority>(&mut all, "ProposeAuthority");
     add::<authority::SignAuthority>(&mut all, "SignAuthority");

@@ -135,6 +135,7 @@ fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
             (Problem::new(Code::NotFound).with_detail(format!("There is no such {kind}.")), None)
         }
         app::Error::RateLimited { retry_after_s } => (Problem::new(Code::RateLimited), Some(*retry_after_s)),
+        app::Error::CoolingOff { retry_after_s } => (Problem::new(Code::CoolingOff), Some(*retry_after_s)),
         app::Error::Contended => (Problem::new(Code::StoreBusy), Some(1)),
         app::Error::Busy { retry_after_s } => {
             (Problem::new(Code::StoreBusy), Some(u64::from(*retry_after_s)))
@@ -187,6 +188,12 @@ const REASONS: &[(&str, &str)] = &[
         "retire.not_leaving",
         "It is not being let go: `muster device deprovision` or `muster device revoke` begins that.",
     ),
+    (
+        "rails.protected",
+        "The device is labelled protected: an operator has to run `muster device unprotect` first.",
+    ),
+    ("rails.personal", "The device is somebody's own: only wipes of level retire are allowed."),
+    ("rails.too_many_wait", "Too many acts beyond the budget wait already: `muster rails` lists them."),
     ("order.too_many_open", "Too many of the device's orders are open: wait until some have come back."),
 ];
 

@@ -57,7 +57,9 @@ pub enum Fault {
 pub fn fault(error: &Error) -> Fault {
     match error {
         Error::Refused(_) | Error::Invalid { .. } | Error::NotFound { .. } => Fault::Device,
-        Error::RateLimited { retry_after_s } => Fault::Wait(Duration::from_secs(*retry_after_s)),
+        Error::RateLimited { retry_after_s } | Error::CoolingOff { retry_after_s } => {
+            Fault::Wait(Duration::from_secs(*retry_after_s))
+        }
         Error::Busy { retry_after_s } => Fault::Wait(Duration::from_secs(u64::from(*retry_after_s).max(1))),
         Error::Contended => Fault::Wait(Duration::from_millis(100)),
         Error::NoSpace | Error::Stopped | Error::Load(_) | Error::Internal { .. } => Fault::Server,

@@ -89,6 +89,7 @@ const SERVER_ROOMS: &[RoomRule] = &[
     room(
         "serve",
         &[
+            "alarm",
             "app",
             "audit",
             "ca",
@@ -110,7 +111,11 @@ const SERVER_ROOMS: &[RoomRule] = &[
     room("console", &["doors", "app", "domain", "clock", "config", "error", "telemetry"]),
     room("tasks", &["app", "domain", "clock", "config", "error", "telemetry"]),
     room("doors", &["domain", "clock", "config", "error", "telemetry"]),
-    room("app", &["domain", "ca", "audit", "store", "doors", "clock", "config", "error", "telemetry"]),
+    room(
+        "app",
+        &["domain", "alarm", "ca", "audit", "store", "doors", "clock", "config", "error", "telemetry"],
+    ),
+    room("alarm", &["clock", "config", "error", "telemetry"]),
     room("ca", &["domain", "clock", "config", "error", "telemetry"]),
     room("audit", &["domain", "clock", "config", "error", "telemetry"]),
     room("store", &["domain", "clock", "config", "error", "telemetry"]),

@@ -1,0 +1,148 @@
+//! The rails as verbs meet them: loops of single acts, protected devices, the freeze.
+
+use super::plane_fixture::{Life, Site};
+use super::{Error, Shown};
+use crate::ca::fresh_ed25519;
+use crate::domain::admission::Topics;
+use crate::domain::rails::Limits;
+use crate::domain::revocation::Reason;
+use ed25519_dalek::SigningKey;
+use muster_wire::envelope::MultiSigned;
+use muster_wire::lift::Lift;
+use muster_wire::problem::Code;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+const LIMITS: Limits = Limits { day_least: 2, day_percent: 1, hour: 10, cooling_off_s: 14_400 };
+
+async fn on_rails(count: usize) -> (Site, Vec<Life>) {
+    on_rails_of(Site::found(), count).await
+}
+
+async fn on_rails_of(site: Site, count: usize) -> (Site, Vec<Life>) {
+    let mut lives = Vec::new();
+    for _ in 0..count {
+        lives.push(site.enroll(None).await);
+    }
+    (site.on_rails(LIMITS).await, lives)
+}
+
+impl Site {
+    async fn ends(&self, life: &Life, reason: Reason) -> Result<Shown, Error> {
+        self.app.revoke(self.operator(), life.id, reason).await
+    }
+
+    async fn holds(&self, life: &Life) -> Result<Shown, Error> {
+        self.app.quarantine(self.operator(), life.id, &"lost".parse().unwrap()).await
+    }
+
+    async fn labels(&self, life: &Life, set: &[(&str, &str)], remove: &[&str]) -> Result<Shown, Error> {
+        let set: BTreeMap<_, _> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let remove: BTreeSet<_> = remove.iter().map(|name| (*name).to_owned()).collect();
+        self.app.label(self.operator(), life.id, &set, &remove).await
+    }
+
+    fn due_to(&self, life: &Life) -> usize {
+        self.app.due(life.id, Topics::ALL, &HashSet::new()).unwrap().len()
+    }
+}
+
+/// Waits until the act that waits is written down.
+async fn written(site: &Site, count: usize) {
+    while site.app.rails(&site.operator()).unwrap().waiting.len() < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn rule(refused: Result<Shown, Error>) -> (&'static str, Code) {
+    match refused {
+        Err(Error::Refused(refusal)) => (refusal.rule, refusal.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_loop_of_single_acts_of_every_kind_ends_at_the_budget_and_goes_on_after_it_has_cooled() {
+    let (site, lives) = on_rails(4).await;
+    let [one, two, three, four] = lives.try_into().ok().unwrap();
+    let _ = site.ends(&one, Reason::Unspecified).await.unwrap();
+    let _ = site.holds(&two).await.unwrap();
+    let waits = site.ends(&three, Reason::Unspecified).await.unwrap_err();
+    assert!(matches!(waits, Error::CoolingOff { retry_after_s: 14_400 }), "{waits:?}");
+    written(&site, 1).await;
+    assert!(site.device(three.id).state.may_be_ended(), "nothing was done to it");
+    // One whose key is not safe is never delayed, and counts.
+    let _ = site.ends(&four, Reason::KeyCompromise).await.unwrap();
+    let shown = site.app.rails(&site.operator()).unwrap();
+    assert_eq!((shown.day, shown.used_day, shown.waiting.len()), (2, 3, 1));
+    assert_eq!((shown.waiting[0].act.as_str(), shown.waiting[0].devices), ("revoke", 1));
+
+    // A restart forgets none of it.
+    let site = site.on_rails(LIMITS).await;
+    site.clock.advance_ms(14_399_000);
+    assert!(matches!(
+        site.ends(&three, Reason::Unspecified).await,
+        Err(Error::CoolingOff { retry_after_s: 1 })
+    ));
+    assert!(
+        matches!(site.holds(&three).await, Err(Error::CoolingOff { .. })),
+        "another act waits for itself"
+    );
+    site.clock.advance_ms(1_000);
+    let _ = site.ends(&three, Reason::Unspecified).await.unwrap();
+    assert_eq!(site.refusals()[0], "rails.cooling_off");
+}
+
+#[tokio::test]
+async fn a_protected_device_is_exempt_until_the_label_goes_by_an_act_of_its_own() {
+    let (site, lives) = on_rails(1).await;
+    let _ = site.labels(&lives[0], &[("protected", "yes"), ("room", "3")], &[]).await.unwrap();
+    let protected = ("rails.protected", Code::DeviceStateRefused);
+    assert_eq!(rule(site.ends(&lives[0], Reason::KeyCompromise).await), protected);
+    assert_eq!(rule(site.holds(&lives[0]).await), protected);
+    let by_label = site.labels(&lives[0], &[], &["protected"]).await;
+    assert_eq!(rule(by_label), ("label.protected", Code::Conflict));
+    let _ = site.labels(&lives[0], &[], &["room"]).await.unwrap();
+    assert_eq!(site.device(lives[0].id).labels.keys().collect::<Vec<_>>(), ["protected"]);
+    let _ = site.app.unprotect(site.operator(), lives[0].id).await.unwrap();
+    let _ = site.ends(&lives[0], Reason::Unspecified).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_freeze_stops_what_leaves_and_only_the_quorum_lifts_it() {
+    let approvers: [SigningKey; 3] = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
+    let (site, lives) = on_rails_of(Site::found_by(&approvers), 1).await;
+    assert!(site.due_to(&lives[0]) > 0);
+    let frozen = site.app.freeze(site.operator()).await.unwrap();
+    assert_eq!((site.due_to(&lives[0]), frozen.required), (0, 2));
+    let lift = |key: &SigningKey, bytes: &[u8]| {
+        let document = MultiSigned::<Lift>::parse_unfinished(bytes).unwrap().read_unverified().unwrap();
+        let mut copy = MultiSigned::unsigned(&document);
+        copy.add_signature(key).unwrap();
+        copy.to_bytes()
+    };
+    let bring = async |copy: &[u8]| site.app.lift_freeze(site.operator(), copy).await;
+    assert!(bring(&lift(&fresh_ed25519(), &frozen.lift)).await.is_err(), "a stranger");
+    let first = lift(&approvers[0], &frozen.lift);
+    assert!(!bring(&first).await.unwrap().is_lifted);
+    assert!(!bring(&first).await.unwrap().is_lifted, "one person is one person");
+    assert!(bring(&lift(&approvers[1], &frozen.lift)).await.unwrap().is_lifted);
+    assert!(site.due_to(&lives[0]) > 0, "what was due is due");
+
+    // A lift that was signed once ends nothing later.
+    let _ = site.app.freeze(site.operator()).await.unwrap();
+    assert!(bring(&first).await.is_err());
+    assert_eq!(site.due_to(&lives[0]), 0);
+}
+
+#[tokio::test]
+async fn settings_that_change_are_written_down() {
+    let (site, _) = on_rails(0).await;
+    site.app.note_rails().await.unwrap();
+    site.app.note_rails().await.unwrap();
+    let site = site.on_rails(Limits { hour: 11, ..LIMITS }).await;
+    site.app.note_rails().await.unwrap();
+    let entries = site.app.audit_tail(&site.operator(), None, 1_000).unwrap().items;
+    let noted: Vec<_> = entries.iter().filter(|entry| entry["action"] == "rails.configure").collect();
+    assert_eq!(noted.len(), 2);
+    assert!(noted[1]["new_state"].as_str().unwrap().contains("\"hour\":11"), "{}", noted[1]);
+}

@@ -1,0 +1,124 @@
+//! `muster rails` and `muster freeze`: what may be destroyed at a time, and the handle that stops everything.
+
+use super::Context;
+use super::approver_key;
+use super::confirm::{Intent, Verdict, consent};
+use super::error::Error;
+use super::output::Reader;
+use super::table::{self, Column, column};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use muster_wire::envelope::MultiSigned;
+use muster_wire::lift::Lift;
+use muster_wire::problem::Exit;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// What `muster freeze` takes.
+#[derive(Args, Debug)]
+pub struct FreezeArgs {
+    /// End the freeze: sign for it as an approver
+    #[arg(long, requires = "key")]
+    lift: bool,
+    /// The approver's private key
+    #[arg(long, value_name = "FILE", requires = "lift")]
+    key: Option<PathBuf>,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const BUDGET: &[Column] = &[
+    column("devices in 24 h", "/used_day"),
+    column("of", "/day"),
+    column("devices in an hour", "/used_hour"),
+    column("of", "/hour"),
+];
+
+const WAITING: &[Column] = &[
+    column("ACT", "/act"),
+    column("DEVICES", "/devices"),
+    column("BY", "/by"),
+    column("SINCE", "/since"),
+    column("MAY BE ASKED FOR AGAIN", "/until"),
+];
+
+const FREEZE: &[Column] = &[
+    column("state", "/state"),
+    column("since", "/began_at"),
+    column("by", "/by"),
+    column("approvers needed", "/required"),
+    column("signed by", "/signed_by"),
+];
+
+/// Shows the budget, and what waits.
+///
+/// # Errors
+/// Whatever the server refuses or the way there does not allow.
+pub async fn show(context: &Context) -> Result<Exit, Error> {
+    let shown = context.client()?.get(&["v1", "rails"], &[]).await?;
+    match context.out.reader {
+        Reader::Program => context.out.json(&shown)?,
+        Reader::Person => {
+            let waiting = shown.get("waiting").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut text = table::record(&shown, BUDGET, context.out.look);
+            if let Some(waiting) = table::listing(&waiting, WAITING, context.out.look) {
+                text = format!("{text}\n\nWaiting\n{waiting}");
+            }
+            context.out.line(&text)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Begins a freeze, or signs for its end.
+///
+/// # Errors
+/// Whatever the server refuses or the way there does not allow; a key that cannot be used; nobody who consents.
+pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error> {
+    let client = context.client()?;
+    let Some(key) = args.key.as_ref().filter(|_| args.lift) else {
+        let consequence =
+            "No order and no new desired state leaves this server until approvers lift the freeze.";
+        let intent =
+            Intent { action: "rails.freeze", consequence: consequence.to_owned(), target: &Value::Null };
+        if consent(context, &intent, args.dry_run)? == Verdict::Go {
+            context.out.item(&client.act(&["v1", "freeze"]).await?, FREEZE)?;
+            context.out.notice("To lift it, approvers run `muster freeze --lift --key FILE`.");
+        }
+        return Ok(Exit::Done);
+    };
+    let frozen = client.get(&["v1", "freeze"], &[]).await?;
+    let lift = read(&frozen)?;
+    let document = lift.read_unverified().map_err(|_| unreadable())?;
+    let signer = approver_key::read(key)?;
+    let consequence = format!(
+        "The freeze of {} that began at {} ends once enough approvers have signed: orders and desired state leave again.",
+        document.trust_domain.as_str(),
+        document.began_at,
+    );
+    let intent = Intent { action: "rails.lift", consequence, target: &frozen };
+    if consent(context, &intent, args.dry_run)? == Verdict::OnlyShown {
+        return Ok(Exit::Done);
+    }
+    let mut copy = MultiSigned::unsigned(&document);
+    copy.add_signature(&signer)
+        .map_err(|cause| Error::failed(format!("The key cannot sign: {cause}"), "Try another copy of it."))?;
+    let body = json!({"signature": STANDARD.encode(copy.to_bytes())});
+    context.out.item(&client.post(&["v1", "freeze", "signatures"], &body).await?, FREEZE)?;
+    Ok(Exit::Done)
+}
+
+fn read(frozen: &Value) -> Result<MultiSigned<Lift>, Error> {
+    let text = frozen.get("lift").and_then(Value::as_str).unwrap_or_default();
+    let bytes = STANDARD.decode(text).map_err(|_| unreadable())?;
+    MultiSigned::parse_unfinished(&bytes).map_err(|_| unreadable())
+}
+
+fn unreadable() -> Error {
+    Error::failed(
+        "The server sent something that is no lift of a freeze",
+        "Sign nothing, and look at the server.",
+    )
+}
