@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(left, expected);
         assert!(matches!(open.prepare(Some(&stray), None), Err(CaError::Keystore(_))), "it is gone");
         // Once the pending one is in force, the founding's goes.
-        open.clear(&Succession { audit: Some(pending.clone()), ..Succession::default() }, &[]).unwrap();
+        open.clear(&Succession { audit: Some(pending), ..Succession::default() }, &[]).unwrap();
         assert!(!keys.names().unwrap().contains(&file::AUDIT_KEY.to_owned()));
     }
 }

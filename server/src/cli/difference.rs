@@ -72,12 +72,16 @@ fn shown(key: &Ed25519Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::fresh_ed25519;
+
     use muster_wire::authority::{Approver, Matter, Required};
     use muster_wire::time::Timestamp;
 
+    /// A key that no call before has answered.
     fn key() -> Ed25519Key {
-        Ed25519Key::from_bytes(fresh_ed25519().verifying_key().as_bytes()).unwrap()
+        static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+        let seed = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+        Ed25519Key::from_bytes(key.verifying_key().as_bytes()).unwrap()
     }
 
     fn approver(name: &str) -> Approver {

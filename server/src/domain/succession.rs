@@ -238,11 +238,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::fresh_ed25519;
+
     use ed25519_dalek::SigningKey;
     use muster_wire::authority::Required;
 
     const NOW: Timestamp = Timestamp(1_000);
+
+    /// A key that no call before has answered.
+    fn fresh_ed25519() -> SigningKey {
+        static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+        SigningKey::from_bytes(&[NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed); 32])
+    }
 
     struct People {
         command: SigningKey,

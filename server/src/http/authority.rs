@@ -129,7 +129,7 @@ async fn propose_authority(ctx: Ctx<act::ProposeAuthority>) -> Result<Response, 
     let asked = Asked {
         new_command_key: body.new_command_key,
         new_audit_key: body.new_audit_key,
-        changes: changes(body)?,
+        changes: changes(&body)?,
     };
     let kept = slot(&ctx).await?;
     json(StatusCode::CREATED, &view(ctx.app.propose_authority(ctx.permit, asked, kept).await?))
@@ -144,7 +144,7 @@ async fn sign_authority(ctx: Ctx<act::SignAuthority>) -> Result<Response, HttpEr
     json(StatusCode::OK, &view(ctx.app.sign_authority(ctx.permit, &copy).await?))
 }
 
-fn changes(body: ProposeAuthority) -> Result<Changes, HttpError> {
+fn changes(body: &ProposeAuthority) -> Result<Changes, HttpError> {
     let required = body.required.iter().map(|(text, count)| {
         let known = Matter::ALL.iter().find(|matter| matter.as_str() == text);
         let expected = || format!("names {text:?}; `muster authority show` lists what can be named");
