@@ -104,10 +104,7 @@ impl App {
         spend: Spend,
         devices: &[Device],
     ) -> Result<Batch, Error> {
-        for device in devices {
-            let is_personal = self.profiles.get(&device.profile).is_some_and(|profile| profile.personal);
-            may_be_done(device, spend.level(), is_personal)?;
-        }
+        self.may_be_done_to(spend, devices)?;
         let now = self.clock.now_s();
         let (version, mut ledger) = self.rails_ledger()?;
         let (key, count) = (key_of(spend, devices), u64::try_from(devices.len()).unwrap_or(u64::MAX));
@@ -149,6 +146,33 @@ impl App {
         }
         ledger.spend(&key, count, now);
         self.put_ledger(batch, version, &ledger)
+    }
+
+    /// Whether [`App::spend`] would let it through now. Nothing is told, spent or written down: somebody only asks.
+    ///
+    /// # Errors
+    /// As [`App::spend`].
+    pub(super) fn may_spend(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
+        self.may_be_done_to(spend, devices)?;
+        let now = self.clock.now_s();
+        let (_, ledger) = self.rails_ledger()?;
+        let asked = (key_of(spend, devices), u64::try_from(devices.len()).unwrap_or(u64::MAX));
+        match ledger.judge(&self.rails.limits, (&asked.0, asked.1), || self.grown_up(now), now)? {
+            Verdict::Within => Ok(()),
+            Verdict::Waits { until, .. } => {
+                let retry_after_s = u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1);
+                Err(Error::CoolingOff { retry_after_s })
+            }
+            Verdict::Crowded => Err(Refusal::by("rails.too_many_wait", Code::Conflict).into()),
+        }
+    }
+
+    fn may_be_done_to(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
+        for device in devices {
+            let is_personal = self.profiles.get(&device.profile).is_some_and(|profile| profile.personal);
+            may_be_done(device, spend.level(), is_personal)?;
+        }
+        Ok(())
     }
 
     /// The budget, what was spent of it and what waits.

@@ -79,7 +79,9 @@ impl App {
         wanted: &WarrantRequest,
     ) -> Result<Requested, Error> {
         let judged = self.judge(permit, wanted).and_then(|requested| {
-            self.request_spends(permit, Batch::default(), &requested)?;
+            if let Some((spend, devices)) = spends(&requested) {
+                self.may_spend(spend, &devices)?;
+            }
             Ok(requested)
         });
         self.settle_request(permit, judged).await
@@ -204,20 +206,6 @@ impl App {
         Ok(Ask::Wipe { level, data_roots: plan.unwrap_or_default() })
     }
 
-    fn request_spends(
-        &self,
-        permit: &Permit<act::RequestWarrant>,
-        batch: Batch,
-        requested: &Requested,
-    ) -> Result<Batch, Error> {
-        if requested.record.kind() != Kind::Wipe {
-            return Ok(batch);
-        }
-        let devices: Vec<Device> = requested.aims.iter().map(|aim| aim.device.clone()).collect();
-        let level = requested.record.level().unwrap_or(Level::Retire);
-        self.spend(permit, batch, Spend::Wipe(level), &devices)
-    }
-
     fn request_batch(
         &self,
         permit: &Permit<act::RequestWarrant>,
@@ -230,7 +218,10 @@ impl App {
             .states("", State::Requested.as_str())
             .facts(super::warrant::facts(&draft.record));
         let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
-        let batch = self.request_spends(permit, batch, requested)?;
+        let batch = match spends(requested) {
+            Some((spend, devices)) => self.spend(permit, batch, spend, &devices)?,
+            None => batch,
+        };
         let mut batch = self.put_draft(batch, &draft)?.audit(entry);
         let Ask::Wipe { level, .. } = draft.record.ask else { return Ok(batch) };
         let WarrantRecord { id: warrant, deadline, not_after, .. } = draft.record;
@@ -290,6 +281,15 @@ impl App {
         self.store.put_document(&mut batch, &Paper::Signed.key(record.id), signed)?;
         Ok(batch)
     }
+}
+
+/// What carrying `requested` out spends, and on which devices; nothing for what destroys nothing.
+fn spends(requested: &Requested) -> Option<(Spend, Vec<Device>)> {
+    if requested.record.kind() != Kind::Wipe {
+        return None;
+    }
+    let devices = requested.aims.iter().map(|aim| aim.device.clone()).collect();
+    Some((Spend::Wipe(requested.record.level().unwrap_or(Level::Retire)), devices))
 }
 
 /// Whether `wanted` is a request at all.

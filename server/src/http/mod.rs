@@ -18,8 +18,8 @@ pub mod openapi;
 mod operator;
 mod order;
 pub mod problem;
-mod record;
 mod rails;
+mod record;
 #[cfg(test)]
 mod requests_tests;
 pub mod routes;

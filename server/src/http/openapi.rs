@@ -2,8 +2,8 @@
 
 use super::routes::{Route, Routes};
 use super::{
-    audit, authority, baseline, device, events, installation, observer, operator, order, rails, record, token,
-    warrant,
+    audit, authority, baseline, device, events, installation, observer, operator, order, rails, record,
+    token, warrant,
 };
 use crate::app::App;
 use crate::domain::policy::Kind;
