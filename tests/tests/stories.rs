@@ -10,6 +10,7 @@
 mod stories {
     mod approver_leaves;
     mod bad_baseline;
+    mod demo;
     mod device_off_for_a_year;
     mod drift;
     mod est_curl;

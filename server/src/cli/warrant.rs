@@ -1,7 +1,7 @@
 //! `muster warrant`: what approvers allow, and their signatures.
 //!
 //! A request goes to the server and approves nothing; it is shown first, and a person types the number of devices.
-//! Signing stands in [`super::warrant_sign`].
+//! Signing stands in `warrant_sign`.
 
 use super::client::Client;
 use super::confirm::{Intent, Verdict, consent_by};

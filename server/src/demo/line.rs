@@ -8,7 +8,7 @@ use crate::cli::table::value_at;
 use serde_json::{Value, json};
 
 /// The file that the baseline puts on the device, as the device names it.
-const NOTICE: &str = "/var/lib/muster-agent/managed/notice";
+pub(super) const NOTICE: &str = "/var/lib/muster-agent/managed/notice";
 /// What it says.
 const WORDS: &str = "This laptop is managed.\n";
 /// What the operator wants laptops to be like.
@@ -86,7 +86,7 @@ impl Story {
     pub(super) async fn commission(&self, teller: &mut Teller) -> Outcome {
         let missing = self.muster(teller, &["device", "explain", SERIAL]).await?;
         teller.output(&["/rule", "/remedy"].map(|pointer| value_at(&missing, pointer)).join("  "));
-        if !is(&missing, "/rule", "commissioning.verdict") {
+        if !is(&missing, "/rule", "commissioning.untold") {
             return Err(Broken::unexpected("something else than the posture keeps the device back"));
         }
         teller.command("# its disk, its release and its firewall can be seen now, beneath device/root");
@@ -251,7 +251,7 @@ impl Story {
         made.and_then(|()| std::fs::write(&file, content)).map_err(Broken::system("write", &file))
     }
 
-    fn on_device(&self, path: &str) -> Result<String, Broken> {
+    pub(super) fn on_device(&self, path: &str) -> Result<String, Broken> {
         let file = self.stage.path(&format!("device/root{path}"));
         std::fs::read_to_string(&file).map_err(Broken::system("read", &file))
     }

@@ -8,6 +8,7 @@
 
 mod call;
 mod company;
+mod farewell;
 mod line;
 mod proof;
 mod scene;

@@ -26,6 +26,10 @@ pub(super) enum Scene {
     Crl,
     Door,
     Heard,
+    Deprovision,
+    HalfSigned,
+    Wiped,
+    Proof,
     Audit,
     Tamper,
     Stop,
@@ -57,6 +61,10 @@ impl Scene {
         Self::Crl,
         Self::Door,
         Self::Heard,
+        Self::Deprovision,
+        Self::HalfSigned,
+        Self::Wiped,
+        Self::Proof,
         Self::Audit,
         Self::Tamper,
         Self::Stop,
@@ -149,6 +157,22 @@ impl Scene {
             Self::Crl => ["crl", "openssl sees it in the revocation list", "revoked for the whole world"],
             Self::Door => ["door_closed", "The revoked device knocks once more", "no door opens"],
             Self::Heard => ["heard", "What the dashboard was told meanwhile", "it saw all of that happen"],
+            Self::Deprovision => [
+                "deprovision",
+                "The first device's owner leaves: an operator asks for it to be wiped",
+                "asked for; nothing is ordered before two approvers have signed",
+            ],
+            Self::HalfSigned => ["half_signed", "One approver signs", "not enough, and nothing is gone"],
+            Self::Wiped => [
+                "wiped",
+                "The second approver signs",
+                "wiped by the device itself, in receipts that it has signed; it is retired(proven)",
+            ],
+            Self::Proof => [
+                "proof",
+                "A stranger checks the proof with python3 and openssl, and nothing of ours",
+                "every signature holds, from the founding to the last receipt",
+            ],
             Self::Audit => [
                 "audit",
                 "The log is taken away and checked without the server",
@@ -168,8 +192,8 @@ mod tests {
     fn programs_find_the_steps_by_these_names_in_this_order() {
         let names: Vec<&str> = Scene::ALL.iter().map(|scene| scene.name()).collect();
         let pinned = "keygen init serve token enroll openssl_verify token_spent renew observe connect baseline drift \
-            commission posture rotate quarantine release second_device revoke cut crl door_closed heard audit tamper \
-            stop";
+            commission posture rotate quarantine release second_device revoke cut crl door_closed heard \
+            deprovision half_signed wiped proof audit tamper stop";
         assert_eq!(names, pinned.split_whitespace().collect::<Vec<_>>());
     }
 }

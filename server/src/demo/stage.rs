@@ -73,6 +73,8 @@ pub(super) enum Program {
     Openssl,
     /// Somebody else's MQTT client.
     Mosquitto,
+    /// What a stranger's checker runs on.
+    Python,
 }
 
 impl Program {
@@ -83,6 +85,7 @@ impl Program {
             Self::Agent => "muster-agent",
             Self::Openssl => "openssl",
             Self::Mosquitto => "mosquitto_sub",
+            Self::Python => "python3",
         }
     }
 }
@@ -200,6 +203,8 @@ impl Stage {
             Program::Openssl => in_path(program.name(), &path_variable()).ok_or_else(|| {
                 missing("Install it, for instance with `apt-get install openssl`; it is the judge.")
             }),
+            Program::Python => in_path(program.name(), &path_variable())
+                .ok_or_else(|| missing("Install it, for instance with `apt-get install python3`.")),
             Program::Mosquitto => in_path(program.name(), &path_variable())
                 .ok_or_else(|| missing("Install it, for instance with `apt-get install mosquitto-clients`.")),
         }

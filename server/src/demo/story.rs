@@ -37,6 +37,7 @@ pub(super) struct Story {
     pub(super) device: String,
     pub(super) certificate_serial: String,
     pub(super) second_device: String,
+    pub(super) warrant: String,
 }
 
 /// What a step showed, or why it does not hold.
@@ -55,6 +56,7 @@ impl Story {
             device: String::new(),
             certificate_serial: String::new(),
             second_device: String::new(),
+            warrant: String::new(),
         }
     }
 
@@ -89,6 +91,10 @@ impl Story {
             Scene::Crl => self.crl(teller).await,
             Scene::Door => self.door(teller).await,
             Scene::Heard => self.heard(teller).await,
+            Scene::Deprovision => self.deprovision(teller).await,
+            Scene::HalfSigned => self.half_signed(teller).await,
+            Scene::Wiped => self.wiped(teller).await,
+            Scene::Proof => self.proof(teller).await,
             Scene::Audit => self.audit(teller).await,
             Scene::Tamper => self.tamper(teller).await,
             Scene::Stop => self.stop(teller).await,

@@ -1,0 +1,21 @@
+//! The demo, as a newcomer runs it: every step holds, and programs are told so on the last line.
+
+use muster_tests::{Launch, agent_program, run, server_program};
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_of_the_demo_holds() {
+    // It looks for the agent beside itself, then in PATH.
+    let agent = agent_program();
+    let place = agent.parent().expect("a program lies somewhere").display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let launch = Launch::plain().with("PATH", format!("{place}:{path}"));
+    let told = run(&launch, &server_program(), &["demo", "--json"], b"").await.ok();
+    let text = told.text();
+    let last: Value = serde_json::from_str(text.trim_end().lines().last().unwrap()).unwrap();
+    assert_eq!(last["ok"], true, "{last}");
+    let steps = last["steps"].as_array().unwrap();
+    assert!(steps.len() >= 30 && steps.iter().all(|step| step["ok"] == true), "{last}");
+    let proof = steps.iter().find(|step| step["name"] == "proof").unwrap();
+    assert_eq!(proof["evidence"]["checked"], true, "{proof}");
+}
