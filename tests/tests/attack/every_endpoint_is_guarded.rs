@@ -46,6 +46,7 @@ const ADMIN: &[Case] = &[
     ("GET", "/v1/devices/{id}", None, 404),
     ("GET", "/v1/devices/{id}/history", None, 404),
     ("GET", "/v1/devices/{id}/explain", None, 404),
+    ("GET", "/v1/devices/{id}/record", None, 404),
     ("POST", "/v1/devices/{id}:approve", None, 404),
     ("POST", "/v1/devices/{id}:quarantine", Some(r#"{"reason":"lost"}"#), 404),
     ("POST", "/v1/devices/{id}:release", Some("{}"), 404),
