@@ -206,3 +206,10 @@ impl App {
         Ok(batch.update(&id, held.version, &held.record).replace(&entry_id, on_hold, &entry))
     }
 }
+
+/// Their serial numbers, as audit entries list them.
+pub(super) fn serials(certificates: &[CertificateRef]) -> String {
+    let serials: Vec<String> =
+        certificates.iter().map(|certificate| certificate.serial.to_string()).collect();
+    serials.join(" ")
+}

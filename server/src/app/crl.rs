@@ -8,8 +8,8 @@ use super::{App, Error};
 use crate::ca::{CaError, IssuerId, List};
 use crate::domain::policy::{self, Caller, Permit, act};
 use crate::domain::revocation::{Entry, Reason, ShardHead};
+use crate::store::Batch;
 use crate::store::collections::{REVOCATIONS, decode};
-use crate::store::{Batch, Urgency};
 use muster_pki::crl::Revoked;
 use muster_pki::serial::Serial;
 use muster_wire::digest::Sha256Digest;
@@ -120,7 +120,7 @@ impl App {
                 .entry(now_ms, format!("crl/{}/{shard:02x}", hex::encode(id)))
                 .facts([("crl_number", next.number.to_string()), ("entries", entries.len().to_string())]);
             entry.payload_sha256 = Sha256Digest::of(&der).to_hex();
-            let mut batch = Batch { urgency: Urgency::Essential, ..Batch::default() }
+            let mut batch = Batch::essential()
                 .replace(&shard_id(id, shard), head.map(|held| held.version), &next)
                 .audit(entry);
             for key in outlived {

@@ -3,6 +3,7 @@
 //! What is decided stands in [`crate::domain::deprovision`]. Here it becomes records: the device, what its certificates
 //! say of it and what the CRL says of them, its order, the count of its warrant, and the audit entry.
 
+use super::certificates::serials;
 use super::device::Shown;
 use super::refuse::About;
 use super::{App, Error};
@@ -17,7 +18,7 @@ use crate::domain::revocation::{Entry, Reason};
 use crate::domain::warrant::WarrantRecord;
 use crate::store::collections::{DEVICES, Facet, Held, RECEIPTS, REVOCATIONS};
 use crate::store::key::instant;
-use crate::store::{Batch, Expect, Urgency};
+use crate::store::{Batch, Expect};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::Verified;
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
@@ -47,15 +48,6 @@ impl Listed {
             Self::Good
         }
     }
-}
-
-pub(super) fn essential() -> Batch {
-    Batch { urgency: Urgency::Essential, ..Batch::default() }
-}
-
-fn serials(certificates: &[CertificateRef]) -> String {
-    let serials: Vec<String> = certificates.iter().map(|held| held.serial.to_string()).collect();
-    serials.join(" ")
 }
 
 impl App {
@@ -322,7 +314,7 @@ impl App {
         }
         let standing = held.record.standing();
         let entry = self.leaving_entry(permit, &held.record, standing).because(why);
-        let batch = self.settle_certificates(essential(), &held.record)?.audit(entry);
+        let batch = self.settle_certificates(Batch::essential(), &held.record)?.audit(entry);
         Ok(batch.update(held.record.id.as_bytes(), held.version, &held.record))
     }
 
@@ -345,7 +337,7 @@ impl App {
                 return Err(self.refuse(&permit, About::Device(id), refusal).await);
             }
             let ways = (WayOut::GivenUp, OrderPhase::Stopped);
-            let batch = self.leave_off(&permit, essential(), &mut held.record, ways)?;
+            let batch = self.leave_off(&permit, Batch::essential(), &mut held.record, ways)?;
             match self.commit(batch.update(id.as_bytes(), held.version, &held.record)).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
@@ -392,7 +384,7 @@ impl App {
             Due::CloseLetterbox => return self.close_letterbox(permit, held, "letterbox.day").map(Some),
             Due::Lapse => {
                 let ways = (WayOut::Lapsed, OrderPhase::Expired);
-                self.leave_off(permit, essential(), &mut held.record, ways)?
+                self.leave_off(permit, Batch::essential(), &mut held.record, ways)?
             }
             Due::Doom => self.doom(permit, &mut held.record, now)?,
         };
@@ -410,7 +402,7 @@ impl App {
             .leaving_entry(permit, device, before)
             .because("doomed")
             .facts([("revoked_serials", serials(&live))]);
-        Ok(self.settle_certificates(essential(), device)?.audit(entry))
+        Ok(self.settle_certificates(Batch::essential(), device)?.audit(entry))
     }
 }
 

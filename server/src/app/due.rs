@@ -43,12 +43,12 @@ impl App {
         topics: Topics,
         sent: &HashSet<Mark>,
     ) -> Result<Vec<Outgoing>, Error> {
-        let device = self.device(device)?.record;
-        let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
-        let generation = self.plan(&device.profile)?.generation(reported.as_ref());
         if self.is_frozen()? {
             return Ok(Vec::new());
         }
+        let device = self.device(device)?.record;
+        let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
+        let generation = self.plan(&device.profile)?.generation(reported.as_ref());
         let may_order = topics.contains(Topics::ORDER);
         let orders = if may_order { self.open_orders(device.id)? } else { Vec::new() };
         let seen = reported.as_ref().and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);

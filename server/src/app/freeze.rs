@@ -7,7 +7,7 @@ use super::{App, Error};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::store::collections::INSTALLATION;
-use crate::store::{Batch, Expect, Urgency};
+use crate::store::{Batch, Expect};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{EnvelopeError, MultiSigned};
 use muster_wire::lift::{self, Lift};
@@ -183,5 +183,5 @@ fn freeze_batch(version: Option<u64>, record: Option<&Record>) -> Result<Batch, 
     let bytes =
         serde_json::to_vec(&record).map_err(|error| Error::internal("writing a freeze")(Box::new(error)))?;
     let expect = version.map_or(Expect::Absent, Expect::Version);
-    Ok(Batch { urgency: Urgency::Essential, ..Batch::default() }.expect(key.clone(), expect).put(key, bytes))
+    Ok(Batch::essential().expect(key.clone(), expect).put(key, bytes))
 }

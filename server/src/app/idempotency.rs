@@ -10,7 +10,7 @@ use crate::domain::idempotency::{KEPT_S, KEY_MAX, Kept, slot};
 use crate::domain::policy::Caller;
 use crate::store::collections::{Held, IDEMPOTENCY};
 use crate::store::key::instant;
-use crate::store::{Batch, CommitError, Urgency};
+use crate::store::{Batch, CommitError};
 use muster_wire::digest::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -98,11 +98,8 @@ impl App {
             }
             let kept = Kept { v: 1, request, at: now };
             // Below the floor of free space too: otherwise nobody could revoke there.
-            let mut batch = Batch { urgency: Urgency::Essential, ..Batch::default() }.replace(
-                digest.as_bytes(),
-                held.map(|held| held.version),
-                &kept,
-            );
+            let mut batch =
+                Batch::essential().replace(digest.as_bytes(), held.map(|held| held.version), &kept);
             let outlived = instant(now.saturating_sub(KEPT_S));
             for hit in self.store.index_scan(&IDEMPOTENCY, "at", b"", None, DROPPED_EACH)? {
                 if hit.value.as_slice() < outlived.as_slice() && hit.id != digest.as_bytes() {

@@ -62,10 +62,11 @@ impl App {
         id: DeviceId,
     ) -> Result<Shown, Error> {
         let device = self.device(id)?.record;
+        let shown = self.change_labels(&permit, id, |labels| drop(labels.remove(PROTECTED))).await?;
         if device.labels.contains_key(PROTECTED) {
             self.alarm_of(&permit, "unprotected", std::slice::from_ref(&device), String::new());
         }
-        self.change_labels(&permit, id, |labels| drop(labels.remove(PROTECTED))).await
+        Ok(shown)
     }
 
     async fn change_labels<A: Act>(

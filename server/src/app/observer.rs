@@ -9,7 +9,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::revocation::Reason;
 use crate::store::collections::{CERTIFICATE_BYTES, OBSERVERS, PUBLIC_KEYS, decode};
 use crate::store::key::ordinal;
-use crate::store::{Batch, Expect, Urgency};
+use crate::store::{Batch, Expect};
 use muster_pki::csr::VerifiedCsr;
 use muster_pki::key::Algorithm;
 use muster_pki::profile::{BACKDATE_S, LeafProfile};
@@ -153,7 +153,7 @@ impl App {
                 .because(reason.as_str())
                 .states("added", "revoked")
                 .facts([("revoked_serials", observer.certificate.serial.to_string())]);
-            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            let batch = Batch::essential();
             let batch = self.end_certificate(batch, &observer.certificate, reason)?;
             match self.commit(batch.update(id, held.version, &observer).audit(entry)).await {
                 Err(Error::Contended) => {}

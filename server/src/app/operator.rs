@@ -6,8 +6,8 @@ use crate::ca::random;
 use crate::domain::operator::{Operator, Secret, is_name};
 use crate::domain::policy::{Permit, Principal, act};
 use crate::domain::refusal::Refusal;
+use crate::store::Batch;
 use crate::store::collections::{Held, OPERATORS};
-use crate::store::{Batch, Urgency};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::OperatorId;
 use muster_wire::problem::Code;
@@ -88,9 +88,7 @@ impl App {
             let now_ms = self.clock.now_ms();
             operator.removed_at = Some(now_ms.div_euclid(1000));
             let entry = permit.entry(now_ms, format!("operator/{name}")).states("added", "removed");
-            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() }
-                .update(digest.as_bytes(), held.version, &operator)
-                .audit(entry);
+            let batch = Batch::essential().update(digest.as_bytes(), held.version, &operator).audit(entry);
             match self.commit(batch).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),

@@ -7,9 +7,9 @@ pub(super) use crate::domain::order::OPEN_MAX;
 use crate::domain::order::{Ask, EXPIRES_AFTER_S, OrderRecord, Phase};
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
 use crate::domain::refusal::Refusal;
+use crate::store::Batch;
 use crate::store::collections::{ORDERS, OrderFacet};
 use crate::store::key::instant;
-use crate::store::{Batch, Urgency};
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::problem::Code;
 
@@ -181,7 +181,7 @@ impl App {
                 .entry(self.clock.now_ms(), format!("device/{}", held.record.device))
                 .states(before.as_str(), Phase::Expired.as_str())
                 .facts(facts(&held.record));
-            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            let batch = Batch::essential();
             match self.commit(batch.update(&hit.id, held.version, &held.record).audit(entry)).await {
                 Ok(()) => closed += 1,
                 // A receipt came meanwhile.

@@ -4,6 +4,7 @@
 //! it is durable the status index knows, the device's connections are cut, and the next reader of the CRL finds its
 //! certificates on hold. Releasing takes all of it back in the same way.
 
+use super::certificates::serials;
 use super::device::Shown;
 use super::limits::Taken;
 use super::progress::Kept;
@@ -15,8 +16,8 @@ use crate::domain::policy::{Act, Caller, Permit, act, decide};
 use crate::domain::posture::PostureRecord;
 use crate::domain::quarantine::{Because, By, Step, Wish, by_posture, look_again_at};
 use crate::domain::refusal::Refusal;
+use crate::store::Batch;
 use crate::store::collections::{DEVICES, Facet};
-use crate::store::{Batch, Urgency};
 use muster_firmware_profiles::appraise::Failing;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
@@ -45,13 +46,13 @@ impl App {
                     return Err(self.refuse(&permit, About::Device(id), refusal).await);
                 }
             }
-            let batch =
-                match self.spend(&permit, essential(), Spend::Quarantine, std::slice::from_ref(&device)) {
-                    Err(Error::Refused(refusal)) => {
-                        return Err(self.refuse(&permit, About::Device(id), refusal).await);
-                    }
-                    spent => spent?,
-                };
+            let devices = std::slice::from_ref(&device);
+            let (batch, _) = match self.spend(&permit, Batch::essential(), Spend::Quarantine, devices).await {
+                Err(Error::Refused(refusal)) => {
+                    return Err(self.refuse(&permit, About::Device(id), refusal).await);
+                }
+                spent => spent?,
+            };
             let by = By::Manual { operator: permit.caller().principal.actor() };
             let batch = self.hold(&permit, batch, &mut device, (by, because.to_string()))?;
             match self.commit(batch.update(id.as_bytes(), held.version, &device)).await {
@@ -86,7 +87,7 @@ impl App {
             }
             let as_read = known.device.record.clone();
             let because = because.map_or_else(String::new, Because::to_string);
-            let batch = self.let_go(&permit, essential(), &mut known.device.record, because)?;
+            let batch = self.let_go(&permit, Batch::essential(), &mut known.device.record, because)?;
             known.device.record.excuse(self.clock.now_s());
             match self.commit(self.advance(batch, &as_read, &known, Kept::Neither)?).await {
                 Err(Error::Contended) => {}
@@ -227,18 +228,8 @@ impl App {
     }
 }
 
-fn essential() -> Batch {
-    Batch { urgency: Urgency::Essential, ..Batch::default() }
-}
-
 fn about(device: &Device) -> String {
     format!("device/{}", device.id)
-}
-
-fn serials(certificates: &[CertificateRef]) -> String {
-    let serials: Vec<String> =
-        certificates.iter().map(|certificate| certificate.serial.to_string()).collect();
-    serials.join(" ")
 }
 
 /// A rule would hold a device and may not: more than the budget fails at once, which is as likely a bad rule.

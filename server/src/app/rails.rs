@@ -14,7 +14,7 @@ use crate::domain::revocation::Reason;
 use crate::domain::warrant::WarrantRecord;
 use crate::domain::waves::released;
 use crate::store::collections::{DEVICES, Facet, INSTALLATION};
-use crate::store::{Batch, Expect, Store, Urgency};
+use crate::store::{Batch, Expect};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::problem::Code;
 use muster_wire::warrant::Level;
@@ -90,62 +90,40 @@ impl Rails {
 }
 
 impl App {
-    /// Adds to `batch` what the act of `permit` on `devices` costs.
+    /// Adds to `batch` what the act of `permit` on `devices` costs; answers with it what is to be told outside once that
+    /// batch is durable ([`App::tell`]).
     ///
     /// One revocation of one device for a key that is not safe any more is never delayed, only told.
     ///
     /// # Errors
     /// [`Error::Refused`] for what the rails do not allow; the caller writes the refusal down. [`Error::CoolingOff`] for
-    /// what waits, which is written down already.
-    pub(super) fn spend<A: Act>(
+    /// what waits, which is durable then, and told.
+    pub(super) async fn spend<A: Act>(
         &self,
         permit: &Permit<A>,
         batch: Batch,
         spend: Spend,
         devices: &[Device],
-    ) -> Result<Batch, Error> {
-        self.may_be_done_to(spend, devices)?;
+    ) -> Result<(Batch, Option<Alarm>), Error> {
         let now = self.clock.now_s();
         let (version, mut ledger) = self.rails_ledger()?;
-        let (key, count) = (key_of(spend, devices), u64::try_from(devices.len()).unwrap_or(u64::MAX));
-        let verdict = ledger.judge(&self.rails.limits, (&key, count), || self.grown_up(now), now)?;
-        let is_urgent = matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && count == 1;
-        match verdict {
-            Verdict::Within => {
-                if spend.level().is_some() {
-                    self.alarm_of(permit, "wipe_requested", devices, String::new());
-                }
-            }
-            _ if is_urgent => {
-                self.alarm_of(permit, "revoked_beyond_the_budget", devices, String::new());
+        let asked = Asked::of(spend, devices);
+        let event = match self.judge_spending(&ledger, spend, devices, now)? {
+            Verdict::Within => spend.level().map(|_| "wipe_requested"),
+            _ if matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && asked.count == 1 => {
+                Some("revoked_beyond_the_budget")
             }
             Verdict::Waits { until, fresh } => {
-                let waiting = Waiting {
-                    key,
-                    act: spend.as_str().to_owned(),
-                    devices: count,
-                    by: permit.caller().principal.actor(),
-                    since: now,
-                    until,
-                };
                 if fresh {
-                    self.alarm_of(permit, "beyond_the_budget", devices, format!("waits until {until}"));
-                    let entry = permit.refused(self.clock.now_ms(), about(devices), &COOLING).facts([
-                        ("act", waiting.act.clone()),
-                        ("devices", count.to_string()),
-                        ("until", until.to_string()),
-                    ]);
-                    self.let_wait(waiting, entry);
+                    Box::pin(self.let_wait(permit, (asked, spend), devices, (now, until))).await?;
                 }
-                let retry_after_s = u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1);
-                return Err(Error::CoolingOff { retry_after_s });
+                return Err(cooling_off(until, now));
             }
-            Verdict::Crowded => {
-                return Err(Refusal::by("rails.too_many_wait", Code::Conflict).into());
-            }
-        }
-        ledger.spend(&key, count, now);
-        self.put_ledger(batch, version, &ledger)
+            Verdict::Crowded => return Err(CROWDED.into()),
+        };
+        ledger.spend(&asked.key, asked.count, now);
+        let alarm = event.map(|event| self.alarm(permit, event, devices, String::new()));
+        Ok((self.put_ledger(batch, version, &ledger)?, alarm))
     }
 
     /// Whether [`App::spend`] would let it through now. Nothing is told, spent or written down: somebody only asks.
@@ -153,18 +131,24 @@ impl App {
     /// # Errors
     /// As [`App::spend`].
     pub(super) fn may_spend(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
-        self.may_be_done_to(spend, devices)?;
         let now = self.clock.now_s();
-        let (_, ledger) = self.rails_ledger()?;
-        let asked = (key_of(spend, devices), u64::try_from(devices.len()).unwrap_or(u64::MAX));
-        match ledger.judge(&self.rails.limits, (&asked.0, asked.1), || self.grown_up(now), now)? {
+        match self.judge_spending(&self.rails_ledger()?.1, spend, devices, now)? {
             Verdict::Within => Ok(()),
-            Verdict::Waits { until, .. } => {
-                let retry_after_s = u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1);
-                Err(Error::CoolingOff { retry_after_s })
-            }
-            Verdict::Crowded => Err(Refusal::by("rails.too_many_wait", Code::Conflict).into()),
+            Verdict::Waits { until, .. } => Err(cooling_off(until, now)),
+            Verdict::Crowded => Err(CROWDED.into()),
         }
+    }
+
+    fn judge_spending(
+        &self,
+        ledger: &Ledger,
+        spend: Spend,
+        devices: &[Device],
+        now: i64,
+    ) -> Result<Verdict, Error> {
+        self.may_be_done_to(spend, devices)?;
+        let Asked { key, count } = Asked::of(spend, devices);
+        ledger.judge(&self.rails.limits, (&key, count), || self.grown_up(now), now)
     }
 
     fn may_be_done_to(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
@@ -252,15 +236,15 @@ impl App {
         released(warrant.count, warrant.ended, warrant.proven)
     }
 
-    /// Tells of an act outside, at once, whatever becomes of it.
-    pub(super) fn alarm_of<A: Act>(
+    /// What is told outside of an act of `permit`.
+    fn alarm<A: Act>(
         &self,
         permit: &Permit<A>,
         event: &'static str,
         devices: &[Device],
         detail: String,
-    ) {
-        self.alarms.raise(Alarm {
+    ) -> Alarm {
+        Alarm {
             event,
             at: self.clock.now_s(),
             actor: permit.caller().principal.actor(),
@@ -268,11 +252,36 @@ impl App {
             count: u64::try_from(devices.len()).unwrap_or(u64::MAX),
             devices: devices.iter().take(NAMED).map(|device| device.id.to_string()).collect(),
             detail,
-        });
+        }
+    }
+
+    /// Tells outside what a commit has made durable, if there is anything to tell.
+    pub(super) fn tell(&self, alarm: Option<Alarm>) {
+        if let Some(alarm) = alarm {
+            self.alarms.raise(alarm);
+        }
+    }
+
+    /// Tells of an act outside, once it is durable.
+    pub(super) fn alarm_of<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        event: &'static str,
+        devices: &[Device],
+        detail: String,
+    ) {
+        self.alarms.raise(self.alarm(permit, event, devices, detail));
     }
 
     fn rails_ledger(&self) -> Result<(Option<u64>, Ledger), Error> {
-        read_ledger(&self.store)
+        match self.store.get(&INSTALLATION.key(LEDGER_ID))? {
+            Some(found) => {
+                let ledger = serde_json::from_slice(&found.value)
+                    .map_err(|error| Error::internal("reading the budget")(Box::new(error)))?;
+                Ok((Some(found.version), ledger))
+            }
+            None => Ok((None, Ledger { v: 1, ..Ledger::default() })),
+        }
     }
 
     fn put_ledger(&self, batch: Batch, version: Option<u64>, ledger: &Ledger) -> Result<Batch, Error> {
@@ -282,36 +291,47 @@ impl App {
         Ok(batch.expect(key.clone(), version.map_or(Expect::Absent, Expect::Version)).put(key, bytes))
     }
 
-    /// Writes down what waits, beside whoever is told so: the verb has no commit of its own then.
-    fn let_wait(&self, waiting: Waiting, entry: crate::domain::ledger::Draft) {
-        let (store, now) = (self.store.clone(), self.clock.now_s());
-        tokio::spawn(async move {
-            for _ in 0..super::ATTEMPTS {
-                let Ok((version, mut ledger)) = read_ledger(&store) else { return };
-                ledger.cool(waiting.clone(), now);
-                let Ok(bytes) = serde_json::to_vec(&ledger) else { return };
-                let key = INSTALLATION.key(LEDGER_ID);
-                let batch = Batch { urgency: Urgency::Essential, ..Batch::default() }
-                    .expect(key.clone(), version.map_or(Expect::Absent, Expect::Version))
-                    .put(key, bytes)
-                    .audit(entry.clone());
-                match store.commit(batch).await {
-                    Ok(_) => return,
-                    Err(crate::store::CommitError::Conflict { .. }) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "an act that waits was not written down; it has to be asked for anew");
-                        return;
-                    }
+    /// Writes down what waits, in a commit of its own, and tells of it.
+    async fn let_wait<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        (asked, spend): (Asked, Spend),
+        devices: &[Device],
+        (now, until): (i64, i64),
+    ) -> Result<(), Error> {
+        let entry = permit.refused(self.clock.now_ms(), about(devices), &COOLING).facts([
+            ("act", spend.as_str().to_owned()),
+            ("devices", asked.count.to_string()),
+            ("until", until.to_string()),
+        ]);
+        let waiting = Waiting {
+            key: asked.key,
+            act: spend.as_str().to_owned(),
+            devices: asked.count,
+            by: permit.caller().principal.actor(),
+            since: now,
+            until,
+        };
+        for _ in 0..super::ATTEMPTS {
+            let (version, mut ledger) = self.rails_ledger()?;
+            ledger.cool(waiting.clone(), now);
+            let batch = self.put_ledger(Batch::essential(), version, &ledger)?.audit(entry.clone());
+            match self.commit(batch).await {
+                Err(Error::Contended) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.alarm_of(permit, "beyond_the_budget", devices, format!("waits until {until}"));
+                    return Ok(());
                 }
             }
-        });
+        }
+        Err(Error::Contended)
     }
 
     /// How many devices have been active for 30 days, counted at most once an hour.
     fn grown_up(&self, now: i64) -> Result<u64, Error> {
         let known = *self.rails.grown_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, count)) = known.filter(|(at, _)| (0..COUNTED_S).contains(&now.saturating_sub(*at))) {
-            let _ = at;
+        if let Some((_, count)) = known.filter(|(at, _)| (0..COUNTED_S).contains(&now.saturating_sub(*at))) {
             return Ok(count);
         }
         let since_ms = now.saturating_sub(GROWN_UP_S).saturating_mul(1000);
@@ -338,16 +358,22 @@ impl App {
 const NAMED: usize = 10;
 
 const COOLING: Refusal = Refusal::by("rails.cooling_off", Code::CoolingOff);
+const CROWDED: Refusal = Refusal::by("rails.too_many_wait", Code::Conflict);
 
-fn read_ledger(store: &Store) -> Result<(Option<u64>, Ledger), Error> {
-    match store.get(&INSTALLATION.key(LEDGER_ID))? {
-        Some(found) => {
-            let ledger = serde_json::from_slice(&found.value)
-                .map_err(|error| Error::internal("reading the budget")(Box::new(error)))?;
-            Ok((Some(found.version), ledger))
-        }
-        None => Ok((None, Ledger { v: 1, ..Ledger::default() })),
+/// An act as the ledger knows it.
+struct Asked {
+    key: String,
+    count: u64,
+}
+
+impl Asked {
+    fn of(spend: Spend, devices: &[Device]) -> Self {
+        Self { key: key_of(spend, devices), count: u64::try_from(devices.len()).unwrap_or(u64::MAX) }
     }
+}
+
+fn cooling_off(until: i64, now: i64) -> Error {
+    Error::CoolingOff { retry_after_s: u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1) }
 }
 
 /// What an act on these devices is called while it waits: the same act on the same devices, in whatever order.

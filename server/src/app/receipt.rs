@@ -3,7 +3,6 @@
 //! A receipt is verified by the device's current identity key, kept, and only then acknowledged. The acknowledgement
 //! is a pure function of the receipt, so the same receipt gets the same bytes.
 
-use super::deprovision::essential;
 use super::progress::Kept;
 use super::report::whose;
 use super::{App, Error, Mark, Outgoing};
@@ -78,7 +77,7 @@ impl App {
         let mut known = self.known(device)?;
         let as_read = known.device.record.clone();
         let changed = (&order.record, &mut next);
-        let begun = if order.record.warrant.is_some() { essential() } else { Batch::default() };
+        let begun = if order.record.warrant.is_some() { Batch::essential() } else { Batch::default() };
         let mut batch =
             self.follow_receipt(permit, begun, &mut known.device.record, changed, (receipt, body))?;
         batch = batch.update(next.id.as_bytes(), order.version, &next);

@@ -8,7 +8,7 @@ use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
 use crate::domain::token::TokenRecord;
 use crate::doors::http::HEAD_TOO_LARGE;
-use crate::store::{Batch, Urgency};
+use crate::store::Batch;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
@@ -214,5 +214,5 @@ impl App {
 
 /// A batch of one entry that is written even when space runs short.
 fn essential(entry: crate::domain::ledger::Draft) -> Batch {
-    Batch { urgency: Urgency::Essential, ..Batch::default() }.audit(entry)
+    Batch::essential().audit(entry)
 }

@@ -14,7 +14,7 @@ use crate::domain::policy::{self, Caller, Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::revocation::Reason;
 use crate::store::collections::{Held, PUBLIC_KEYS};
-use crate::store::{Batch, Expect, Urgency};
+use crate::store::{Batch, Expect};
 use muster_pki::certificate::Certificate;
 use muster_pki::csr::VerifiedCsr;
 use muster_pki::serial::Serial;
@@ -163,7 +163,7 @@ impl App {
             .entry(self.clock.now_ms(), format!("device/{}", device.id))
             .states("issued", "current")
             .facts([("certificate_serial", issued.serial.to_string())]);
-        let mut batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+        let mut batch = Batch::essential();
         if let Some(former) = device.current.replace(issued) {
             batch = self.end_certificate(batch, &former, Reason::Superseded)?;
             entry = entry.facts([("revoked_serials", former.serial.to_string())]);

@@ -8,7 +8,7 @@ use crate::domain::device::{Device, DeviceState, Retirement};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::revocation::Reason;
-use crate::store::{Batch, Urgency};
+use crate::store::Batch;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
 
@@ -36,9 +36,9 @@ impl App {
                 return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
             }
             let ending = Ending { how: Retirement::WithoutProof, reason };
-            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            let batch = Batch::essential();
             let devices = std::slice::from_ref(&held.record);
-            let batch = match self.spend(&permit, batch, Spend::Revoke(reason), devices) {
+            let (batch, told) = match self.spend(&permit, batch, Spend::Revoke(reason), devices).await {
                 Err(Error::Refused(refusal)) => {
                     return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
                 }
@@ -48,6 +48,7 @@ impl App {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
+                    self.tell(told);
                     let held = self.device(id)?;
                     return self.shown(held.record, held.version);
                 }

@@ -3,7 +3,7 @@
 use super::{App, Error};
 use crate::ca::{At, ServerNames};
 use crate::domain::policy::{self, Caller, act};
-use crate::store::{Batch, Urgency};
+use crate::store::Batch;
 use muster_pki::issuer::{CaKey, CaSigner};
 use muster_pki::key::Algorithm;
 use muster_wire::digest::Sha256Digest;
@@ -66,7 +66,7 @@ impl App {
             ("certificate_sha256", Sha256Digest(issued.sha256).to_hex()),
             ("names", names.names.join(" ")),
         ]);
-        self.commit(Batch { urgency: Urgency::Essential, ..Batch::default() }.audit(entry)).await?;
+        self.commit(Batch::essential().audit(entry)).await?;
         let mut chain = vec![CertificateDer::from(issued.der)];
         chain.extend(self.ca.server_chain().map(|der| CertificateDer::from(der.to_vec())));
         let key = PrivateKeyDer::from_pem_slice(key.to_pem().as_bytes())

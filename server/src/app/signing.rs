@@ -87,7 +87,7 @@ impl App {
             },
         };
         let before = held.record.state;
-        let mut batch = super::deprovision::essential();
+        let mut batch = Batch::essential();
         if before == State::Requested && warrant::verify(&gathered, &lineage, now).is_ok() {
             held.record.state = State::Warranted;
             batch = self.warrant_devices(permit, batch, &held.record)?;
@@ -170,7 +170,7 @@ impl App {
         let targets = self.targets(id)?;
         let (stop, names) = self.read_stop(id, &targets, signed)?;
         let batch = self.put_signed(
-            super::deprovision::essential(),
+            Batch::essential(),
             &stop_record(&stop, &held.record, self.clock.now_s(), permit.caller().principal.actor()),
             (&stop_targets(&targets), &cbor::encode(&*stop), signed),
         )?;

@@ -27,7 +27,7 @@ use crate::store::collections::INSTALLATION;
 use crate::store::{Batch, Expect, Store};
 use muster_wire::authority::Authority;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::envelope::{EnvelopeError, MultiSigned, Verified};
+use muster_wire::envelope::{EnvelopeError, MultiSigned};
 use muster_wire::key::Ed25519Key;
 use muster_wire::lineage::{Lineage, LineageError};
 use muster_wire::problem::Code;
@@ -245,9 +245,9 @@ impl App {
                     return Err(self.decline(&permit, &object, refusal).await);
                 }
             };
-            let judged = in_force.lineage.verify_successor(&held.signed, Timestamp(self.clock.now_s()));
+            let judged = in_force.lineage.succeed(&held.signed, Timestamp(self.clock.now_s()));
             let settled = match judged {
-                Ok(document) => self.adopt(&permit, (version, &held), &in_force, document).await,
+                Ok(lineage) => self.adopt(&permit, (version, &held), &in_force, lineage).await,
                 Err(LineageError::Envelope(EnvelopeError::TooFew { .. } | EnvelopeError::UnknownSigner)) => {
                     self.keep_signatures(&permit, version, &held, added).await
                 }
@@ -306,15 +306,16 @@ impl App {
         Draft { payload_sha256: held.signed.payload_digest().to_hex(), ..entry }
     }
 
-    /// Lets `document` take over: one commit, then the keys, then the devices are told.
+    /// Lets the newest document of `lineage` take over: one commit, then the keys, then the devices are told. Whatever can
+    /// fail is ready before the commit.
     async fn adopt(
         &self,
         permit: &Permit<act::SignAuthority>,
         (version, held): (Option<u64>, &Held),
         in_force: &InForce,
-        document: Verified<Authority>,
+        lineage: Lineage,
     ) -> Result<Pending, Error> {
-        let before = in_force.lineage.current();
+        let (before, document) = (in_force.lineage.current(), lineage.current());
         let replaced = |now: &[Ed25519Key], then: &[Ed25519Key]| {
             now.first().filter(|key| then.first() != Some(key)).copied()
         };
@@ -323,6 +324,11 @@ impl App {
         let failed = |error| Error::internal("reading a successor's keys")(error);
         let keys = self.ca.prepare_server_keys(command.as_ref(), audit.as_ref());
         let keys = keys.map_err(|error| failed(Box::new(error)))?;
+        let audit_key = match keys.audit() {
+            Some(key) => AuditKey::new(self.founding.trust_domain.as_str(), key)
+                .map_err(|error| failed(Box::new(error)))?,
+            None => in_force.audit_key.clone(),
+        };
         let (generation_version, stands) = self.generation_counter()?;
         let generation = stands.max(FIRST).saturating_add(1);
         let mut succession = Succession { v: 1, generation, ..in_force.succession.clone() };
@@ -342,7 +348,9 @@ impl App {
             .audit(self.signing_entry(permit, held))
             .audit(entry);
         self.commit(batch).await?;
-        self.take_over(in_force, held, succession, keys)?;
+        let mut chain = in_force.chain.clone();
+        chain.push(held.signed.to_bytes());
+        self.take_over(InForce { chain, lineage, succession, audit_key }, keys);
         Ok(Pending { is_in_force: true, ..self.shown_proposal(held) })
     }
 
@@ -378,33 +386,19 @@ impl App {
     }
 
     /// What was committed is what is signed with and served from now on.
-    fn take_over(
-        &self,
-        before: &InForce,
-        held: &Held,
-        succession: Succession,
-        keys: Replacement,
-    ) -> Result<(), Error> {
-        let failed = |error| Error::internal("taking over a successor")(error);
-        let lineage = before.lineage.succeed(&held.signed, Timestamp(self.clock.now_s()));
-        let lineage = lineage.map_err(|error| failed(Box::new(error)))?;
+    fn take_over(&self, next: InForce, keys: Replacement) {
         {
             // The publisher first: it may be busy with the disk, and nobody has to wait for that with what is in force.
             let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
             let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
             self.ca.replace_server_keys(keys);
-            let audit_key = AuditKey::new(self.founding.trust_domain.as_str(), self.ca.audit_key())
-                .map_err(|error| failed(Box::new(error)))?;
-            if audit_key.public() != before.audit_key.public() {
-                publisher.succeed(audit_key.clone());
+            if next.audit_key.public() != in_force.audit_key.public() {
+                publisher.succeed(next.audit_key.clone());
             }
-            let mut chain = before.chain.clone();
-            chain.push(held.signed.to_bytes());
-            *in_force = Arc::new(InForce { chain, lineage, succession, audit_key });
+            *in_force = Arc::new(next);
         }
         self.clear_server_keys();
         self.doors.registry.nudge_all();
-        Ok(())
     }
 
     /// Removes the files of keys that nothing names. One that stays is tried again at the next start.

@@ -10,8 +10,8 @@ use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::is_shown;
 use crate::domain::token::{Binding, TokenRecord, TokenState};
+use crate::store::Batch;
 use crate::store::collections::{Held, TOKENS};
-use crate::store::{Batch, Urgency};
 use muster_pki::name::{MAX_CHARS, is_printable};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::enrollment::{EnrollmentString, Token};
@@ -246,9 +246,7 @@ impl App {
             };
             token.state = TokenState::Revoked { at: now_ms.div_euclid(1000) };
             let entry = permit.entry(now_ms, format!("token/{id}")).states(before, token.state.name());
-            let mut batch = Batch { urgency: Urgency::Essential, ..Batch::default() }
-                .update(digest.as_bytes(), held.version, &token)
-                .audit(entry);
+            let mut batch = Batch::essential().update(digest.as_bytes(), held.version, &token).audit(entry);
             if let Some(device) = claimed {
                 batch = self.cancel(&permit, batch, self.device(device)?);
             }

@@ -10,8 +10,8 @@ use crate::domain::deprovision::Phase;
 use crate::domain::order::{Ask, OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Caller, act, decide};
 use crate::domain::warrant::{State, WarrantRecord};
+use crate::store::Batch;
 use crate::store::collections::{Held, WARRANTS, WarrantFacet};
-use crate::store::{Batch, Urgency};
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
 
 /// Warrants looked at in one go.
@@ -73,7 +73,7 @@ impl App {
         let permit = decide::<act::MakeOrder>(Caller::server())?;
         warrant.record.ordered = warrant.record.ordered.saturating_add(1);
         let record = warrant.record;
-        let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+        let batch = Batch::essential();
         let mut held = self.device(device)?;
         let is_ours = match record.ask {
             Ask::Wipe { .. } => held.record.leaving().is_some_and(|leaving| leaving.warrant == record.id),
@@ -120,7 +120,7 @@ impl App {
             let entry = permit
                 .entry(self.clock.now_ms(), format!("warrant/{}", held.record.id))
                 .states(before.as_str(), State::Lapsed.as_str());
-            let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
+            let batch = Batch::essential();
             match self.commit(batch.update(&hit.id, held.version, &held.record).audit(entry)).await {
                 Ok(()) => ended += 1,
                 Err(Error::Contended) => {}

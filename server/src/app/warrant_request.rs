@@ -5,6 +5,7 @@
 
 use super::rails::Spend;
 use super::{App, Error, Slot};
+use crate::alarm::Alarm;
 use crate::domain::deprovision::Request;
 use crate::domain::device::{Device, DeviceState};
 use crate::domain::order::Ask;
@@ -12,8 +13,8 @@ use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::reported::Reported;
 use crate::domain::warrant::{State, TARGETS_MAX, VALID_S, WarrantRecord, approvers};
+use crate::store::Batch;
 use crate::store::collections::Paper;
-use crate::store::{Batch, Urgency};
 use muster_firmware_profiles::profile::WipeLevel;
 use muster_wire::cbor;
 use muster_wire::digest::Sha256Digest;
@@ -109,15 +110,18 @@ impl App {
             if let Some(there) = self.store.load::<WarrantRecord>(id.as_bytes())? {
                 return self.requested_before(there.record);
             }
-            let judged = self.judge(&permit, wanted).and_then(|mut requested| {
-                requested.record.id = id;
-                let batch = self.request_batch(&permit, &mut requested)?;
-                Ok((batch, requested))
-            });
-            let (batch, requested) = self.settle_request(&permit, judged).await?;
+            let judged = self.judge(&permit, wanted);
+            let mut requested = self.settle_request(&permit, judged).await?;
+            requested.record.id = id;
+            let drafted = self.request_batch(&permit, &mut requested).await;
+            let (batch, told) = self.settle_request(&permit, drafted).await?;
             match self.commit(batch).await {
                 Err(Error::Contended) => {}
-                settled => return settled.map(|()| requested),
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.tell(told);
+                    return Ok(requested);
+                }
             }
         }
         Err(Error::Contended)
@@ -206,24 +210,23 @@ impl App {
         Ok(Ask::Wipe { level, data_roots: plan.unwrap_or_default() })
     }
 
-    fn request_batch(
+    async fn request_batch(
         &self,
         permit: &Permit<act::RequestWarrant>,
         requested: &mut Requested,
-    ) -> Result<Batch, Error> {
+    ) -> Result<(Batch, Option<Alarm>), Error> {
         let draft = self.draft(requested)?;
         requested.record = draft.record.clone();
         let entry = permit
             .entry(self.clock.now_ms(), format!("warrant/{}", draft.record.id))
             .states("", State::Requested.as_str())
             .facts(super::warrant::facts(&draft.record));
-        let batch = Batch { urgency: Urgency::Essential, ..Batch::default() };
-        let batch = match spends(requested) {
-            Some((spend, devices)) => self.spend(permit, batch, spend, &devices)?,
-            None => batch,
+        let (batch, told) = match spends(requested) {
+            Some((spend, devices)) => self.spend(permit, Batch::essential(), spend, &devices).await?,
+            None => (Batch::essential(), None),
         };
         let mut batch = self.put_draft(batch, &draft)?.audit(entry);
-        let Ask::Wipe { level, .. } = draft.record.ask else { return Ok(batch) };
+        let Ask::Wipe { level, .. } = draft.record.ask else { return Ok((batch, told)) };
         let WarrantRecord { id: warrant, deadline, not_after, .. } = draft.record;
         let request = Request { warrant, level, deadline, not_after };
         for aim in &requested.aims {
@@ -232,7 +235,7 @@ impl App {
             batch = self.begin_leaving(permit, batch, &mut held.record, &request)?;
             batch = batch.update(held.record.id.as_bytes(), held.version, &held.record);
         }
-        Ok(batch)
+        Ok((batch, told))
     }
 
     /// The bytes that approvers sign, for the devices as they are now.

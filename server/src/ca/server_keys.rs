@@ -9,8 +9,8 @@ use super::keystore::{Keystore, KeystoreError};
 use super::{CaError, ed25519_pem, file, fresh_ed25519, read_ed25519};
 use crate::domain::succession::Succession;
 use ed25519_dalek::SigningKey;
-use muster_wire::key::Ed25519Key;
-use std::sync::{PoisonError, RwLock};
+use muster_wire::key::{Ed25519Key, Signer};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What a key of the server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,13 @@ pub fn key_file(purpose: Purpose, key: &Ed25519Key) -> String {
 pub struct Replacement {
     command: Option<SigningKey>,
     audit: Option<SigningKey>,
+}
+
+impl Replacement {
+    /// The audit key among them.
+    pub fn audit(&self) -> Option<Arc<dyn Signer + Send + Sync>> {
+        self.audit.clone().map(|key| Arc::new(key) as Arc<dyn Signer + Send + Sync>)
+    }
 }
 
 /// The keys in force, and where keys lie.

@@ -164,7 +164,7 @@ fn order_keys(_id: &[u8], value: &[u8]) -> Vec<Vec<u8>> {
 /// A paper that belongs to a warrant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paper {
-    /// The targets in the order of the tree's leaves, as JSON.
+    /// The targets in the order of the tree's leaves, as CBOR.
     Targets,
     /// The payload that approvers sign.
     Payload,

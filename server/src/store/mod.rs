@@ -108,6 +108,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch that is taken although space runs short: it lets something end, or says why it was refused.
+    pub fn essential() -> Self {
+        Self { urgency: Urgency::Essential, ..Self::default() }
+    }
+
     /// Adds a put.
     #[must_use]
     pub fn put(mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
