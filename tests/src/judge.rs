@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 
 use crate::run::{Launch, Run, run};
-use crate::{Identity, PATIENCE, Server, est, pkilint_program};
+use crate::{Identity, PATIENCE, Server, est, pkilint_program, repository};
 
 /// Runs `openssl` with `input` on standard input.
 pub async fn openssl(arguments: &[&str], input: &[u8]) -> Run {
@@ -66,7 +66,16 @@ pub async fn curl(arguments: &[&str]) -> Run {
     run(&Launch::plain(), Path::new("curl"), &words, b"").await
 }
 
-/// `openssl verify -crl_check` of the leaf of `identity`, with nothing but what `server` hands out, fetched anew.
+/// Has the independent script judge the proof in `directory`, with nothing to trust but the digest `authority`.
+pub async fn wipe_proof(directory: &Path, authority: &str) -> Run {
+    let script = repository().join("docs/verify-wipe.py").display().to_string();
+    let directory = directory.display().to_string();
+    let words = [script.as_str(), &directory, "--authority", authority];
+    run(&Launch::plain(), Path::new("python3"), &words, b"").await
+}
+
+/// `openssl verify -crl_check` of the leaf of `identity`, with nothing but what `server` hands out, fetched anew, at the
+/// time at which it lives.
 ///
 /// # Panics
 /// As [`verify_with_crl`].
@@ -79,7 +88,7 @@ pub async fn verify(server: &Server, identity: &Identity) -> Run {
     write("certificate.pem", pem(identity.leaf()));
     write("root.pem", pem(&authorities[0]));
     write("cacerts.pem", authorities.iter().map(|der| pem(der)).collect());
-    verify_with_crl(directory.path()).await
+    verify_in(directory.path(), &server.clock()).await
 }
 
 fn pem(der: &[u8]) -> String {
@@ -92,6 +101,10 @@ fn pem(der: &[u8]) -> String {
 /// # Panics
 /// When the certificate names no list, or the list cannot be fetched or read.
 pub async fn verify_with_crl(directory: &Path) -> Run {
+    verify_in(directory, &Launch::plain()).await
+}
+
+async fn verify_in(directory: &Path, clock: &Launch) -> Run {
     let path = |name: &str| directory.join(name).display().to_string();
     let (certificate, der, list) = (path("certificate.pem"), path("shard.der"), path("shard.pem"));
     let shown =
@@ -104,5 +117,5 @@ pub async fn verify_with_crl(directory: &Path) -> Run {
     let (root, others) = (path("root.pem"), path("cacerts.pem"));
     let arguments =
         ["verify", "-crl_check", "-CRLfile", &list, "-CAfile", &root, "-untrusted", &others, &certificate];
-    openssl(&arguments, b"").await
+    run(clock, Path::new("openssl"), &arguments, b"").await
 }

@@ -30,7 +30,9 @@ mod server;
 mod site;
 pub mod soak;
 mod tls;
+mod volume;
 mod wait;
+mod warrant;
 
 pub use agent::{Agent, RunningAgent};
 pub use programs::{agent_program, pkilint_program, python_program, repository, server_program};
@@ -39,4 +41,5 @@ pub use run::{Launch, Run, run};
 pub use server::{Endpoints, Minted, Server};
 pub use site::Site;
 pub use tls::{Answer, Connection, Identity, Tls, TlsFailure, Versions};
+pub use volume::Volume;
 pub use wait::{PATIENCE, eventually, until};

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::faults::at_time;
 use crate::run::{Launch, Run};
 use crate::site::{Site, read_json};
 use crate::{server_program, until};
@@ -123,7 +124,23 @@ impl Server {
 
     /// Runs an operator's command, however it ends.
     pub async fn try_cli(&self, arguments: &[&str]) -> Run {
-        self.site.muster(&Launch::plain(), arguments).await
+        self.site.muster(&self.clock(), arguments).await
+    }
+
+    /// How a program is started that lives when this server does.
+    pub fn clock(&self) -> Launch {
+        if self.ahead.is_zero() { Launch::plain() } else { at_time(&format!("+{}s", self.ahead.as_secs())) }
+    }
+
+    /// The same installation, served under the same addresses so many days from now; its operators and other clients live
+    /// then, too.
+    ///
+    /// # Panics
+    /// As [`Server::stop`] and [`Server::on`].
+    pub async fn later(self, days: u64) -> Self {
+        let launch = self.in_place(at_time(&format!("+{days}d")));
+        let site = self.stop().await;
+        Self::on(site, launch).await.ahead_by(Duration::from_secs(days * 86_400))
     }
 
     /// One token for `profile`.

@@ -18,6 +18,7 @@ mod stories {
     mod faults;
     mod imaging_laptops;
     mod key_replacement;
+    mod leaver;
     mod lost_reply;
     mod mistakes;
     mod mqtt_clients;
@@ -28,8 +29,10 @@ mod stories {
     mod pkilint;
     mod power_loss;
     mod quarantine_and_back;
+    mod refusal;
     mod revocation;
     mod rotation;
     mod server_restart;
+    mod stolen_laptop;
     mod superseding;
 }

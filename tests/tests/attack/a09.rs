@@ -7,11 +7,9 @@ use super::request::{again, renewal};
 use super::siege::{Device, Siege, refused, text};
 use http::Method;
 use muster_tests::est::{leaf, reenroll_request};
-use muster_tests::faults::at_time;
 use muster_tests::{Answer, Server, judge};
 use rcgen::KeyPair;
 use std::collections::BTreeSet;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 async fn renew(server: &Server, device: &Device, label: Option<&str>, csr: &[u8]) -> Answer {
@@ -132,7 +130,7 @@ async fn grace_renews_an_expired_certificate_and_is_recorded_until_it_ends() {
     let siege = Siege::begin().await;
     let (early, late) = (siege.device("laptop-linux").await, siege.device("laptop-linux").await);
     let unused = siege.newcomer("laptop-linux").await;
-    let server = later(siege.into_server(), 45).await;
+    let server = siege.into_server().later(45).await;
     let siege = Siege::of(server).await;
     let pledge = renewal(&early.identity, KeyPair::generate().unwrap());
     let _ = leaf(&renew(siege.server(), &early, None, &pledge.csr).await);
@@ -142,7 +140,7 @@ async fn grace_renews_an_expired_certificate_and_is_recorded_until_it_ends() {
     );
     assert!(!is_let_in(siege.server(), &unused).await, "grace is for certificates that were once in use");
 
-    let siege = Siege::of(later(siege.into_server(), 100).await).await;
+    let siege = Siege::of(siege.into_server().later(100).await).await;
     assert!(!is_let_in(siege.server(), &late).await, "grace has ended");
     assert_eq!(shown(&siege, &late).await["state"], "commissioning");
     let _ = siege.lift(0, &["certificate_expired"]).await;
@@ -183,20 +181,14 @@ async fn a_quarantined_device_keeps_its_grace_and_nothing_more() {
     let (early, late) = (siege.device("laptop-linux").await, siege.device("laptop-linux").await);
     siege.quarantine(&early.id).await;
     siege.quarantine(&late.id).await;
-    let siege = Siege::of(later(siege.into_server(), 45).await).await;
+    let siege = Siege::of(siege.into_server().later(45).await).await;
     let next = renewed(siege.server(), &early).await;
     assert!(is_let_in(siege.server(), &next).await);
     assert_eq!(shown(&siege, &next).await["certificate"]["held"], true);
     let entries = siege.entries().await;
     let renewal = entries.iter().find(|entry| entry["action"] == "est.simplereenroll").unwrap();
     assert_eq!(renewal["reason"], "grace");
-    let siege = Siege::of(later(siege.into_server(), 100).await).await;
+    let siege = Siege::of(siege.into_server().later(100).await).await;
     assert!(!is_let_in(siege.server(), &late).await, "grace has ended");
     let _ = siege.lift(0, &["certificate_expired"]).await;
-}
-
-/// The same installation, served at another time.
-async fn later(server: Server, days: u64) -> Server {
-    let site = server.stop().await;
-    Server::on(site, at_time(&format!("+{days}d"))).await.ahead_by(Duration::from_secs(days * 86_400))
 }

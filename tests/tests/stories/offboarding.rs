@@ -1,20 +1,14 @@
 //! A laptop leaves the company: asked for by one, signed by two, wiped by the device, proven by its receipts, and its
 //! certificate dead at every door.
 
-use muster_tests::{Agent, Launch, Run, Server, Tls, eventually, repository, run};
-use serde_json::{Value, json};
-use std::path::Path;
+use muster_tests::judge::wipe_proof;
+use muster_tests::{Agent, Server, Tls, eventually};
+use serde_json::json;
 
 const MANAGED: &str = "/var/lib/muster-agent/managed/vpn.conf";
 const PROFILE: &str = "laptop-linux";
 const BASELINE: &str = "profile = \"laptop-linux\"\n[[baseline.files]]\npath = \"/var/lib/muster-agent/managed/vpn.conf\"\n\
                         content = \"secret\"\nmode = \"0600\"\n";
-
-/// Signs `warrant` with the key of `name`.
-async fn sign(server: &Server, warrant: &str, name: &str) -> Value {
-    let key = server.site().path(&format!("{name}.key")).display().to_string();
-    server.cli(&["warrant", "sign", warrant, "--key", &key, "--yes"]).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_laptop_is_let_go_with_proof_that_a_stranger_can_check() {
@@ -34,7 +28,7 @@ async fn a_laptop_is_let_go_with_proof_that_a_stranger_can_check() {
     assert_eq!(server.device(&id).await["state"], "deprovisioning");
     assert_eq!(laptop.file(MANAGED), "secret");
 
-    let _ = sign(&server, &warrant, "alice").await;
+    let _ = server.sign_warrant(&warrant, "alice").await;
     let gone = server.device_when(&id, "it is proven", |device| device["phase"] == "proven").await;
     assert_eq!(gone["state"], "retired", "{gone}");
     assert!(!laptop.within(MANAGED).exists(), "what was managed is gone");
@@ -61,14 +55,12 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) {
         "{record}"
     );
     assert_eq!(record["warrant"]["signed_by"], json!(["alice"]));
-    let authority = record["authority_sha256"].as_str().unwrap();
-    let proof = server.site().path("proof");
-    let _ = server.cli(&["device", "record", id, "--proof", &proof.display().to_string()]).await;
-    let said = checked(&proof, authority).await.ok().text();
+    let (proof, authority) = server.proof(id).await;
+    let said = wipe_proof(&proof, &authority).await.ok().text();
     assert!(said.starts_with(&format!("PROVEN: {id}")), "{said}");
 
     let other = "00".repeat(32);
-    assert_ne!(checked(&proof, &other).await.code, Some(0), "another authority");
+    assert_ne!(wipe_proof(&proof, &other).await.code, Some(0), "another authority");
     let receipts = std::fs::read_dir(proof.join("receipts")).unwrap().map(|file| file.unwrap().path());
     let others =
         ["authority", "warrant.cose", "target.cbor", "inclusion.cbor", "certificate.pem", "root.pem"];
@@ -78,17 +70,11 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             std::fs::write(&file, changed).unwrap();
-            assert_ne!(checked(&proof, authority).await.code, Some(0), "byte {at} of {}", file.display());
+            assert_ne!(wipe_proof(&proof, &authority).await.code, Some(0), "byte {at} of {}", file.display());
         }
         std::fs::remove_file(&file).unwrap();
-        assert_ne!(checked(&proof, authority).await.code, Some(0), "{} taken away", file.display());
+        assert_ne!(wipe_proof(&proof, &authority).await.code, Some(0), "{} taken away", file.display());
         std::fs::write(&file, bytes).unwrap();
     }
-    let _ = checked(&proof, authority).await.ok();
-}
-
-async fn checked(proof: &Path, authority: &str) -> Run {
-    let script = repository().join("docs/verify-wipe.py").display().to_string();
-    let proof = proof.display().to_string();
-    run(&Launch::plain(), Path::new("python3"), &[&script, &proof, "--authority", authority], b"").await
+    let _ = wipe_proof(&proof, &authority).await.ok();
 }
