@@ -17,6 +17,7 @@
 
 mod agent;
 mod authority;
+mod ear;
 pub mod est;
 pub mod faults;
 mod inspect;
@@ -35,6 +36,7 @@ mod wait;
 mod warrant;
 
 pub use agent::{Agent, RunningAgent};
+pub use ear::Ear;
 pub use programs::{agent_program, pkilint_program, python_program, repository, server_program};
 pub use proxy::Proxy;
 pub use run::{Launch, Run, run};

@@ -29,6 +29,7 @@ mod stories {
     mod pkilint;
     mod power_loss;
     mod quarantine_and_back;
+    mod rails;
     mod refusal;
     mod revocation;
     mod rotation;

@@ -126,15 +126,16 @@ impl App {
         Ok((self.put_ledger(batch, version, &ledger)?, alarm))
     }
 
-    /// Whether [`App::spend`] would let it through now. Nothing is told, spent or written down: somebody only asks.
+    /// Until when [`App::spend`] would let it wait, unix seconds; `None` where it would let it through now. Nothing is
+    /// told, spent or written down: somebody only asks.
     ///
     /// # Errors
-    /// As [`App::spend`].
-    pub(super) fn may_spend(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
+    /// As [`App::spend`], but for what waits.
+    pub(super) fn would_wait(&self, spend: Spend, devices: &[Device]) -> Result<Option<i64>, Error> {
         let now = self.clock.now_s();
         match self.judge_spending(&self.rails_ledger()?.1, spend, devices, now)? {
-            Verdict::Within => Ok(()),
-            Verdict::Waits { until, .. } => Err(cooling_off(until, now)),
+            Verdict::Within => Ok(None),
+            Verdict::Waits { until, .. } => Ok(Some(until)),
             Verdict::Crowded => Err(CROWDED.into()),
         }
     }

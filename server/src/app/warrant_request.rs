@@ -60,6 +60,8 @@ pub struct Requested {
     pub required: usize,
     /// How many approvers there are.
     pub approvers: usize,
+    /// Until when asking for it would have to wait, unix seconds; only a preview says so.
+    pub waits_until: Option<i64>,
 }
 
 /// A warrant in the making.
@@ -70,18 +72,18 @@ struct Draft {
 }
 
 impl App {
-    /// What asking for `wanted` would come to; nothing is changed.
+    /// What asking for `wanted` would come to, and until when it would have to wait; nothing is changed.
     ///
     /// # Errors
-    /// As [`App::request_warrant`].
+    /// As [`App::request_warrant`], but for what waits.
     pub async fn preview_warrant(
         &self,
         permit: &Permit<act::RequestWarrant>,
         wanted: &WarrantRequest,
     ) -> Result<Requested, Error> {
-        let judged = self.judge(permit, wanted).and_then(|requested| {
+        let judged = self.judge(permit, wanted).and_then(|mut requested| {
             if let Some((spend, devices)) = spends(&requested) {
-                self.may_spend(spend, &devices)?;
+                requested.waits_until = self.would_wait(spend, &devices)?;
             }
             Ok(requested)
         });
@@ -145,7 +147,7 @@ impl App {
         let required = approvers(authority, record.kind(), record.level(), record.count)?;
         let targets = self.targets(record.id)?;
         let aims = targets.iter().map(|target| self.aim(target.device)).collect::<Result<_, _>>()?;
-        Ok(Requested { record, aims, required, approvers: authority.approvers.len() })
+        Ok(Requested { record, aims, required, approvers: authority.approvers.len(), waits_until: None })
     }
 
     fn aim(&self, id: DeviceId) -> Result<Aim, Error> {
@@ -189,7 +191,7 @@ impl App {
             ended: 0,
             proven: 0,
         };
-        Ok(Requested { record, aims, required, approvers: authority.approvers.len() })
+        Ok(Requested { record, aims, required, approvers: authority.approvers.len(), waits_until: None })
     }
 
     /// What every order would ask: one plan for all devices of a warrant.

@@ -283,8 +283,19 @@ pub(super) async fn request(
     Ok(())
 }
 
-/// What a request will come to, as a sentence.
+/// What a request will come to, in sentences.
 fn consequence(preview: &Value) -> String {
+    let outcome = outcome(preview);
+    match preview.get("waits_until").and_then(Value::as_str) {
+        None => outcome,
+        Some(until) => format!(
+            "This is beyond what may be destroyed at a time: asked for now it waits, and whoever gets the alarms hears of it; \
+             asked for again after {until}, it is done. {outcome}"
+        ),
+    }
+}
+
+fn outcome(preview: &Value) -> String {
     let [kind, needed, there, deadline] =
         ["/kind", "/required", "/approvers", "/deadline"].map(|at| value_at(preview, at));
     let count = devices(preview.get("count").and_then(Value::as_u64).unwrap_or(0));

@@ -145,6 +145,8 @@ pub(super) struct RequestedWarrant {
     phase: Option<String>,
     deadline: String,
     not_after: String,
+    /// In a preview of what is beyond the budget: until when it waits once it is asked for.
+    waits_until: Option<String>,
     action: Action,
     /// Its devices, as they were before.
     targets: Vec<RequestedTarget>,
@@ -346,7 +348,7 @@ fn view(shown: WarrantShown) -> Warrant {
 }
 
 fn requested(came: Came, preview: bool) -> RequestedWarrant {
-    let Came { record, aims, required, approvers } = came;
+    let Came { record, aims, required, approvers, waits_until } = came;
     let leaves = record.kind() == Kind::Wipe;
     let target = |aim: &Aim| RequestedTarget {
         device: aim.device.id,
@@ -370,6 +372,7 @@ fn requested(came: Came, preview: bool) -> RequestedWarrant {
         phase: leaves.then(|| Phase::Requested.as_str().to_owned()),
         deadline: timestamp(record.deadline),
         not_after: timestamp(record.not_after),
+        waits_until: waits_until.map(timestamp),
         action: action(&record.ask),
         targets: aims.iter().map(target).collect(),
     }
