@@ -30,6 +30,9 @@ pub struct Profile {
     /// How often the device speaks.
     #[serde(default)]
     pub intervals: Intervals,
+    /// How long the device may go without a word from the server; without limit where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeasePolicy>,
     /// The configuration that it should have.
     #[serde(default)]
     pub baseline: Baseline,
@@ -68,7 +71,10 @@ pub struct BaselineFile {
     /// The configuration that its devices should have.
     #[serde(default)]
     pub baseline: Baseline,
-    /// Deviations for a site or a label, applied in this order; only their baselines are said.
+    /// How long they may go without a word from the server; as the profile says where it is left out.
+    #[serde(default)]
+    pub lease: Option<LeasePolicy>,
+    /// Deviations for a site or a label, applied in this order; only their baselines and leases are said.
     #[serde(default, rename = "override")]
     pub overrides: Vec<Override>,
 }
@@ -192,6 +198,39 @@ impl Default for Intervals {
     fn default() -> Self {
         Self { report_s: 900, posture_s: 3600 }
     }
+}
+
+/// How long the device may go without a word from the server, and what it does then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeasePolicy {
+    /// Hours that the device is switched on, asleep or awake, without a newer word: 1 to 8,784.
+    pub lasts_hours: u16,
+    /// What it does then.
+    #[serde(default)]
+    pub on_lapse: OnLapse,
+}
+
+impl LeasePolicy {
+    /// How long it lasts, in seconds.
+    pub fn lasts_s(&self) -> u64 {
+        u64::from(self.lasts_hours) * 3600
+    }
+}
+
+/// What a device does when its lease lapses, the mildest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLapse {
+    /// It tells, once it can, and says so in `muster-agent status`.
+    #[default]
+    Report,
+    /// It drops the secrets that it can get again.
+    DropSecrets,
+    /// It locks, until a newer word comes.
+    Lock,
+    /// It wipes itself at `clear`, where approvers have placed a warrant for it beforehand; otherwise it only tells.
+    Clear,
 }
 
 /// The configuration that the device should have.
@@ -344,6 +383,9 @@ pub struct Override {
     pub label: Option<String>,
     /// Other figures for the certificate.
     pub certificate: CertificateOverride,
+    /// Another lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeasePolicy>,
     /// Files by path and kernel settings by name, added or put in place of the profile's.
     pub baseline: Baseline,
     /// Rules by fact, added or put in place of the profile's.

@@ -3,7 +3,9 @@
 //! Overrides are applied in the order of the file; the later one wins. The answer depends on nothing but the
 //! arguments, so two servers, or one server twice, come to the same digest.
 
-use crate::profile::{Baseline, CertificatePolicy, Intervals, Override, PosturePolicy, Profile, WipePlan};
+use crate::profile::{
+    Baseline, CertificatePolicy, Intervals, LeasePolicy, Override, PosturePolicy, Profile, WipePlan,
+};
 use crate::version::Version;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +30,9 @@ pub struct Resolved {
     pub certificate: CertificatePolicy,
     /// How often it speaks.
     pub intervals: Intervals,
+    /// How long it may go without a word from the server; `None` is without limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeasePolicy>,
     /// The configuration it should have.
     pub baseline: Baseline,
     /// What its posture is judged by.
@@ -50,6 +55,7 @@ pub fn resolve(profile: &Profile, target: Target<'_>) -> Resolved {
         personal: profile.personal,
         certificate: profile.certificate.clone(),
         intervals: profile.intervals.clone(),
+        lease: profile.lease.clone(),
         baseline: profile.baseline.clone(),
         posture: profile.posture.clone(),
         wipe: profile.wipe.clone(),
@@ -73,6 +79,9 @@ fn apply(resolved: &mut Resolved, one: &Override) {
     certificate.validity_days = one.certificate.validity_days.unwrap_or(certificate.validity_days);
     certificate.grace_days = one.certificate.grace_days.unwrap_or(certificate.grace_days);
     certificate.renew_percent = one.certificate.renew_percent.unwrap_or(certificate.renew_percent);
+    if one.lease.is_some() {
+        resolved.lease.clone_from(&one.lease);
+    }
     put_all(&mut resolved.baseline.files, &one.baseline.files, |a, b| a.path == b.path);
     resolved.baseline.sysctl.extend(one.baseline.sysctl.clone());
     put_all(&mut resolved.posture.rules, &one.posture.rules, |a, b| a.fact == b.fact);
@@ -92,6 +101,7 @@ fn put_all<T: Clone>(list: &mut Vec<T>, news: &[T], alike: impl Fn(&T, &T) -> bo
 mod tests {
     use super::*;
     use crate::builtin;
+    use crate::profile::OnLapse;
     use proptest::prelude::*;
 
     const OVERRIDES: &str = r#"
@@ -137,6 +147,18 @@ baseline = { files = [{ path = "/etc/motd", content = "hei" }] }
         assert_eq!(resolved.certificate.renew_percent, 66);
         assert_eq!(resolved.baseline.sysctl["kernel.kptr_restrict"], "2");
         assert_eq!(resolved.baseline.sysctl["kernel.dmesg_restrict"], "1");
+    }
+
+    #[test]
+    fn a_lease_is_the_profiles_own_unless_a_deviation_names_another() {
+        let text = builtin::source("laptop-linux").unwrap();
+        let more = "[lease]\nlasts_hours = 336\n[[override]]\nsite = \"ship\"\nlease = { lasts_hours = 2000, on_lapse = \"lock\" }\n";
+        let profile = Profile::parse("p.toml", &format!("{text}{more}")).unwrap();
+        let none = BTreeMap::new();
+        let lease = |site| resolve(&profile, Target { site, labels: &none }).lease.unwrap();
+        assert_eq!((lease(None).lasts_s(), lease(None).on_lapse), (336 * 3600, OnLapse::Report));
+        assert_eq!((lease(Some("ship")).lasts_hours, lease(Some("ship")).on_lapse), (2000, OnLapse::Lock));
+        assert_eq!(resolve(&laptop(), Target { site: None, labels: &none }).lease, None);
     }
 
     #[test]

@@ -205,6 +205,8 @@ words! {
         LogContradiction = "log_contradiction",
         /// The lease lapsed.
         LeaseLapsed = "lease_lapsed",
+        /// A lease that had lapsed was renewed.
+        LeaseRenewed = "lease_renewed",
         /// A generation was rolled back.
         RolledBack = "rolled_back",
         /// The clock jumped.

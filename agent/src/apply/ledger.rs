@@ -34,6 +34,9 @@ pub(super) struct Ledger {
     pub(super) applied: Option<Desired>,
     pub(super) failed: Option<Failed>,
     pub(super) managed: Vec<Managed>,
+    /// The profile of a desired state that was forgotten along with its secrets; another one is refused as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) profile: Option<String>,
 }
 
 /// A desired state as it was admitted.

@@ -177,7 +177,8 @@ impl Engine {
 
     /// The profile of the baseline in force.
     pub fn profile(&self) -> Option<&str> {
-        self.ledger.applied.as_ref().map(|desired| desired.baseline.profile.as_str())
+        let applied = self.ledger.applied.as_ref().map(|desired| desired.baseline.profile.as_str());
+        applied.or(self.ledger.profile.as_deref())
     }
 
     /// The newest head admitted, and the baseline it named, whether it could be put in place or not.
@@ -280,7 +281,13 @@ impl Engine {
                 Err(trouble) => return Ok(Err(format!("{}: {}", diff.item, trouble.sentence()))),
             }
         }
-        let next = Ledger { applied: Some(desired.clone()), failed: None, managed, ..self.ledger.clone() };
+        let next = Ledger {
+            applied: Some(desired.clone()),
+            failed: None,
+            managed,
+            profile: None,
+            ..self.ledger.clone()
+        };
         if changes.is_empty() {
             return self.save(next).map(Ok);
         }
@@ -375,6 +382,22 @@ impl Engine {
         }
         let highest = Some((Mark::of(head), head.baseline));
         self.save(Ledger { highest, applied: Some(desired), ..self.ledger.clone() })
+    }
+
+    /// The files of the desired state in force that nobody but their owner may read.
+    pub fn secrets(&self) -> Vec<ManagedFile> {
+        let files = self.ledger.managed.iter().cloned().map(ledger::Managed::into_file);
+        files.filter(|file| file.is_secret).collect()
+    }
+
+    /// Forgets the desired state in force, with the content of its files, but neither which files were put there nor how
+    /// new it was and for which profile. Nothing is looked after until a desired state is put in place again.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the agent's own disk failed.
+    pub fn forget_content(&mut self) -> Result<(), ApplyError> {
+        let profile = self.profile().map(str::to_owned);
+        self.save(Ledger { applied: None, failed: None, profile, ..self.ledger.clone() })
     }
 
     fn save(&mut self, ledger: Ledger) -> Result<(), ApplyError> {

@@ -14,6 +14,7 @@ pub mod baseline;
 pub mod checkup;
 mod effect;
 mod enroll;
+pub mod lease;
 pub mod outbox;
 mod prove;
 pub mod record;

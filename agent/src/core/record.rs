@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+use muster_wire::desired::Lapse;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::merkle::TreeHead;
@@ -42,6 +43,26 @@ pub enum Record {
     Stopped(Stopped),
     /// The device's life under this server is over; its identity is destroyed next.
     Retired(Retired),
+    /// The lease has lapsed; what it asks for is done next, and again after each start.
+    Lapsed(Lapsed),
+    /// What a lapsed lease did was taken back, since a newer word came.
+    LeaseRenewed(LeaseRenewed),
+}
+
+/// A lease that lapsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// What the device does.
+    pub does: Lapse,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of a lapse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRenewed {
+    /// When.
+    pub at: Timestamp,
 }
 
 /// An order that was admitted.
@@ -305,6 +326,10 @@ pub struct Past {
     pub stopped: Vec<WarrantId>,
     /// The end of this life, if it has come.
     pub retired: Option<Retired>,
+    /// The lapse of the lease that was not taken back.
+    pub lapsed: Option<Lapsed>,
+    /// Whether the last order to lock or unlock was to lock.
+    pub is_locked: bool,
 }
 
 impl Past {
@@ -327,6 +352,11 @@ impl Past {
             }
             Record::Refused(refused) => self.refused = Some(refused.clone()),
             Record::Taken(taken) => {
+                self.is_locked = match taken.kind {
+                    Kind::Lock => true,
+                    Kind::Unlock => false,
+                    _ => self.is_locked,
+                };
                 self.last_order = Some(taken.clone());
                 self.open.push(taken.clone());
             }
@@ -346,6 +376,8 @@ impl Past {
                 }
             }
             Record::Retired(retired) => self.retired = Some(retired.clone()),
+            Record::Lapsed(lapsed) => self.lapsed = Some(lapsed.clone()),
+            Record::LeaseRenewed(_) => self.lapsed = None,
         }
     }
 

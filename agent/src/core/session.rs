@@ -12,6 +12,7 @@
 
 mod desired;
 mod inbound;
+mod lease;
 mod orders;
 mod renewing;
 mod telling;
@@ -32,6 +33,7 @@ use muster_wire::topic::Channel;
 
 use super::baseline::{Admitted, CheckedHead};
 use super::effect::{self, Caller, Held};
+use super::lease::{Boot, LeaseSheet, Meter, Word};
 use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
 use super::record::{Past, Record};
 use super::schedule::{self, Alarms, Moment, went_off};
@@ -39,6 +41,8 @@ use super::trust::{self, Leaf};
 use super::wiping::{Hook, HookEnd, PhaseReport, WipeTask};
 use super::{Answer, Trouble};
 pub use desired::{Change, InForce};
+pub use lease::Dropped;
+use lease::Lapsing;
 use renewing::Renewing;
 use wiping::Wiping;
 
@@ -91,6 +95,10 @@ pub enum Event {
     Renewal(effect::Event),
     /// What came of the hook that an order asked for.
     HookRan(OrderId, HookEnd),
+    /// What came of the hook that a lapsed lease, or its end, asked for.
+    LapseHookRan(Hook, HookEnd),
+    /// What became of the secrets that a lapsed lease drops, and which desired state is in force now.
+    SecretsDropped(Dropped, Box<InForce>),
     /// What came of a phase of a wipe.
     Wiped(OrderId, Box<PhaseReport>),
     /// The process is to end.
@@ -143,6 +151,12 @@ pub enum Effect {
     Renewal(effect::Effect),
     /// Run the device's own program; then [`Event::HookRan`].
     Hook(OrderId, Hook),
+    /// Make the sheet of the lease hold this, durably; nothing is no sheet.
+    KeepLease(Option<Box<LeaseSheet>>),
+    /// Run the device's own program for a lease; then [`Event::LapseHookRan`].
+    LapseHook(Hook),
+    /// Take away the secrets that the baseline brought, and forget it; then [`Event::SecretsDropped`].
+    DropSecrets,
     /// Do this phase of a wipe; then, without anything waiting for it, [`Event::Wiped`].
     Wipe(Box<WipeTask>, ReceiptPhase),
     /// Destroy the identity and everything else that was this life's, but for the journal.
@@ -164,7 +178,7 @@ pub struct Shown {
     pub checkpoint: Option<TreeHead>,
     /// When the server last accepted a session or confirmed a message.
     pub last_contact: Option<Timestamp>,
-    /// Whether the lease of the desired state in force has lapsed: nothing newer was heard for longer than it lasts.
+    /// Whether the lease has lapsed: nothing newer was heard for longer than it lasts.
     pub stale: bool,
 }
 
@@ -185,6 +199,10 @@ pub struct Beginning {
     pub interrupted: Option<Generation>,
     /// The roots declared at enrolment.
     pub declared: Vec<String>,
+    /// The boot in which the agent runs.
+    pub boot: Boot,
+    /// The sheet of the lease.
+    pub lease: Option<LeaseSheet>,
     /// What the outbox on disk holds.
     pub outbox: Vec<Kept>,
     /// Which agent this is.
@@ -226,9 +244,8 @@ pub struct Session {
     is_asking: bool,
     /// An order was left unacknowledged in this session; those after it are, too.
     leaves_orders: bool,
-    /// When the newest head that was believed was signed, by the server's clock.
-    refreshed: Option<Timestamp>,
-    is_stale: bool,
+    meter: Meter,
+    lapsing: Lapsing,
     /// The moment of the last event, by both clocks.
     clock_seen: Option<(Timestamp, Duration)>,
     shown: Shown,
@@ -257,8 +274,11 @@ impl Session {
     pub fn new(beginning: Beginning) -> Self {
         let Beginning { leaf, past, held, lineage, .. } = beginning;
         let last_contact = past.proven.as_ref().map(|proven| proven.at);
-        let refreshed = beginning.in_force.head.as_ref().map(|head| head.issued_at);
-        let lease = beginning.in_force.lease();
+        let mut meter = Meter::new(leaf.device, beginning.boot, beginning.lease);
+        if let Some(head) = beginning.in_force.head.as_ref().filter(|_| meter.sheet().is_none()) {
+            // Without a sheet, lost or never needed, the word in force is the newest known, and its lease begins anew.
+            meter.hear(Word::of(head, lineage.current().version), head.lease, Duration::ZERO);
+        }
         Self {
             leaf,
             past,
@@ -279,7 +299,7 @@ impl Session {
                 renew: Some(Duration::ZERO),
                 drift: Some(Duration::ZERO),
                 wipe: Some(Duration::ZERO),
-                lease,
+                lease: Some(Duration::ZERO),
                 ..Alarms::default()
             },
             link: Link::Apart,
@@ -293,8 +313,8 @@ impl Session {
             puzzling: None,
             is_asking: false,
             leaves_orders: false,
-            refreshed,
-            is_stale: false,
+            meter,
+            lapsing: Lapsing::default(),
             clock_seen: None,
             shown: Shown::default(),
             last_contact,
@@ -347,8 +367,13 @@ impl Session {
             Event::Collected(facts) => self.collected(facts, now),
             Event::Renewal(event) => self.renewal_went_on(event, now),
             Event::HookRan(order, end) => self.hook_ran(order, end, now),
+            Event::LapseHookRan(hook, end) => self.lapse_hook_ran(hook, &end, now),
+            Event::SecretsDropped(dropped, in_force) => self.secrets_dropped(&dropped, *in_force, now),
             Event::Wiped(order, report) => self.wiped(order, *report, now),
-            Event::Stopping => return self.stop(),
+            Event::Stopping => {
+                self.mark_lease(now);
+                return self.stop();
+            }
         }
         self.look_at_alarms(now);
         self.send();
@@ -393,7 +418,7 @@ impl Session {
             self.collect();
         }
         if went_off(&mut self.alarms.lease, at) {
-            self.lease_lapsed(now);
+            self.look_at_lease(now);
         }
         if went_off(&mut self.alarms.state, at) {
             self.outbox.remind();

@@ -1,11 +1,13 @@
 //! What `muster-agent status` says: what this device is, from its own files and nobody else (contract.md, "Pinned
 //! JSON").
 
+use muster_wire::desired::Lapse;
 use muster_wire::id::DeviceId;
 use muster_wire::time::Timestamp;
 use serde::Serialize;
 
 use super::effect::Held;
+use super::lease::{Boot, LeaseSheet};
 use super::record::Past;
 use super::session::Shown;
 use super::trust::Leaf;
@@ -25,6 +27,8 @@ pub struct Status {
     pub authority_version: Option<u64>,
     /// Generation of the desired state applied here; none before there is one.
     pub generation: Option<u64>,
+    /// The lease, if the device has one.
+    pub lease: Option<LeaseStatus>,
     /// Whether the server has been silent about the desired state for longer than its lease.
     pub stale: bool,
     /// Whether a session with the server is open.
@@ -37,6 +41,35 @@ pub struct Status {
     pub renewal_unfinished: bool,
     /// The tree that this device manages.
     pub root: Option<String>,
+}
+
+/// How the lease stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeaseStatus {
+    /// How long the device may be switched on without a newer word from the server, in seconds.
+    pub lasts_s: u64,
+    /// How much of that is left, in seconds.
+    pub left_s: u64,
+    /// What it does when nothing is left.
+    pub on_lapse: Lapse,
+    /// Whether nothing is left.
+    pub lapsed: bool,
+    /// When the newest word was signed.
+    pub newest: Timestamp,
+}
+
+impl LeaseStatus {
+    /// How the lease on `sheet` stands in `boot`.
+    pub fn of(sheet: &LeaseSheet, boot: &Boot) -> Self {
+        let used = sheet.used(&boot.id, boot.age);
+        Self {
+            lasts_s: sheet.lasts_s,
+            left_s: sheet.lasts().saturating_sub(used).as_secs(),
+            on_lapse: sheet.on_lapse,
+            lapsed: used >= sheet.lasts(),
+            newest: sheet.word.signed_at(),
+        }
+    }
 }
 
 /// The certificate in use.
@@ -68,6 +101,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
         generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        lease: None,
         stale: shown.is_some_and(|shown| shown.stale),
         connected: is_running && shown.is_some_and(|shown| shown.connected),
         last_contact: [

@@ -4,6 +4,7 @@
 //! away after a night. The one here goes off as soon as the device is awake.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,11 +14,23 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
+use crate::core::lease::Boot;
+
 /// Since the device was switched on.
 pub fn now() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
+
+/// Where the kernel names the boot.
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
+
+/// The present boot as the tree at `root` names it; where it names none, as this machine's kernel does.
+pub fn boot(root: &Path) -> Boot {
+    let read = |root: &Path| std::fs::read_to_string(root.join(BOOT_ID)).ok();
+    let id = read(root).or_else(|| read(Path::new("/"))).unwrap_or_default();
+    Boot { id: id.trim().chars().take(64).collect(), age: now() }
 }
 
 /// An alarm by [`now`]. Where the system gives none, the runtime's timer has to do.

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::boottime;
 use super::cli;
 use super::deeds;
 use super::failure::Failure;
@@ -25,6 +26,7 @@ use super::terminal;
 use crate::apply;
 use crate::clock::Clock;
 use crate::core::record::{Accepted, Past};
+use crate::core::status::LeaseStatus;
 use crate::core::{Agent, Done, Door, EnrollOrder, Event, Refusal, RenewOrder, status};
 use crate::posture;
 use crate::wipe;
@@ -216,7 +218,10 @@ fn perform(
 fn current_status(place: &Place) -> Result<status::Status, Failure> {
     let past = place.past()?;
     let is_running = lock::is_running(&place.state_dir);
-    Ok(status::report(&past, &place.held(&past)?, session::shown(place).as_ref(), is_running))
+    let boot = boottime::boot(&place.root_for(&past));
+    let report = status::report(&past, &place.held(&past)?, session::shown(place).as_ref(), is_running);
+    let lease = place.lease().filter(|lease| Some(lease.device) == report.device && past.is_enrolled());
+    Ok(status::Status { lease: lease.map(|lease| LeaseStatus::of(&lease, &boot)), ..report })
 }
 
 /// The signals that end a running agent.

@@ -48,6 +48,11 @@ impl Deeds {
         self.begin(move || Ok(Event::HookRan(order, wipe::run_hook(&root, hook))));
     }
 
+    /// Begins to run a hook of the device at `root` for its lease.
+    pub fn lapse_hook(&self, root: PathBuf, hook: Hook) {
+        self.begin(move || Ok(Event::LapseHookRan(hook, wipe::run_hook(&root, hook))));
+    }
+
     /// What came of the next deed to end.
     ///
     /// # Errors
@@ -85,7 +90,8 @@ pub fn end_life(place: &Place) -> Result<(), Failure> {
     let dir = place.keys().dir().to_owned();
     let keys =
         ["key.pem", "next-key.pem", "certificate.pem", "next-certificate.pem"].map(|name| dir.join(name));
-    let documents = ["trust", "authority", "applied", "applied.undo"].map(|name| place.state_dir.join(name));
+    let documents =
+        ["trust", "authority", "applied", "applied.undo", "lease"].map(|name| place.state_dir.join(name));
     for path in keys.iter().chain(&documents) {
         wipe::shred(path).map_err(|source| failed(path, source))?;
     }

@@ -12,7 +12,7 @@ use super::doctor::Check;
 use super::failure::Failure;
 use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
-use crate::core::status::Status;
+use crate::core::status::{LeaseStatus, Status};
 use crate::core::{Done, Refusal};
 use crate::wipe::{Rehearsal, WouldRemove};
 
@@ -244,6 +244,7 @@ fn print_status(status: &Status) {
         ("authority", status.authority_version.map_or_else(none, |version| format!("version {version}"))),
         ("connected", if status.connected { "yes" } else { "no" }.to_owned()),
         ("generation", status.generation.map_or_else(none, |generation| generation.to_string())),
+        ("lease", status.lease.as_ref().map_or_else(none, lease)),
         ("stale", if status.stale { "yes" } else { "no" }.to_owned()),
         ("last contact", status.last_contact.map_or_else(none, |at| at.to_string())),
         ("root", status.root.clone().unwrap_or_else(none)),
@@ -257,6 +258,13 @@ fn print_status(status: &Status) {
     if status.renewal_unfinished {
         say!("a renewal was interrupted; `muster-agent renew` takes it up");
     }
+}
+
+fn lease(lease: &LeaseStatus) -> String {
+    let LeaseStatus { left_s, on_lapse, newest, .. } = lease;
+    let (hours, minutes) = (left_s / 3600, left_s % 3600 / 60);
+    let left = if lease.lapsed { "lapsed".to_owned() } else { format!("{hours} h {minutes} min left") };
+    format!("{left} since the word of {newest}, then {on_lapse}")
 }
 
 fn print_json(value: &impl Serialize) {

@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::files;
 use super::journal;
 use super::keystore::Keystore;
+use crate::core::lease::LeaseSheet;
 use crate::core::record::Past;
+use crate::core::sheet;
 use crate::core::{Held, Refusal, Trust};
 
 /// The state directory of an installed agent.
@@ -20,6 +22,10 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/muster-agent";
 
 /// No `trust` or `authority` file is larger.
 const DOCUMENT_CAP: usize = 1 << 20;
+/// How much of the lease was used.
+const LEASE: &str = "lease";
+/// No such sheet is larger.
+const LEASE_CAP: usize = 4096;
 
 /// The state directory and the root, absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +67,25 @@ impl Place {
     /// The authority documents.
     pub fn authority(&self) -> PathBuf {
         self.state_dir.join("authority")
+    }
+
+    /// The sheet of the lease, if there is one. One that was damaged is none: the lease begins anew.
+    pub fn lease(&self) -> Option<LeaseSheet> {
+        let bytes = files::read(&self.state_dir.join(LEASE), LEASE_CAP).ok()??;
+        sheet::read(&bytes).ok()
+    }
+
+    /// Makes the sheet of the lease hold this; it is durable on return.
+    ///
+    /// # Errors
+    /// [`Failure::File`].
+    pub fn keep_lease(&self, lease: Option<&LeaseSheet>) -> Result<(), Failure> {
+        let path = self.state_dir.join(LEASE);
+        // A lease is numbers and words, which all have JSON.
+        match lease.map(sheet::write).transpose().unwrap_or_default() {
+            Some(bytes) => Ok(files::write_atomic(&path, &bytes)?),
+            None => Ok(files::remove(&path)?),
+        }
     }
 
     /// The keys.

@@ -29,7 +29,7 @@ use crate::core::baseline::Admitted;
 use crate::core::outbox::{Body, Message};
 use crate::core::record::Past;
 use crate::core::schedule::Moment;
-use crate::core::session::{Beginning, Change, Effect, Event, InForce, LinkId, Session, Shown};
+use crate::core::session::{Beginning, Change, Dropped, Effect, Event, InForce, LinkId, Session, Shown};
 use crate::core::{Agent, Caller, Held, Leaf, Refusal, Request, Trouble, TroubleKind, lineage};
 use crate::posture;
 use crate::wipe;
@@ -98,6 +98,8 @@ impl Runner {
             lineage,
             in_force: in_force(&engine),
             declared: declared.clone(),
+            boot: boottime::boot(&root),
+            lease: place.lease(),
             outbox: outbox.read()?,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             past,
@@ -228,6 +230,9 @@ impl Runner {
                 return Ok(answered.map(Event::Renewal));
             }
             Effect::Hook(order, hook) => self.deeds.hook(self.root.clone(), order, hook),
+            Effect::KeepLease(sheet) => self.place.keep_lease(sheet.as_deref())?,
+            Effect::LapseHook(hook) => self.deeds.lapse_hook(self.root.clone(), hook),
+            Effect::DropSecrets => return self.drop_secrets().map(Some),
             Effect::Wipe(task, phase) => {
                 let engine = wipe::Engine::new(&self.place.state_dir, &self.root, &self.declared);
                 self.deeds.wipe(engine, self.place.state_dir.clone(), *task, phase);
@@ -343,6 +348,12 @@ impl Runner {
             }
         };
         Ok(Event::Applied(change, Box::new(in_force(&self.engine))))
+    }
+
+    fn drop_secrets(&mut self) -> Result<Event, Failure> {
+        let (files, failed) = wipe::drop_files(&self.root, &self.declared, &self.engine.secrets());
+        self.engine.forget_content()?;
+        Ok(Event::SecretsDropped(Dropped { files, failed }, Box::new(in_force(&self.engine))))
     }
 
     fn look_for_drift(&mut self) -> Result<Event, Failure> {

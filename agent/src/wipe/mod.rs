@@ -15,6 +15,7 @@
 
 mod destroy;
 mod disk;
+mod drop;
 mod engine;
 mod evidence;
 mod hook;
@@ -30,6 +31,7 @@ mod walk;
 mod tests;
 
 pub use disk::{Gate, Step, shred};
+pub use drop::drop_files;
 pub use engine::{Engine, WipeError};
 pub use hook::run as run_hook;
 pub use rehearsal::{Rehearsal, WouldRemove};

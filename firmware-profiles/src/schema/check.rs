@@ -2,8 +2,8 @@
 
 use super::nearest;
 use crate::profile::{
-    Baseline, BaselineFile, CertificatePolicy, EstPolicy, FACTS, Intervals, ManagedFile, Override,
-    PosturePolicy, Profile, WipeLevel, WipePlan,
+    Baseline, BaselineFile, CertificatePolicy, EstPolicy, FACTS, Intervals, LeasePolicy, ManagedFile,
+    OnLapse, Override, PosturePolicy, Profile, WipeLevel, WipePlan,
 };
 use std::collections::BTreeSet;
 
@@ -59,6 +59,7 @@ pub(super) fn profile(profile: &Profile) -> Checked {
     certificate(&profile.certificate).map_err(|fault| fault.under("certificate"))?;
     est(&profile.est).map_err(|fault| fault.under("est"))?;
     intervals(&profile.intervals).map_err(|fault| fault.under("intervals"))?;
+    leases(&profile.lease, &profile.overrides, Some(profile))?;
     baseline(&profile.baseline).map_err(|fault| fault.under("baseline"))?;
     posture(&profile.posture).map_err(|fault| fault.under("posture"))?;
     wipe(&profile.wipe, profile.personal).map_err(|fault| fault.under("wipe"))?;
@@ -69,6 +70,7 @@ pub(super) fn profile(profile: &Profile) -> Checked {
 }
 
 pub(super) fn baseline_file(file: &BaselineFile) -> Checked {
+    leases(&file.lease, &file.overrides, None)?;
     baseline(&file.baseline).map_err(|fault| fault.under("baseline"))?;
     for (index, one) in file.overrides.iter().enumerate() {
         deviation(one).map_err(|fault| fault.nth("override", index))?;
@@ -115,6 +117,23 @@ fn est(policy: &EstPolicy) -> Checked {
 fn intervals(intervals: &Intervals) -> Checked {
     within(intervals.report_s, 60, 604_800, "report_s")?;
     within(intervals.posture_s, 60, 604_800, "posture_s")
+}
+
+/// The lease, and those of the deviations; `clear` where the profile has that level.
+fn leases(own: &Option<LeasePolicy>, overrides: &[Override], profile: Option<&Profile>) -> Checked {
+    own.iter().try_for_each(|one| lease(one, profile)).map_err(|fault| fault.under("lease"))?;
+    for (index, one) in overrides.iter().enumerate() {
+        let checked = one.lease.iter().try_for_each(|one| lease(one, profile));
+        checked.map_err(|fault| fault.under("lease").nth("override", index))?;
+    }
+    Ok(())
+}
+
+fn lease(lease: &LeasePolicy, profile: Option<&Profile>) -> Checked {
+    within(lease.lasts_hours.into(), 1, 8_784, "lasts_hours")?;
+    let can_clear = profile.is_none_or(|profile| profile.wipe.levels.contains(&WipeLevel::Clear));
+    let why = "`clear` is not among this profile's wipe levels; choose report, drop_secrets or lock";
+    ensure(lease.on_lapse != OnLapse::Clear || can_clear, "on_lapse", why)
 }
 
 fn baseline(baseline: &Baseline) -> Checked {

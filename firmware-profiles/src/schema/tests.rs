@@ -94,6 +94,18 @@ fn a_managed_file_is_absolute_and_never_setuid() {
 }
 
 #[test]
+fn a_lease_has_a_length_and_clears_only_where_the_profile_can() {
+    let lease = |text: &str| refusal_of_more(&format!("[lease]\n{text}\n"));
+    insta::assert_snapshot!(lease("lasts_hours = 0"), @"p.toml:74: `lease.lasts_hours`: 0 is out of range; choose 1 to 8784");
+    insta::assert_snapshot!(lease("on_lapse = \"lock\""), @"p.toml:73: `lease`: missing key `lasts_hours`");
+    insta::assert_snapshot!(lease("lasts_hours = 336\non_lapse = \"explode\""), @"p.toml:75: `lease.on_lapse`: unknown word `explode`, expected one of `report`, `drop_secrets`, `lock`, `clear`");
+    let mild = format!("{}[lease]\nlasts_hours = 1\non_lapse = \"clear\"\n", laptop());
+    assert!(Profile::parse("p.toml", &mild).is_ok());
+    let mild = mild.replace("\"retire\", \"clear\", \"crypto-erase\"", "\"retire\"");
+    insta::assert_snapshot!(Profile::parse("p.toml", &mild).unwrap_err().to_string(), @"p.toml:75: `lease.on_lapse`: `clear` is not among this profile's wipe levels; choose report, drop_secrets or lock");
+}
+
+#[test]
 fn an_override_says_where_it_applies() {
     insta::assert_snapshot!(refusal_of_more("[[override]]\ncertificate = { validity_days = 3 }\n"), @"p.toml:73: `override.site`: an override needs `site` or `label`, or both; what holds everywhere goes to the top");
     insta::assert_snapshot!(refusal_of_more("[[override]]\nlabel = \"tier\"\n"), @r#"p.toml:74: `override.label`: write "key=value""#);
@@ -137,9 +149,10 @@ fn every_field_of_the_types_is_a_known_key_and_every_known_key_is_a_field() {
 /// A profile that uses every key once.
 fn whole() -> String {
     format!(
-        "{}[[baseline.files]]\npath = \"/etc/motd\"\ncontent = \"x\"\nmode = \"0644\"\nowner = \"root\"\n\
+        "{}[lease]\nlasts_hours = 336\non_lapse = \"lock\"\n[[baseline.files]]\npath = \"/etc/motd\"\ncontent = \"x\"\nmode = \"0644\"\nowner = \"root\"\n\
          [[override]]\nsite = \"x\"\nlabel = \"a=b\"\n\
          certificate = {{ validity_days = 1, grace_days = 1, renew_percent = 50 }}\n\
+         lease = {{ lasts_hours = 1, on_lapse = \"report\" }}\n\
          baseline = {{ sysctl = {{ \"a.b\" = \"1\" }}, files = [{{ path = \"/a\", content = \"\", mode = \"0600\", owner = \"root\" }}] }}\n\
          posture = {{ rules = [{{ fact = \"ssh_password\", remediation = \"x\", grace_hours = 1, action = \"warn\", unknown = \"counted\" }}] }}\n",
         laptop()

@@ -190,6 +190,14 @@ impl App {
     }
 }
 
+/// When the newest entry was written, unix seconds; the beginning of time where there is none.
+pub(super) fn newest_entry_s(store: &Store) -> Result<i64, Error> {
+    let source = LogSource(store.clone());
+    let size = audit::size(&source).map_err(read)?;
+    let newest = audit::tail(&source, size.checked_sub(2), 2).map_err(read)?;
+    Ok(newest.last().map_or(i64::MIN, |entry| entry.ts.div_euclid(1000)))
+}
+
 /// The log's writing side for checkpoints.
 pub(super) type SharedPublisher = Mutex<Publisher>;
 

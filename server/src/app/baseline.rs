@@ -12,7 +12,9 @@ use crate::domain::refusal::Refusal;
 use crate::domain::reported::{DriftNote, Reported};
 use crate::store::collections::{BASELINES, DEVICES, Facet, INSTALLATION};
 use crate::store::{Batch, Expect};
-use muster_firmware_profiles::profile::{Baseline, BaselineFile, Override};
+use muster_firmware_profiles::profile::{
+    Baseline, BaselineFile, LeasePolicy, OnLapse, Override, Profile, WipeLevel,
+};
 use muster_wire::desired::{self as wire, Generation};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::DeviceId;
@@ -27,6 +29,8 @@ pub struct BaselineShown {
     pub counter: u64,
     /// The sections.
     pub baseline: Baseline,
+    /// The lease that its devices get; `None` is none.
+    pub lease: Option<LeasePolicy>,
     /// Deviations for sites and labels.
     pub overrides: Vec<Override>,
     /// When it was set, unix seconds, and by whom; `None` for the profile's own.
@@ -76,11 +80,12 @@ impl App {
         let known = self.profiles.get(profile).ok_or(Error::NotFound { kind: "profile" })?;
         let plan = self.plan(profile)?;
         Ok(match &plan.set {
-            Some(set) => shown(set, plan.version()),
+            Some(set) => shown(set, known, plan.version()),
             None => BaselineShown {
                 profile: known.name.clone(),
                 counter: plan.counter,
                 baseline: known.baseline.clone(),
+                lease: known.lease.clone(),
                 overrides: known.overrides.clone(),
                 set: None,
                 version: 0,
@@ -154,8 +159,14 @@ impl App {
     fn read_baseline(&self, file: &str, text: &str) -> Result<BaselineFile, Error> {
         let asked = BaselineFile::parse(file, text)
             .map_err(|error| Error::Invalid { field: "toml", expected: format!("is refused: {error}") })?;
-        if self.profiles.get(&asked.profile).is_none() {
-            return Err(Refusal::by("profile.known", Code::ProfileUnknown).at("profile").into());
+        let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
+        let levels = &self.profiles.get(&asked.profile).ok_or(unknown)?.wipe.levels;
+        let leases = asked.lease.iter().chain(asked.overrides.iter().filter_map(|one| one.lease.as_ref()));
+        if leases.clone().any(|lease| lease.on_lapse == OnLapse::Clear) && !levels.contains(&WipeLevel::Clear)
+        {
+            let expected =
+                format!("must not let a lease clear: devices of profile {} never are", asked.profile);
+            return Err(Error::Invalid { field: "toml", expected });
         }
         Ok(asked)
     }
@@ -169,6 +180,7 @@ impl App {
     ) -> Result<ProfileDesired, Error> {
         if let Some(set) = &plan.set
             && set.baseline == asked.baseline
+            && set.lease == asked.lease
             && set.overrides == asked.overrides
         {
             return Ok(set.clone());
@@ -179,6 +191,7 @@ impl App {
             profile: asked.profile,
             counter: highest.saturating_add(1),
             baseline: asked.baseline,
+            lease: asked.lease,
             overrides: asked.overrides,
             set_at: self.clock.now_s(),
             set_by: permit.caller().principal.actor(),
@@ -238,8 +251,7 @@ impl App {
                 let device = self.device(DeviceId::from_bytes(id))?.record;
                 if device.state.is_open() {
                     devices += 1;
-                    let differs =
-                        |then: &Plan| then.of(&device).settled.digest != plan.of(&device).settled.digest;
+                    let differs = |then: &Plan| then.of(&device).settled.differs(&plan.of(&device).settled);
                     changed += u64::from(then.as_ref().is_some_and(differs));
                 }
             }
@@ -248,7 +260,9 @@ impl App {
                 None => break,
             }
         }
-        Ok(Effect { baseline: shown(next, version), devices, changed })
+        let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
+        let known = self.profiles.get(&next.profile).ok_or(unknown)?;
+        Ok(Effect { baseline: shown(next, known, version), devices, changed })
     }
 
     /// What `device` should be like, beside what it said.
@@ -293,11 +307,12 @@ impl App {
     }
 }
 
-fn shown(set: &ProfileDesired, version: u64) -> BaselineShown {
+fn shown(set: &ProfileDesired, profile: &Profile, version: u64) -> BaselineShown {
     BaselineShown {
         profile: set.profile.clone(),
         counter: set.counter,
         baseline: set.baseline.clone(),
+        lease: set.lease.clone().or_else(|| profile.lease.clone()),
         overrides: set.overrides.clone(),
         set: Some((set.set_at, set.set_by.clone())),
         version,

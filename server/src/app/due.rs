@@ -12,18 +12,27 @@ use crate::domain::reconcile::{self, Due};
 use crate::domain::reported::Reported;
 use crate::store::Batch;
 use crate::store::collections::{ORDERS, OrderFacet};
-use muster_wire::desired::{DesiredHead, Generation};
+use muster_wire::desired::{DesiredHead, Generation, Lease};
 use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::order::{Order, Sequence};
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use std::collections::HashSet;
 
+/// A lease is renewed so many times while it lasts, within a session that stays open.
+const TURNS: u64 = 3;
+
+/// Which turn of `lease` it is at `now` (unix seconds).
+fn turn(lease: Lease, now: i64) -> i64 {
+    let each = i64::try_from(lease.lasts_s / TURNS).unwrap_or(i64::MAX);
+    if each == 0 { 0 } else { now.div_euclid(each) }
+}
+
 impl Mark {
-    /// The mark of `due` for a device that has seen the audit log up to the size `proven_from`.
-    fn of(due: Due, proven_from: u64) -> Self {
+    /// The mark of `due` in this `turn` of a lease, for a device that has seen the audit log up to the size `proven_from`.
+    fn of(due: Due, turn: i64, proven_from: u64) -> Self {
         match due {
-            Due::Desired(generation) => Self::Desired(generation),
+            Due::Desired(generation) => Self::Desired { generation, turn },
             Due::Order(id) => Self::Order { id, proven_from },
         }
     }
@@ -43,20 +52,27 @@ impl App {
         topics: Topics,
         sent: &HashSet<Mark>,
     ) -> Result<Vec<Outgoing>, Error> {
-        if self.is_frozen()? {
-            return Ok(Vec::new());
-        }
+        let is_frozen = self.is_frozen()?;
         let device = self.device(device)?.record;
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
-        let generation = self.plan(&device.profile)?.generation(reported.as_ref());
+        let plan = self.plan(&device.profile)?;
+        let generation = plan.generation(reported.as_ref());
+        let lease = plan.of(&device).settled.lease;
+        let turn = turn(lease, self.clock.now_s());
+        let is_in_place = reported.as_ref().and_then(Reported::in_place) == Some(generation);
+        if is_frozen && !(is_in_place && lease.lasts_s > 0) {
+            return Ok(Vec::new());
+        }
+        // A freeze keeps back what is new. What is in place is confirmed: no lease shall lapse because of it.
+        let topics = if is_frozen { topics.and(Topics::DESIRED) } else { topics };
         let may_order = topics.contains(Topics::ORDER);
         let orders = if may_order { self.open_orders(device.id)? } else { Vec::new() };
         let seen = reported.as_ref().and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
-        let told = |due: Due| sent.contains(&Mark::of(due, seen));
+        let told = |due: Due| sent.contains(&Mark::of(due, turn, seen));
         let due = reconcile::due(generation, &orders, topics, self.clock.now_s(), told);
         due.into_iter()
             .filter_map(|one| match one {
-                Due::Desired(generation) => Some(self.head(&device, generation)),
+                Due::Desired(generation) => Some(self.head(&device, generation, turn)),
                 Due::Order(id) => {
                     let order = orders.iter().find(|order| order.id == id)?;
                     self.order_document(order, seen).transpose()
@@ -81,7 +97,7 @@ impl App {
         Ok(orders)
     }
 
-    fn head(&self, device: &Device, generation: Generation) -> Result<Outgoing, Error> {
+    fn head(&self, device: &Device, generation: Generation, turn: i64) -> Result<Outgoing, Error> {
         let ready = self.plan(&device.profile)?.of(device);
         let head = DesiredHead {
             device: device.id,
@@ -90,11 +106,11 @@ impl App {
             certificate: ready.settled.certificate,
             intervals: ready.settled.intervals,
             lease: ready.settled.lease,
-            issued_at: Timestamp(self.clock.now_s()),
+            issued_at: Timestamp(self.head_time.at(self.clock.now_s())),
         };
         let payload = self.ca.sign_command(&head);
         let payload = payload.map_err(|error| Error::internal("signing a head")(Box::new(error)))?;
-        Ok(Outgoing { channel: Channel::Desired, payload, mark: Mark::Desired(generation) })
+        Ok(Outgoing { channel: Channel::Desired, payload, mark: Mark::Desired { generation, turn } })
     }
 
     /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that
@@ -149,7 +165,7 @@ impl App {
             let batch = match mark {
                 Mark::Order { id, .. } => self.delivery(&permit, device, id)?,
                 Mark::Ack(receipt) => self.acknowledged_last(&permit, device, receipt)?,
-                Mark::Desired(_) | Mark::Credential(_) => None,
+                Mark::Desired { .. } | Mark::Credential(_) => None,
             };
             let Some(batch) = batch else { return Ok(()) };
             match self.commit(batch).await {

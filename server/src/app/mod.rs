@@ -30,6 +30,7 @@ mod figures;
 pub(crate) mod fixture;
 pub mod found;
 mod freeze;
+mod head_time;
 mod idempotency;
 mod identity;
 #[cfg(test)]
@@ -169,6 +170,7 @@ pub struct App {
     plans: desired::Plans,
     in_force: succession::Current,
     report_pace: report_pace::ReportPace,
+    head_time: head_time::HeadTime,
     events: Arc<EventFeed>,
 }
 
@@ -245,6 +247,7 @@ impl App {
             plans: desired::Plans::default(),
             in_force: Arc::new(in_force).into(),
             report_pace: report_pace::ReportPace::default(),
+            head_time: head_time::HeadTime::from(audit::newest_entry_s(&parts.store)?),
             store: parts.store,
             ca: parts.ca,
             publisher: parts.publisher.into(),

@@ -20,7 +20,12 @@ pub struct Outgoing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mark {
     /// The head of a desired state.
-    Desired(Generation),
+    Desired {
+        /// Of which generation.
+        generation: Generation,
+        /// Which turn of the device's lease it renews; 0 where there is none. Each turn is a head of its own.
+        turn: i64,
+    },
     /// An order.
     Order {
         /// Which.

@@ -25,6 +25,8 @@ use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use std::collections::HashSet;
 
+mod lease;
+
 const PROFILE: &str = "sensor-linux";
 
 impl Site {
@@ -282,7 +284,10 @@ async fn a_session_is_told_once_and_a_new_one_again() {
     site.set(MOTD).await;
     let changed = site.app.due(life.id, Topics::ALL, &sent).unwrap();
     assert_eq!(changed.len(), 1);
-    assert_eq!(changed[0].mark, Mark::Desired(Generation { restore_epoch: 0, counter: 2 }));
+    assert_eq!(
+        changed[0].mark,
+        Mark::Desired { generation: Generation { restore_epoch: 0, counter: 2 }, turn: 0 }
+    );
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub enum BaselineCommand {
 /// What `muster baseline set` takes.
 #[derive(Args, Debug)]
 pub struct SetArgs {
-    /// The file: `profile`, `[baseline]` and `[[override]]` as in a firmware profile
+    /// The file: `profile`, `[baseline]`, `[lease]` and `[[override]]` as in a firmware profile
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Only while this generation of the profile's baseline is set: the one that was looked at, `baseline show P` names it
@@ -58,6 +58,7 @@ const RECORD: &[Column] = &[
     column("by", "/set_by"),
     column("files", "/baseline/files"),
     column("sysctl", "/baseline/sysctl"),
+    column("lease", "/lease"),
     column("overrides", "/overrides"),
 ];
 

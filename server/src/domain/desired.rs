@@ -4,7 +4,9 @@
 //! Where nobody has set a baseline, the profile's own applies, at generation 1. Setting one takes a number from a
 //! counter that the whole installation shares and that only grows.
 
-use muster_firmware_profiles::profile::{Baseline, KeyAlgorithm, ManagedFile, Override, Profile};
+use muster_firmware_profiles::profile::{
+    Baseline, KeyAlgorithm, LeasePolicy, ManagedFile, OnLapse, Override, Profile,
+};
 use muster_firmware_profiles::resolve::{Resolved, Target, resolve};
 use muster_wire::cbor;
 use muster_wire::desired::{
@@ -32,7 +34,10 @@ pub struct ProfileDesired {
     pub counter: u64,
     /// The sections.
     pub baseline: Baseline,
-    /// Deviations for sites and labels; only their baselines count.
+    /// The lease; the profile's own where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeasePolicy>,
+    /// Deviations for sites and labels; only their baselines and leases count.
     pub overrides: Vec<Override>,
     /// When it was set, unix seconds.
     pub set_at: i64,
@@ -48,12 +53,16 @@ impl ProfileDesired {
     pub fn over(&self, profile: &Profile) -> Profile {
         let mut changed = profile.clone();
         changed.baseline = self.baseline.clone();
+        if self.lease.is_some() {
+            changed.lease.clone_from(&self.lease);
+        }
         for one in &mut changed.overrides {
             one.baseline = Baseline::default();
         }
         changed.overrides.extend(self.overrides.iter().map(|one| Override {
             site: one.site.clone(),
             label: one.label.clone(),
+            lease: one.lease.clone(),
             baseline: one.baseline.clone(),
             ..Override::default()
         }));
@@ -95,7 +104,7 @@ pub fn settle(profile: &Profile, site: Option<&str>, labels: &BTreeMap<String, S
             posture_s: resolved.intervals.posture_s.into(),
             drift_s: resolved.intervals.report_s.into(),
         },
-        lease: Lease { lasts_s: 0, on_lapse: Lapse::Report },
+        lease: lease(resolved.lease.as_ref()),
         resolved,
         baseline,
         digest,
@@ -103,6 +112,11 @@ pub fn settle(profile: &Profile, site: Option<&str>, labels: &BTreeMap<String, S
 }
 
 impl Settled {
+    /// Whether a device that gets this gets something else than with `other`.
+    pub fn differs(&self, other: &Self) -> bool {
+        (self.digest, self.lease) != (other.digest, other.lease)
+    }
+
     /// Whether the baseline, signed, is small enough to travel.
     pub fn fits(&self) -> bool {
         cbor::encode(&self.baseline).len() + ENVELOPE_BYTES <= <wire::Baseline as cbor::Document>::MAX_BYTES
@@ -136,6 +150,17 @@ fn file(file: &ManagedFile) -> FileEntry {
     }
 }
 
+fn lease(policy: Option<&LeasePolicy>) -> Lease {
+    let Some(policy) = policy else { return Lease { lasts_s: 0, on_lapse: Lapse::Report } };
+    let on_lapse = match policy.on_lapse {
+        OnLapse::Report => Lapse::Report,
+        OnLapse::DropSecrets => Lapse::DropSecrets,
+        OnLapse::Lock => Lapse::Lock,
+        OnLapse::Clear => Lapse::Clear,
+    };
+    Lease { lasts_s: policy.lasts_s(), on_lapse }
+}
+
 /// A device that signs documents has a key that can; RSA is for legacy EST clients, which have no agent.
 fn identity_key(key: KeyAlgorithm) -> IdentityKey {
     match key {
@@ -163,6 +188,7 @@ mod tests {
             profile: "laptop-linux".into(),
             counter: 4,
             baseline: baseline("hello"),
+            lease: Some(LeasePolicy { lasts_hours: 336, on_lapse: OnLapse::Lock }),
             overrides: vec![Override {
                 site: Some("oslo".into()),
                 baseline: baseline("hei"),
@@ -191,6 +217,19 @@ mod tests {
         assert_eq!(content(&profile, Some("oslo")), b"hei");
         let rules = settle(&profile, None, &BTreeMap::new()).resolved.posture;
         assert_eq!(rules, builtin("laptop-linux").unwrap().posture);
+    }
+
+    #[test]
+    fn a_lease_is_granted_where_one_was_set_and_nowhere_else() {
+        let none = BTreeMap::new();
+        let lease = |profile: &Profile| settle(profile, None, &none).lease;
+        let profile = set().over(builtin("laptop-linux").unwrap());
+        assert_eq!(lease(&profile), Lease { lasts_s: 14 * 86_400, on_lapse: Lapse::Lock });
+        let silent = ProfileDesired { lease: None, ..set() };
+        assert_eq!(lease(&silent.over(&profile)), lease(&profile), "what is not said stays");
+        for profile in muster_firmware_profiles::builtin::builtins() {
+            assert_eq!(lease(profile).lasts_s, 0, "{}", profile.name);
+        }
     }
 
     #[test]

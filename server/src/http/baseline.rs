@@ -32,6 +32,9 @@ pub(super) struct Baseline {
     set_by: Option<String>,
     #[schema(value_type = Object)]
     baseline: serde_json::Value,
+    /// The lease that its devices get: `lasts_hours` and `on_lapse`; null is none.
+    #[schema(value_type = Option<Object>)]
+    lease: Option<serde_json::Value>,
     /// Deviations for sites and labels.
     #[schema(value_type = Vec<Object>)]
     overrides: serde_json::Value,
@@ -63,7 +66,7 @@ pub(super) struct BaselineEffect {
 pub(super) struct SetBaseline {
     /// Name of the file, for error messages.
     file: Option<String>,
-    /// Its text: `profile`, `baseline` and `override` as in a firmware profile.
+    /// Its text: `profile`, `baseline`, `lease` and `override` as in a firmware profile.
     toml: String,
     /// Only say what it would do.
     #[serde(default)]
@@ -212,6 +215,7 @@ fn view(shown: BaselineShown) -> Result<Baseline, HttpError> {
         set_at,
         set_by,
         baseline: serde_json::to_value(&shown.baseline).map_err(failed)?,
+        lease: shown.lease.map(serde_json::to_value).transpose().map_err(failed)?,
         overrides: serde_json::to_value(&shown.overrides).map_err(failed)?,
     })
 }

@@ -325,9 +325,9 @@ impl Session {
         if self.sent.len() >= REMEMBERED {
             self.sent.clear();
         }
-        if matches!(mark, Mark::Desired(_)) {
+        if matches!(mark, Mark::Desired { .. }) {
             // A newer desired state takes the place of the older.
-            self.sent.retain(|sent| !matches!(sent, Mark::Desired(_)));
+            self.sent.retain(|sent| !matches!(sent, Mark::Desired { .. }));
         }
         if let Mark::Order { id: newer, .. } = mark {
             // With another proof it takes the place of the one that was sent with the former.

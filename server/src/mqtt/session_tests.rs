@@ -146,7 +146,7 @@ fn a_newer_desired_state_takes_the_place_of_the_older() {
     let mut session = session();
     hears_all(&mut session, QoS::AtLeastOnce);
     for counter in 1..=3 {
-        let mark = Mark::Desired(Generation { restore_epoch: 0, counter });
+        let mark = Mark::Desired { generation: Generation { restore_epoch: 0, counter }, turn: 0 };
         let outgoing = Outgoing { channel: Channel::Desired, payload: vec![], mark };
         assert!(session.send_due(outgoing, T0).is_some());
         assert_eq!(session.sent().len(), 1);

@@ -3,17 +3,13 @@
 //! ```text
 //! head ─check─▶ wanted ─▶ authorities ─fetch─▶ admitted ─apply─▶ in force, or rolled back ─▶ state report, now
 //! ```
-//! A head may carry a lease: how long, in boot time, the device may go without hearing a newer one. When it lapses the
-//! device says that what it has is stale, and goes on with it; a head that was heard before extends nothing. Counted from
-//! the agent's start at the latest.
+//! A head may carry a lease ([`super::lease`]): how long, in boot time, the device may go without hearing a newer one.
 //!
 //! A generation above the one in force may stand for another issuing CA, or for a successor of the authority document:
 //! both are asked for before its baseline, so that whoever reports a generation has what was served with it.
 //!
 //! Nothing is remembered on the way: what was not put in place before a kill is not reported, and what is not reported
 //! the server says again. The appliers remember how new the newest admitted head was, so an old one never comes back.
-
-use std::time::Duration;
 
 use muster_wire::desired::{DesiredHead, Generation};
 use muster_wire::digest::Sha256Digest;
@@ -44,12 +40,6 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// How long it may go without a newer word; nothing where that is for ever.
-    pub(super) fn lease(&self) -> Option<Duration> {
-        let lasts_s = self.head.as_ref().map(|head| head.lease.lasts_s).filter(|lasts_s| *lasts_s > 0);
-        lasts_s.map(Duration::from_secs)
-    }
-
     /// Its generation.
     pub fn generation(&self) -> Option<Generation> {
         self.head.as_ref().map(|head| head.generation)
@@ -87,7 +77,9 @@ impl Session {
     /// A head came.
     pub(super) fn hear(&mut self, bytes: &[u8], now: Moment) -> Result<(), Refused> {
         let checked = baseline::check_head(bytes, &self.lineage, &self.subject())?;
-        self.refresh(checked.head(), now);
+        if !self.refresh(checked.head(), now) {
+            return Ok(());
+        }
         let same = |head: &DesiredHead| {
             (head.generation, head.baseline) == (checked.head().generation, checked.head().baseline)
         };
@@ -104,26 +96,6 @@ impl Session {
         }
         self.fetch();
         Ok(())
-    }
-
-    /// A head was believed. Only one that is newer than all before shows that the server still speaks to this device.
-    fn refresh(&mut self, head: &DesiredHead, now: Moment) {
-        if self.refreshed.is_some_and(|newest| head.issued_at <= newest) {
-            return;
-        }
-        self.refreshed = Some(head.issued_at);
-        self.is_stale = false;
-        let lasts_s = Some(head.lease.lasts_s).filter(|lasts_s| *lasts_s > 0);
-        self.alarms.lease =
-            lasts_s.map(|lasts_s| now.since_start.saturating_add(Duration::from_secs(lasts_s)));
-    }
-
-    /// Nothing newer was heard for as long as the lease lasts.
-    pub(super) fn lease_lapsed(&mut self, now: Moment) {
-        self.is_stale = true;
-        let newest = self.refreshed.map_or_else(|| "never".to_owned(), |at| at.to_string());
-        let detail = format!("the desired state is stale: the newest word of it was signed at {newest}");
-        self.tell(EventKind::LeaseLapsed, &detail, now);
     }
 
     /// Whether `generation` may have come with another authority than those that are known here. The first of all never

@@ -120,7 +120,7 @@ impl Session {
             generation: self.in_force.generation(),
             checkpoint: self.past.log_head(),
             last_contact: self.shown.last_contact,
-            stale: self.is_stale,
+            stale: self.past.lapsed.is_some(),
         };
         // When contact was last had is written along with something else, not for its own sake.
         if shown != self.shown {

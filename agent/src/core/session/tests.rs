@@ -21,6 +21,7 @@ use super::super::record::{Accepted, Proven};
 use super::*;
 
 mod authorities;
+mod lapsing;
 mod wiping;
 
 const NOW: i64 = 1_800_000_000;
@@ -129,6 +130,10 @@ struct World {
     is_over: bool,
     /// On which channels the server speaks.
     granted: Vec<Channel>,
+    /// The boot, and how old it was when the agent started.
+    boot: Boot,
+    /// How hooks end that the lease asks for.
+    hook_end: HookEnd,
     /// How each phase of a wipe ends; the last for ever.
     fate: ReceiptOutcome,
     /// The phases that the engine was asked for.
@@ -139,6 +144,8 @@ struct World {
 struct Disk {
     journal: Vec<Record>,
     outbox: BTreeMap<EntryId, Kept>,
+    lease: Option<LeaseSheet>,
+    in_force: InForce,
 }
 
 #[derive(Default)]
@@ -156,8 +163,10 @@ struct Server {
 impl World {
     fn new() -> Self {
         let disk = Disk { journal: founding().to_vec(), ..Disk::default() };
+        let boot = Boot { id: "first".into(), age: Duration::from_secs(30) };
         let mut world = Self {
-            session: begin(&disk),
+            session: begin(&disk, &boot),
+            boot,
             disk,
             server: Server::default(),
             opening: None,
@@ -168,6 +177,7 @@ impl World {
             effects: Vec::new(),
             is_over: false,
             granted: Channel::ALL.to_vec(),
+            hook_end: HookEnd::Ran,
             fate: ReceiptOutcome::Done,
             phases: Vec::new(),
         };
@@ -176,7 +186,8 @@ impl World {
     }
 
     fn restart(&mut self) {
-        self.session = begin(&self.disk);
+        self.boot.age += self.since_start;
+        self.session = begin(&self.disk, &self.boot);
         (self.opening, self.open, self.since_start) = (None, None, Duration::ZERO);
         self.in_flight.clear();
         self.handle(Event::Woke, usize::MAX);
@@ -271,6 +282,21 @@ impl World {
             }
             Effect::Renewal(_) => "renewal",
             Effect::Hook(order, _) => return Some(Event::HookRan(order, HookEnd::Ran)),
+            Effect::KeepLease(sheet) => {
+                self.disk.lease = sheet.map(|sheet| *sheet);
+                "keep lease"
+            }
+            Effect::LapseHook(hook) => {
+                self.effects.push(hook.name());
+                return Some(Event::LapseHookRan(hook, self.hook_end.clone()));
+            }
+            Effect::DropSecrets => {
+                self.effects.push("drop secrets");
+                let highest = self.disk.in_force.highest;
+                self.disk.in_force = InForce { highest, ..InForce::default() };
+                let dropped = Dropped { files: 1, failed: Vec::new() };
+                return Some(Event::SecretsDropped(dropped, Box::new(self.disk.in_force.clone())));
+            }
             Effect::Wipe(task, phase) => {
                 self.phases.push(phase);
                 let (outcome, evidence) = (self.fate, Sha256Digest([8; 32]));
@@ -376,15 +402,17 @@ impl World {
     }
 }
 
-fn begin(disk: &Disk) -> Session {
+fn begin(disk: &Disk, boot: &Boot) -> Session {
     Session::new(Beginning {
         leaf: leaf(),
         past: Past::of(&disk.journal),
         held: Held::default(),
         lineage: lineage(),
-        in_force: InForce::default(),
+        in_force: disk.in_force.clone(),
         interrupted: None,
         declared: Vec::new(),
+        boot: boot.clone(),
+        lease: disk.lease.clone(),
         outbox: disk.outbox.values().cloned().collect(),
         agent_version: "test".into(),
     })

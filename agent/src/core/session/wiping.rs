@@ -165,6 +165,7 @@ impl Session {
         self.alarms.wipe = Some(now.since_start);
         self.alarms.renew = Some(now.since_start);
         self.alarms.drift = Some(now.since_start);
+        self.alarms.lease = Some(now.since_start);
     }
 
     /// After a proven wipe: the end comes with the server's signature for the last receipt, or with that of the order.

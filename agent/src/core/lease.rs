@@ -1,0 +1,184 @@
+//! The lease: how long the device has been switched on since the newest word from the server.
+//!
+//! ```text
+//! used = what the sheet says at its last mark + boot time since, or all of this boot where the mark is of another
+//! ```
+//! Only boot time counts (authority.md, "Time on a device"): it goes on while the device sleeps, begins anew with each boot,
+//! and nobody can set it, so that neither a calendar that jumps nor a dead battery lets a lease lapse or keeps it alive. What
+//! was used is kept on a sheet of its own beside the journal, which only grows, and written
+//!
+//! * when a newer word comes, when the agent starts and when it is told to end;
+//! * while it runs after a minute, then each time that it has run twice as long, and at least once an hour.
+//!
+//! That is no more than one write (two fsyncs) and one wake-up an hour. A power cut loses what was not marked: an hour, or
+//! half of what this boot lasted. A device without a lease writes nothing.
+//!
+//! A word is new by itself: by the authority it was signed under, its generation and when it was signed, in this order. What
+//! was heard before renews nothing, over however new a connection it comes.
+
+use std::time::Duration;
+
+use muster_wire::desired::{DesiredHead, Lapse, Lease};
+use muster_wire::id::DeviceId;
+use muster_wire::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The shortest time between two marks.
+const SHORTEST: Duration = Duration::from_secs(60);
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The boot in which the agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// What the kernel calls it; empty where it does not say.
+    pub id: String,
+    /// For how long the device had been switched on when the agent started.
+    pub age: Duration,
+}
+
+/// How new a word is; compared field by field, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Word {
+    /// Version of the authority document whose command key signed it.
+    pub authority_version: u64,
+    /// Counts the restores of the server's store.
+    pub restore_epoch: u64,
+    /// Counts the changes.
+    pub counter: u64,
+    /// When it was signed, in seconds since 1970.
+    pub signed_at_s: i64,
+}
+
+impl Word {
+    /// How new `head` is that was believed under the document of this version.
+    pub fn of(head: &DesiredHead, authority_version: u64) -> Self {
+        Self {
+            authority_version,
+            restore_epoch: head.generation.restore_epoch,
+            counter: head.generation.counter,
+            signed_at_s: head.issued_at.seconds(),
+        }
+    }
+
+    /// When it was signed, by the server's clock.
+    pub fn signed_at(&self) -> Timestamp {
+        Timestamp(self.signed_at_s)
+    }
+}
+
+/// What is kept of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseSheet {
+    /// Whose.
+    pub device: DeviceId,
+    /// The newest word.
+    pub word: Word,
+    /// How long the device may go without a newer one, in seconds.
+    pub lasts_s: u64,
+    /// What it does then.
+    pub on_lapse: Lapse,
+    /// How long it had been switched on since that word at the last mark, in milliseconds.
+    pub used_ms: u64,
+    /// The boot of that mark.
+    pub boot: String,
+    /// The age of that boot then, in milliseconds.
+    pub marked_ms: u64,
+}
+
+impl LeaseSheet {
+    /// How long the device has been switched on since the word, `age` into the boot `id`.
+    pub fn used(&self, id: &str, age: Duration) -> Duration {
+        let (age_ms, marked_ms) = (millis(age), self.marked_ms);
+        // Time goes back only from one boot to the next.
+        let is_same = self.boot == id && age_ms >= marked_ms;
+        let since_ms = if is_same { age_ms - marked_ms } else { age_ms };
+        Duration::from_millis(self.used_ms.saturating_add(since_ms))
+    }
+
+    /// How long it lasts.
+    pub fn lasts(&self) -> Duration {
+        Duration::from_secs(self.lasts_s)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts a lease while the agent runs. Moments are given as the time since its start.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    device: DeviceId,
+    boot: Boot,
+    newest: Option<Word>,
+    sheet: Option<LeaseSheet>,
+}
+
+impl Meter {
+    /// Goes on from the sheet that was `found`, if it is of this device.
+    pub fn new(device: DeviceId, boot: Boot, found: Option<LeaseSheet>) -> Self {
+        let sheet = found.filter(|sheet| sheet.device == device);
+        Self { device, boot, newest: sheet.as_ref().map(|sheet| sheet.word), sheet }
+    }
+
+    /// The lease, if there is one.
+    pub fn sheet(&self) -> Option<&LeaseSheet> {
+        self.sheet.as_ref()
+    }
+
+    /// When the newest word was signed.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.newest.map(|word| word.signed_at())
+    }
+
+    /// A head was believed that is as new as `word` and grants `lease`. Answers whether that is newer than all before;
+    /// then the lease begins anew.
+    pub fn hear(&mut self, word: Word, lease: Lease, now: Duration) -> bool {
+        if self.newest.is_some_and(|newest| word <= newest) {
+            return false;
+        }
+        self.newest = Some(word);
+        self.sheet = (lease.lasts_s > 0).then(|| LeaseSheet {
+            device: self.device,
+            word,
+            lasts_s: lease.lasts_s,
+            on_lapse: lease.on_lapse,
+            used_ms: 0,
+            boot: self.boot.id.clone(),
+            marked_ms: millis(self.boot.age.saturating_add(now)),
+        });
+        true
+    }
+
+    /// Puts what was used until `now` on the sheet; the sheet to keep.
+    pub fn mark(&mut self, now: Duration) -> Option<LeaseSheet> {
+        let used_ms = millis(self.used(now));
+        let sheet = self.sheet.as_mut()?;
+        sheet.used_ms = used_ms;
+        sheet.boot.clone_from(&self.boot.id);
+        sheet.marked_ms = millis(self.boot.age.saturating_add(now));
+        Some(sheet.clone())
+    }
+
+    /// How long the device has been switched on since the newest word; nothing without a lease.
+    pub fn used(&self, now: Duration) -> Duration {
+        let age = self.boot.age.saturating_add(now);
+        self.sheet.as_ref().map_or(Duration::ZERO, |sheet| sheet.used(&self.boot.id, age))
+    }
+
+    /// Whether the lease has lapsed.
+    pub fn has_lapsed(&self, now: Duration) -> bool {
+        self.sheet.as_ref().is_some_and(|sheet| self.used(now) >= sheet.lasts())
+    }
+
+    /// When to look again, where the device does something once `until` has been used: then, or for the next mark.
+    pub fn look_at(&self, until: Duration, now: Duration) -> Duration {
+        let left = until.saturating_sub(self.used(now)).max(Duration::from_millis(1));
+        now.saturating_add(left.min(now.clamp(SHORTEST, LONGEST)))
+    }
+}
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;
