@@ -357,6 +357,8 @@ fn begin(home: &Home, at: i64) -> Session {
         in_force: InForce::default(),
         interrupted: None,
         declared: vec!["/srv".into()],
+        boot: muster_agent::core::lease::Boot::default(),
+        lease: None,
         outbox: OutboxDir::new(&home.state()).read().unwrap(),
         agent_version: "test".into(),
     })
