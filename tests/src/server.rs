@@ -207,6 +207,17 @@ impl Server {
     }
 }
 
+impl Launch {
+    /// A server with the budget that it has without any setting, which tests otherwise lift.
+    #[must_use]
+    pub fn on_rails(self) -> Self {
+        let limits = [("DAY_LEAST", "3"), ("DAY_PERCENT", "1"), ("HOUR", "10"), ("COOLING_OFF_S", "14400")];
+        limits
+            .into_iter()
+            .fold(self, |launch, (name, value)| launch.with(format!("MUSTER_RAILS_{name}"), value))
+    }
+}
+
 impl Endpoints {
     fn read(path: &Path) -> Self {
         let json = read_json(path);

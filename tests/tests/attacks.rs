@@ -27,12 +27,14 @@ mod attack {
     mod a07;
     mod a09;
     mod a10;
+    mod a12;
     mod a13;
     mod a16;
     mod a17;
     mod a18;
     mod a19;
     mod a22;
+    mod a25;
     mod a26;
     mod a27;
     mod a30;

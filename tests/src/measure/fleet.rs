@@ -52,7 +52,7 @@ impl Member {
     }
 
     /// SHA-256 of its certificate.
-    fn certificate(&self) -> Sha256Digest {
+    pub fn certificate(&self) -> Sha256Digest {
         Sha256Digest::of(self.identity.leaf())
     }
 

@@ -225,7 +225,7 @@ fn read(first: u8, body: &[u8]) -> Packet {
             Packet::Publish { topic, id: number(end), payload: body[end + 2..].to_vec() }
         }
         4 => Packet::PubAck(number(0)),
-        9 if body[2..].contains(&0x80) => Packet::Other(REFUSED),
+        9 if body[2..].iter().all(|code| *code == 0x80) => Packet::Other(REFUSED),
         _ => Packet::Other(first),
     }
 }

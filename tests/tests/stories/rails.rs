@@ -6,14 +6,6 @@ use muster_tests::measure::fleet::{Member, enrolled};
 use muster_tests::{Agent, Ear, Launch, Run, Server, Site};
 use serde_json::{Value, json};
 
-/// What a small company would set, and what the server allows without any setting.
-fn strict(launch: Launch) -> Launch {
-    let limits = [("DAY_LEAST", "3"), ("DAY_PERCENT", "1"), ("HOUR", "10"), ("COOLING_OFF_S", "14400")];
-    limits
-        .into_iter()
-        .fold(launch, |launch, (name, value)| launch.with(format!("MUSTER_RAILS_{name}"), value))
-}
-
 const ACTS: [&[&str]; 3] = [
     &["device", "quarantine", "--reason", "lost"],
     &["device", "revoke", "--reason", "unspecified", "--yes"],
@@ -43,7 +35,7 @@ async fn states(server: &Server, state: &str) -> usize {
 async fn a_loop_of_single_acts_of_any_kind_ends_at_the_budget_and_is_told_outside() {
     for act in ACTS {
         let ear = Ear::open().await;
-        let server = Server::on(Site::founded().await, ear.on(strict(Launch::plain()))).await;
+        let server = Server::on(Site::founded().await, ear.on(Launch::plain().on_rails())).await;
         let devices = enrolled(&server, "sensor-linux", 5).await;
         let id = |at: usize| json!([devices[at].id.to_string()]);
         for device in &devices[..3] {
@@ -72,7 +64,7 @@ async fn a_loop_of_single_acts_of_any_kind_ends_at_the_budget_and_is_told_outsid
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_fleet_at_once_waits_and_goes_on_when_it_has_cooled() {
     let (ear, clock) = (Ear::open().await, Clock::new());
-    let server = Server::on(Site::founded().await, ear.on(strict(clock.launch()))).await;
+    let server = Server::on(Site::founded().await, ear.on(clock.launch().on_rails())).await;
     let devices = enrolled(&server, "sensor-linux", 6).await;
     let all =
         ["warrant", "request", "--kind", "wipe", "--level", "clear", "--filter", "profile=sensor-linux"];
@@ -122,7 +114,7 @@ async fn the_whole_fleet_at_once_waits_and_goes_on_when_it_has_cooled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protected_device_is_exempt_and_somebodys_own_is_let_go_and_nothing_more() {
     let ear = Ear::open().await;
-    let server = Server::on(Site::founded().await, ear.on(strict(Launch::plain()))).await;
+    let server = Server::on(Site::founded().await, ear.on(Launch::plain().on_rails())).await;
     let devices = enrolled(&server, "laptop-linux", 2).await;
     let [protected, own] = [0, 1].map(|at| devices[at].id.to_string());
     let _ = server.cli(&["device", "label", &protected, "protected=yes"]).await;
@@ -152,7 +144,7 @@ async fn a_protected_device_is_exempt_and_somebodys_own_is_let_go_and_nothing_mo
 
     // Whoever sends alarms elsewhere tells that where they went until now.
     let elsewhere = Ear::open().await;
-    let server = Server::on(server.stop().await, elsewhere.on(strict(Launch::plain()))).await;
+    let server = Server::on(server.stop().await, elsewhere.on(Launch::plain().on_rails())).await;
     let _ = ear.hears("alarm_place_changed", |_| true).await;
     let _ = server.cli(&["freeze", "--yes"]).await;
     let _ = elsewhere.hears("frozen", |_| true).await;
@@ -163,7 +155,7 @@ async fn a_protected_device_is_exempt_and_somebodys_own_is_let_go_and_nothing_mo
 async fn a_freeze_keeps_orders_and_generations_back_until_the_quorum_lifts_it() {
     const NOTICE: &str = "/var/lib/muster-agent/managed/notice";
     let ear = Ear::open().await;
-    let server = Server::on(Site::founded().await, ear.on(strict(Launch::plain()))).await;
+    let server = Server::on(Site::founded().await, ear.on(Launch::plain().on_rails())).await;
     let (sensor, leaver) =
         (Agent::enrolled(&server, "sensor-linux").await, Agent::enrolled(&server, "sensor-linux").await);
     let leaving = leaver.id();
