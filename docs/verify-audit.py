@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Verifies an export of Muster's audit log without any of Muster's code: verify-audit.py DIR [--key FILE] [--since FILE]
+"""Verifies an export of Muster's audit log without any of Muster's code: verify-audit.py DIR [--key FILE] [--since FILE] [--entry N]
 
 DIR is what `muster audit export DIR` wrote. --key FILE is the server's `audit.vkey`, had from elsewhere; without it the
 key in the export is used, which proves only that the export is whole. --since FILE is a checkpoint seen earlier, whose
-promise the log has to hold. Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok.
-Formats: RFC 6962, C2SP tlog-tiles, tlog-checkpoint, signed-note. Needs Python 3.8; openssl 3 checks the signatures."""
+promise the log has to hold. --entry N proves that entry N stands in the log: "entry" is the entry, "inclusion" the
+hashes (RFC 9162 2.1.3) from it to the root that the checkpoint signs.
+Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok. Formats: RFC 6962, C2SP tlog-tiles, tlog-checkpoint, signed-note. Needs Python 3.8; openssl 3 checks the signatures."""
 import argparse, base64, hashlib, json, os, subprocess, sys, tempfile
 
 SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what stands before an Ed25519 key in DER
@@ -78,6 +79,27 @@ def tree(nodes):
     half = 1 << (len(nodes) - 1).bit_length() - 1
     return sha(b"\1" + tree(nodes[:half]) + tree(nodes[half:]))
 
+def path_to(nodes, at):
+    """RFC 6962 2.1.1: the hashes beside the way from leaf `at` to the root, the lowest first."""
+    if len(nodes) < 2:
+        return []
+    half = 1 << (len(nodes) - 1).bit_length() - 1
+    near, far, at = (nodes[:half], nodes[half:], at) if at < half else (nodes[half:], nodes[:half], at - half)
+    return path_to(near, at) + [tree(far)]
+
+def root_by(path, leaf, at, size):
+    """RFC 9162 2.1.3.2: where the way from `leaf` leads, by nothing but its place and the hashes beside it."""
+    last = size - 1
+    for beside in path:
+        need(last > 0, "the path is too long")
+        is_right = at % 2 or at == last
+        leaf = sha(b"\1" + (beside + leaf if is_right else leaf + beside))
+        while is_right and at and not at % 2:
+            at, last = at // 2, last // 2
+        at, last = at // 2, last // 2
+    need(last == 0, "the path is too short")
+    return leaf
+
 def check_entry(entry, seq, expected):
     need(expected == sha(b"\0" + entry), f"entry {seq} does not have the hash that its tile gives it", seq)
     try:
@@ -88,8 +110,8 @@ def check_entry(entry, seq, expected):
     need(form == entry and said.get("v") == 1, f"entry {seq} is not canonical", seq)
     need(said.get("seq") == seq, f"entry {seq} gives itself another number", seq)
 
-def walk(root_dir, size, used):
-    """The leaf hashes of all entries, each entry and each tile checked on the way."""
+def walk(root_dir, size, used, report, wanted):
+    """The leaf hashes of all entries, each entry and each tile checked on the way; the one `wanted` is reported."""
     leaves = []
     for first in range(0, size, 256):
         width = min(256, size - first)
@@ -100,6 +122,8 @@ def walk(root_dir, size, used):
             end, place = 2 + int.from_bytes(bundle[:2], "big"), 32 * (seq - first)
             check_entry(bundle[2:end], seq, hashes[place:place + 32])
             leaves.append(hashes[place:place + 32])
+            if seq == wanted:
+                report["entry"] = json.loads(bundle[2:end])
             bundle = bundle[end:]
         need(not bundle and len(hashes) == 32 * width, "there is more in a tile than promised", first + width)
     level, nodes = 0, leaves
@@ -129,8 +153,13 @@ def verify(args, report):
     key = parse_key(read(".", args.key) if args.key else read(args.dir, "audit.vkey"))
     size, root = parse_checkpoint(read(args.dir, "checkpoint"), key, "the checkpoint")
     report.update(size=size, root_sha256=root.hex())
-    leaves = walk(args.dir, size, used := set())
+    leaves = walk(args.dir, size, used := set(), report, args.entry)
     need(tree(leaves) == root, "the entries do not lead to the root that the checkpoint promises")
+    if args.entry is not None:
+        need(0 <= args.entry < size, f"there is no entry {args.entry} in a log of {size}")
+        path = path_to(leaves, args.entry)
+        need(root_by(path, leaves[args.entry], args.entry, size) == root, "the entry's path does not lead to the root")
+        report["inclusion"] = [node.hex() for node in path]
     if args.since:
         before, old_root = parse_checkpoint(read(".", args.since), key, "the earlier checkpoint")
         need(before <= size, "the log went back", size)
@@ -140,6 +169,7 @@ def verify(args, report):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Verifies an export of Muster's audit log.")
     [parser.add_argument(name) for name in ("dir", "--key", "--since")]
+    parser.add_argument("--entry", type=int)
     report = {"ok": False, "size": 0, "root_sha256": "", "first_bad": None, "problem": None}
     try:
         verify(parser.parse_args(), report)

@@ -5,7 +5,7 @@
 
 use super::call::{Call, is, text};
 use super::line::is_connected;
-use super::stage::{Program, until};
+use super::stage::{Program, port_of, until};
 use super::story::{Outcome, SECOND, SERVER, Story};
 use super::teller::Teller;
 use crate::cli::table::value_at;
@@ -37,9 +37,7 @@ impl Story {
         self.run(teller, &Call::of(Program::Openssl, &request)).await?;
         let add = ["observer", "add", "dashboard", "--csr", "dashboard.csr", "--out", "dashboard.pem"];
         let added = self.muster(teller, &add).await?;
-        let server = std::fs::read(self.stage.path("server/endpoints.json")).unwrap_or_default();
-        let endpoints: Value = serde_json::from_slice(&server).unwrap_or_default();
-        let port = text(&endpoints, "/mqtt")?.rsplit(':').next().unwrap_or_default().to_owned();
+        let port = port_of(text(&self.endpoints()?, "/mqtt")?)?.to_string();
         let listen = [
             "-V",
             "311",

@@ -1,8 +1,8 @@
 //! The steps in which the first device is let go: one asks, two sign, the device wipes itself, and a stranger checks it.
 
-use super::call::{Call, is, text};
+use super::call::{Call, is, problem, said, text};
 use super::line::NOTICE;
-use super::stage::{Broken, Program, until};
+use super::stage::{Broken, Program, port_of, until};
 use super::story::{Outcome, SERIAL, Story};
 use super::teller::Teller;
 use crate::cli::table::value_at;
@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 const SCRIPT: &str = include_str!("../../../docs/verify-wipe.py");
 /// Where the demo puts it.
 const CHECKER: &str = "verify-wipe.py";
+/// A copy of the device's state directory, made before the wipe.
+const CLONE: &str = "clone";
+/// Certificate and key in it.
+const CLONED: [&str; 2] = ["clone/identity/certificate.pem", "clone/identity/key.pem"];
 /// Where the signed documents go.
 const PROOF: &str = "proof";
 
@@ -24,6 +28,8 @@ impl Story {
         let needed = value_at(&asked, "/required");
         teller.output(&format!("warrant {}: {needed} approvers have to sign", self.warrant));
         self.is_untouched("asking").await?;
+        teller.command("# meanwhile somebody copies the device's disk, with its key");
+        self.run(teller, &Call::of(Program::Copy, &["-a", "device", CLONE])).await?;
         Ok(json!({"warrant": self.warrant, "required": asked.get("required"), "phase": asked.get("phase")}))
     }
 
@@ -82,6 +88,40 @@ impl Story {
         let said = self.run(teller, &check).await?.stdout;
         teller.output(&said);
         Ok(json!({"method": record.get("method"), "checked": true, "said": said.trim()}))
+    }
+
+    /// The device has destroyed its key; a copy of it is worth nothing.
+    pub(super) async fn dead(&self, teller: &mut Teller) -> Outcome {
+        let renew = ["renew", "--state-dir", CLONE, "--json"];
+        let ran = self.run(teller, &Call::of(Program::Agent, &renew).ending(3)).await?;
+        teller.output(&said(&ran));
+        let mut refused = vec![json!({"door": "est", "said": problem(&ran).get("code")})];
+        for listener in ["device", "mqtt"] {
+            let word = self.knock(teller, listener).await?;
+            refused.push(json!({"door": listener, "said": word}));
+        }
+        let url = self.is_revoked(teller, CLONED[0], SERIAL).await?;
+        Ok(json!({"doors": refused, "crl": url, "openssl": "certificate revoked"}))
+    }
+
+    /// Shows the copied certificate to a listener by openssl's hand; answers the alert that comes back.
+    async fn knock(&self, teller: &mut Teller, listener: &str) -> Result<String, Broken> {
+        let port = port_of(text(&self.endpoints()?, &format!("/{listener}"))?)?;
+        let place = format!("localhost:{port}");
+        let [certificate, key] = CLONED;
+        let words =
+            ["s_client", "-connect", &place, "-CAfile", "root.pem", "-cert", certificate, "-key", key];
+        let call = Call::of(Program::Openssl, &[&words[..], &["-quiet"]].concat());
+        teller.command(&call.shown());
+        // The last acknowledgement may be on its way to the server still.
+        let alert = until("the alert", async || {
+            let said = self.stage.run(&call).await?.stderr;
+            Ok(said.lines().find(|line| line.contains("certificate revoked")).map(str::to_owned))
+        })
+        .await?;
+        let word = alert.split(':').find(|part| part.contains("certificate revoked")).unwrap_or_default();
+        teller.output(word);
+        Ok(word.to_owned())
     }
 
     async fn sign(&self, teller: &mut Teller, name: &str) -> Result<Value, Broken> {

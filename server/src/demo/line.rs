@@ -28,9 +28,7 @@ const LAPTOP: [(&str, &str); 4] = [
 impl Story {
     /// The agent stays, from here on.
     pub(super) async fn connect(&mut self, teller: &mut Teller) -> Outcome {
-        let call = Call::of(Program::Agent, &["run", "--state-dir", "device"]);
-        teller.command(&format!("{} &", call.shown()));
-        self.agent = Some(self.stage.start(&call, "agent.log")?);
+        self.start_agent(teller)?;
         let status = until("the agent's connection", async || {
             let status = self.agent_status().await?;
             Ok((status.get("connected") == Some(&Value::Bool(true))).then_some(status))
@@ -40,6 +38,13 @@ impl Story {
             self.device_when("the session at the server", |device| is_connected(device, true)).await?;
         teller.output(&format!("connected, last contact {}", text(&status, "/last_contact")?));
         Ok(json!({"connected": shown.get("connected"), "last_contact": status.get("last_contact")}))
+    }
+
+    pub(super) fn start_agent(&mut self, teller: &mut Teller) -> Result<(), Broken> {
+        let call = Call::of(Program::Agent, &["run", "--state-dir", "device"]);
+        teller.command(&format!("{} &", call.shown()));
+        self.agent = Some(self.stage.start(&call, "agent.log")?);
+        Ok(())
     }
 
     pub(super) async fn baseline(&self, teller: &mut Teller) -> Outcome {

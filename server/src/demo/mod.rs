@@ -8,13 +8,16 @@
 
 mod call;
 mod company;
+mod false_server;
 mod farewell;
 mod line;
 mod proof;
+mod robbery;
 mod scene;
 mod stage;
 mod story;
 mod teller;
+mod thief;
 
 use crate::cli::DemoArgs;
 use muster_wire::problem::Exit;

@@ -1,8 +1,8 @@
 //! The steps in which somebody else judges: openssl over certificates and revocation lists, the checker over the log.
 
-use super::call::{Call, last_json, text};
+use super::call::{Call, is, last_json, text};
 use super::stage::{Broken, Program, until};
-use super::story::{CERTIFICATE, Outcome, SECOND, Story, TRUST_DOMAIN, fetch};
+use super::story::{CERTIFICATE, Outcome, SECOND, SERIAL, Story, TRUST_DOMAIN, fetch};
 use super::teller::Teller;
 use crate::cli::table::value_at;
 use serde_json::{Value, json};
@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// Where the second device keeps its certificate.
 const OF_SECOND: &str = "second/identity/certificate.pem";
+/// What a stranger checks the log with.
+const SCRIPT: &str = include_str!("../../../docs/verify-audit.py");
+/// Where the demo puts it.
+const CHECKER: &str = "verify-audit.py";
 /// Where the log is exported to.
 const COPY: &str = "audit-copy";
 
@@ -42,8 +46,19 @@ impl Story {
 
     /// The list that the certificate itself names has to name the certificate, and openssl has to heed it.
     pub(super) async fn crl(&self, teller: &mut Teller) -> Outcome {
-        let url = self.list_named_in(teller, OF_SECOND).await?;
-        let shown = self.look(&["device", "show", SECOND]).await?;
+        let url = self.is_revoked(teller, OF_SECOND, SECOND).await?;
+        Ok(json!({"url": url, "openssl": "certificate revoked"}))
+    }
+
+    /// Has openssl find the certificate of `device` revoked; answers where the list is.
+    pub(super) async fn is_revoked(
+        &self,
+        teller: &mut Teller,
+        certificate: &str,
+        device: &str,
+    ) -> Result<String, Broken> {
+        let url = self.list_named_in(teller, certificate).await?;
+        let shown = self.look(&["device", "show", device]).await?;
         let serial = text(&shown, "/certificate/serial")?.to_lowercase();
         // A change may take a second to be signed.
         until("the revoked certificate's appearance in the list", async || {
@@ -51,11 +66,11 @@ impl Story {
             Ok(list.contains(&serial).then_some(()))
         })
         .await?;
-        let verdict = self.check_list(teller, &url, (OF_SECOND, 2)).await?;
+        let verdict = self.check_list(teller, &url, (certificate, 2)).await?;
         if !verdict.contains("certificate revoked") {
             return Err(Broken::unexpected("openssl gives another reason than the revocation"));
         }
-        Ok(json!({"url": url, "openssl": "certificate revoked"}))
+        Ok(url)
     }
 
     async fn list_named_in(&self, teller: &mut Teller, certificate: &str) -> Result<String, Broken> {
@@ -105,6 +120,33 @@ impl Story {
             return Err(Broken::unexpected("the log does not hold"));
         }
         Ok(json!({"size": report.get("size"), "root_sha256": root}))
+    }
+
+    /// One entry, its place in the tree and the signed root are all that a stranger needs.
+    pub(super) async fn inclusion(&self, teller: &mut Teller) -> Outcome {
+        let history = self.look(&["device", "history", SERIAL]).await?;
+        let mut entries = history.as_array().into_iter().flatten();
+        let end = entries.find(|entry| is(entry, "/new_state", "retired(proven)"));
+        let end = end.ok_or_else(|| Broken::unexpected("the log does not say that the wipe is proven"))?;
+        let number = value_at(end, "/seq");
+        if !self.stage.has(Program::Python) {
+            teller.output(
+                "python3 is not on this machine: docs/verify-audit.py proves an entry to whoever has it",
+            );
+            return Ok(json!({"audit_entry": end.get("seq"), "checked": false}));
+        }
+        let script = self.stage.path(CHECKER);
+        std::fs::write(&script, SCRIPT).map_err(Broken::system("write", &script))?;
+        let call = Call::of(Program::Python, &[CHECKER, COPY, "--entry", &number]);
+        let report = last_json(&self.run(teller, &call).await?.stdout);
+        let path = report.get("inclusion").and_then(Value::as_array).map_or(0, Vec::len);
+        let words = ["/entry/seq", "/entry/action", "/entry/object", "/entry/new_state"];
+        teller.output(&words.map(|at| value_at(&report, at)).join("  "));
+        teller.output(&format!("{path} hashes from there to the root {}", value_at(&report, "/root_sha256")));
+        if report.get("entry") != Some(end) {
+            return Err(Broken::unexpected("the entry proven is not the one in the device's history"));
+        }
+        Ok(json!({"audit_entry": end.get("seq"), "hashes": path, "checked": true}))
     }
 
     /// A check that finds nothing is worth nothing: it has to find this. The copy is mended afterwards.

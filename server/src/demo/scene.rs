@@ -26,13 +26,51 @@ pub(super) enum Scene {
     Crl,
     Door,
     Heard,
+    Stolen,
+    Unapproved,
+    HalfApproved,
+    SelfApproved,
+    Back,
     Deprovision,
     HalfSigned,
     Wiped,
     Proof,
+    Dead,
     Audit,
+    Inclusion,
     Tamper,
     Stop,
+}
+
+/// What steps that follow each other come to, for the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chapter {
+    Founding,
+    Enrolment,
+    Line,
+    Loss,
+    Theft,
+    Farewell,
+    Log,
+}
+
+impl Chapter {
+    /// Every chapter, in order.
+    pub(super) const ALL: &'static [Self] =
+        &[Self::Founding, Self::Enrolment, Self::Line, Self::Loss, Self::Theft, Self::Farewell, Self::Log];
+
+    /// What it shows when every step of it holds.
+    pub(super) fn claim(self) -> &'static str {
+        match self {
+            Self::Founding => "founded by two approvers, and serving",
+            Self::Enrolment => "enrolled once, by a token that works once; openssl agrees",
+            Self::Line => "kept in line: baseline, repair, posture, a new identity",
+            Self::Loss => "held and released; another one revoked, at every door",
+            Self::Theft => "every key of the server stolen, and the agent wipes nothing",
+            Self::Farewell => "let go by two approvers, wiped with proof, its certificate dead",
+            Self::Log => "all of it in a log that strangers verify",
+        }
+    }
 }
 
 impl Scene {
@@ -61,11 +99,18 @@ impl Scene {
         Self::Crl,
         Self::Door,
         Self::Heard,
+        Self::Stolen,
+        Self::Unapproved,
+        Self::HalfApproved,
+        Self::SelfApproved,
+        Self::Back,
         Self::Deprovision,
         Self::HalfSigned,
         Self::Wiped,
         Self::Proof,
+        Self::Dead,
         Self::Audit,
+        Self::Inclusion,
         Self::Tamper,
         Self::Stop,
     ];
@@ -86,6 +131,36 @@ impl Scene {
     pub(super) fn claim(self) -> &'static str {
         let [.., claim] = self.words();
         claim
+    }
+
+    /// The chapter it belongs to.
+    pub(super) fn chapter(self) -> Chapter {
+        match self {
+            Self::Keys | Self::Init | Self::Serve => Chapter::Founding,
+            Self::Token | Self::Enroll | Self::Judge | Self::SecondUse | Self::Renew => Chapter::Enrolment,
+            Self::Observe
+            | Self::Connect
+            | Self::Baseline
+            | Self::Drift
+            | Self::Commission
+            | Self::Posture
+            | Self::Rotate => Chapter::Line,
+            Self::Hold
+            | Self::Release
+            | Self::Second
+            | Self::Revoke
+            | Self::Cut
+            | Self::Crl
+            | Self::Door
+            | Self::Heard => Chapter::Loss,
+            Self::Stolen | Self::Unapproved | Self::HalfApproved | Self::SelfApproved | Self::Back => {
+                Chapter::Theft
+            }
+            Self::Deprovision | Self::HalfSigned | Self::Wiped | Self::Proof | Self::Dead => {
+                Chapter::Farewell
+            }
+            Self::Audit | Self::Inclusion | Self::Tamper | Self::Stop => Chapter::Log,
+        }
     }
 
     const fn words(self) -> [&'static str; 3] {
@@ -157,6 +232,31 @@ impl Scene {
             Self::Crl => ["crl", "openssl sees it in the revocation list", "revoked for the whole world"],
             Self::Door => ["door_closed", "The revoked device knocks once more", "no door opens"],
             Self::Heard => ["heard", "What the dashboard was told meanwhile", "it saw all of that happen"],
+            Self::Stolen => [
+                "stolen",
+                "A thief copies the server's data directory, every key in it, and takes the server's place",
+                "the agent takes the thief for the server",
+            ],
+            Self::Unapproved => [
+                "thief_unapproved",
+                "The thief orders a wipe that nobody has approved",
+                "the agent refuses, and nothing is gone",
+            ],
+            Self::HalfApproved => [
+                "thief_half_approved",
+                "One approver is taken in and signs; the thief adds the signatures of all the server's keys",
+                "the agent refuses: the server's keys approve nothing, and one is not two",
+            ],
+            Self::SelfApproved => [
+                "thief_self_approved",
+                "The thief makes two approvers of his own, and an authority that names them",
+                "the agent refuses both: only approvers make approvers",
+            ],
+            Self::Back => [
+                "server_back",
+                "The honest server is back",
+                "the device is active, has lost nothing, and has told what it refused",
+            ],
             Self::Deprovision => [
                 "deprovision",
                 "The first device's owner leaves: an operator asks for it to be wiped",
@@ -173,10 +273,20 @@ impl Scene {
                 "A stranger checks the proof with python3 and openssl, and nothing of ours",
                 "every signature holds, from the founding to the last receipt",
             ],
+            Self::Dead => [
+                "certificate_dead",
+                "Somebody has a copy of its key, made before the wipe, and knocks",
+                "its certificate is dead at every door, and revoked for the whole world",
+            ],
             Self::Audit => [
                 "audit",
                 "The log is taken away and checked without the server",
                 "every entry and signature holds",
+            ],
+            Self::Inclusion => [
+                "inclusion",
+                "The stranger has it proven that the end of the device stands in the log",
+                "a path of hashes leads from that entry to the signed checkpoint",
             ],
             Self::Tamper => ["tamper", "One byte of that copy is changed", "found"],
             Self::Stop => ["stop", "The server is asked to stop", "it ended in order"],
@@ -189,11 +299,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn chapters_follow_each_other_and_none_is_empty() {
+        let mut told: Vec<Chapter> = Scene::ALL.iter().map(|scene| scene.chapter()).collect();
+        told.dedup();
+        assert_eq!(told, Chapter::ALL);
+    }
+
+    #[test]
     fn programs_find_the_steps_by_these_names_in_this_order() {
         let names: Vec<&str> = Scene::ALL.iter().map(|scene| scene.name()).collect();
         let pinned = "keygen init serve token enroll openssl_verify token_spent renew observe connect baseline drift \
             commission posture rotate quarantine release second_device revoke cut crl door_closed heard \
-            deprovision half_signed wiped proof audit tamper stop";
+            stolen thief_unapproved thief_half_approved thief_self_approved server_back \
+            deprovision half_signed wiped proof certificate_dead audit inclusion tamper stop";
         assert_eq!(names, pinned.split_whitespace().collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,7 @@
 //! Where the demo plays: a directory of its own, the programs, the children.
 
-use super::call::Call;
+use super::call::{Call, text};
+use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,6 +12,9 @@ use tokio::process::{Child, Command};
 
 /// How long any one command may take.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The server's listeners, as its settings name them.
+const LISTENERS: [&str; 4] = ["device", "mqtt", "status", "admin"];
 
 /// How often a condition is looked at again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -75,6 +79,8 @@ pub(super) enum Program {
     Mosquitto,
     /// What a stranger's checker runs on.
     Python,
+    /// What a thief copies with.
+    Copy,
 }
 
 impl Program {
@@ -86,6 +92,7 @@ impl Program {
             Self::Openssl => "openssl",
             Self::Mosquitto => "mosquitto_sub",
             Self::Python => "python3",
+            Self::Copy => "cp",
         }
     }
 }
@@ -103,6 +110,8 @@ pub(super) struct Ran {
 pub(super) struct Stage {
     directory: TempDir,
     muster: PathBuf,
+    /// Ports of the listeners; 0 until a server has chosen.
+    ports: [u16; 4],
 }
 
 impl Stage {
@@ -113,7 +122,7 @@ impl Stage {
             .prefix("muster-demo-")
             .tempdir()
             .map_err(Broken::system("make a directory in", &std::env::temp_dir()))?;
-        Ok(Self { directory, muster })
+        Ok(Self { directory, muster, ports: [0; 4] })
     }
 
     /// The directory in which every command runs.
@@ -124,6 +133,14 @@ impl Stage {
     /// A path in the directory.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Every server from now on listens where the one with these `endpoints` did.
+    pub(super) fn settle(&mut self, endpoints: &Value) -> Result<(), Broken> {
+        for (listener, port) in LISTENERS.into_iter().zip(&mut self.ports) {
+            *port = port_of(text(endpoints, &format!("/{listener}"))?)?;
+        }
+        Ok(())
     }
 
     /// Removes the directory, or leaves it and says where it is.
@@ -157,8 +174,9 @@ impl Stage {
         let file = std::fs::File::create(&path).map_err(Broken::system("create", &path))?;
         let other = file.try_clone().map_err(Broken::system("create", &path))?;
         let mut command = self.command(call)?;
-        for listener in ["DEVICE", "MQTT", "STATUS", "ADMIN"] {
-            command.env(format!("MUSTER_LISTEN_{listener}"), "127.0.0.1:0");
+        for (listener, port) in LISTENERS.into_iter().zip(self.ports) {
+            let setting = format!("MUSTER_LISTEN_{}", listener.to_ascii_uppercase());
+            command.env(setting, format!("127.0.0.1:{port}"));
         }
         command.stdin(Stdio::null()).stdout(file).stderr(other);
         command.spawn().map_err(Broken::system("run", Path::new(call.program.name())))
@@ -205,6 +223,8 @@ impl Stage {
             }),
             Program::Python => in_path(program.name(), &path_variable())
                 .ok_or_else(|| missing("Install it, for instance with `apt-get install python3`.")),
+            Program::Copy => in_path(program.name(), &path_variable())
+                .ok_or_else(|| missing("Install it, for instance with `apt-get install coreutils`.")),
             Program::Mosquitto => in_path(program.name(), &path_variable())
                 .ok_or_else(|| missing("Install it, for instance with `apt-get install mosquitto-clients`.")),
         }
@@ -233,8 +253,19 @@ pub(super) async fn until<T>(
             }
         }
     };
+    in_time(what, found).await?
+}
+
+/// What `happens` comes to, unless that takes too long.
+pub(super) async fn in_time<T>(what: &str, happens: impl Future<Output = T>) -> Result<T, Broken> {
     let late = |_| Broken::Late { what: what.to_owned() };
-    tokio::time::timeout(DEADLINE, found).await.map_err(late)?
+    tokio::time::timeout(DEADLINE, happens).await.map_err(late)
+}
+
+/// The port in an address of the server's.
+pub(super) fn port_of(url: &str) -> Result<u16, Broken> {
+    let digits = url.trim_end_matches('/').rsplit(':').next().unwrap_or_default();
+    digits.parse().map_err(|_| Broken::unexpected(format!("there is no port in {url}")))
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What happens in the demo, step by step, and what each step has to show. What happens over the
-//! open line is in [`super::line`], what others judge in [`super::proof`].
+//! open line is in [`super::line`], what others judge in [`super::proof`], what a thief of the server tries in
+//! [`super::robbery`].
 
 use super::call::{Call, is, last_json, problem, said, shortened, text};
 use super::scene::Scene;
 use super::stage::{Broken, Program, Ran, Stage, until};
 use super::teller::Teller;
+use super::thief::Thief;
 use crate::cli::connection::get_plain;
 use crate::cli::table::value_at;
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,7 +31,7 @@ pub(super) const TRUST_DOMAIN: &str = "demo.example";
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) stage: Stage,
-    server: Option<Child>,
+    pub(super) server: Option<Child>,
     pub(super) agent: Option<Child>,
     pub(super) second: Option<Child>,
     pub(super) dashboard: Option<Child>,
@@ -38,6 +40,9 @@ pub(super) struct Story {
     pub(super) certificate_serial: String,
     pub(super) second_device: String,
     pub(super) warrant: String,
+    pub(super) thief: Option<Thief>,
+    /// How the agent has refused the thief, in its own words.
+    pub(super) refused: Vec<String>,
 }
 
 /// What a step showed, or why it does not hold.
@@ -57,6 +62,8 @@ impl Story {
             certificate_serial: String::new(),
             second_device: String::new(),
             warrant: String::new(),
+            thief: None,
+            refused: Vec::new(),
         }
     }
 
@@ -91,11 +98,18 @@ impl Story {
             Scene::Crl => self.crl(teller).await,
             Scene::Door => self.door(teller).await,
             Scene::Heard => self.heard(teller).await,
+            Scene::Stolen => self.stolen(teller).await,
+            Scene::Unapproved => self.unapproved(teller).await,
+            Scene::HalfApproved => self.half_approved(teller).await,
+            Scene::SelfApproved => self.self_approved(teller).await,
+            Scene::Back => self.back(teller).await,
             Scene::Deprovision => self.deprovision(teller).await,
             Scene::HalfSigned => self.half_signed(teller).await,
             Scene::Wiped => self.wiped(teller).await,
             Scene::Proof => self.proof(teller).await,
+            Scene::Dead => self.dead(teller).await,
             Scene::Audit => self.audit(teller).await,
+            Scene::Inclusion => self.inclusion(teller).await,
             Scene::Tamper => self.tamper(teller).await,
             Scene::Stop => self.stop(teller).await,
         }
@@ -140,21 +154,8 @@ impl Story {
     }
 
     async fn serve(&mut self, teller: &mut Teller) -> Outcome {
-        let call = Call::of(Program::Muster, &["serve", "--data-dir", SERVER]);
-        teller.command(&format!("MUSTER_LISTEN_DEVICE=127.0.0.1:0 … {} &", call.shown()));
-        let mut child = self.stage.start(&call, "serve.log")?;
-        let path = self.stage.path("server/endpoints.json");
-        let log = self.stage.path("serve.log");
-        let published = until("the server's endpoints.json", async || {
-            if let Ok(Some(status)) = child.try_wait() {
-                let last = last_line(&log);
-                return Err(Broken::unexpected(format!("the server ended with {status}: {last}")));
-            }
-            Ok(std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()))
-        })
-        .await;
-        self.server = Some(child);
-        let endpoints = published?;
+        let endpoints = self.start_server(teller).await?;
+        self.stage.settle(&endpoints)?;
         for name in ["device", "mqtt", "status", "admin"] {
             teller.output(&format!("{name:<7} {}", text(&endpoints, &format!("/{name}"))?));
         }
@@ -166,6 +167,32 @@ impl Story {
             return Err(Broken::unexpected(format!("/readyz answered {status}")));
         }
         Ok(json!({"endpoints": endpoints, "readyz": status}))
+    }
+
+    /// Starts the server and waits until it says where it listens; answers that.
+    pub(super) async fn start_server(&mut self, teller: &mut Teller) -> Outcome {
+        let call = Call::of(Program::Muster, &["serve", "--data-dir", SERVER]);
+        teller.command(&format!("MUSTER_LISTEN_DEVICE=127.0.0.1:… {} &", call.shown()));
+        let mut child = self.stage.start(&call, "serve.log")?;
+        let log = self.stage.path("serve.log");
+        let published = until("the server's endpoints.json", async || {
+            if let Ok(Some(status)) = child.try_wait() {
+                let last = last_line(&log);
+                return Err(Broken::unexpected(format!("the server ended with {status}: {last}")));
+            }
+            Ok(self.endpoints().ok())
+        })
+        .await;
+        self.server = Some(child);
+        published
+    }
+
+    /// Where the server listens, as it says itself.
+    pub(super) fn endpoints(&self) -> Outcome {
+        let path = self.stage.path("server/endpoints.json");
+        let said = std::fs::read(&path).map_err(Broken::system("read", &path))?;
+        serde_json::from_slice(&said)
+            .map_err(|cause| Broken::unexpected(format!("endpoints.json is not whole: {cause}")))
     }
 
     async fn token(&mut self, teller: &mut Teller) -> Outcome {

@@ -1,7 +1,7 @@
 //! How the demo is told: to a person step by step, to a program a line of JSON for each step and one at the end.
 
 use super::Ending;
-use super::scene::Scene;
+use super::scene::{Chapter, Scene};
 use super::stage::Broken;
 use crate::cli::table::plain;
 use serde_json::{Value, json};
@@ -19,6 +19,16 @@ pub(super) struct Teller {
     styled: bool,
     started: Instant,
     steps: Vec<Value>,
+    /// How many steps of each chapter held, how many did not, and how long they took.
+    chapters: Vec<(Chapter, Tally)>,
+}
+
+/// What a chapter came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    held: usize,
+    broken: usize,
+    took: Duration,
 }
 
 impl Teller {
@@ -26,7 +36,7 @@ impl Teller {
     pub(super) fn of_process(json: bool) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let styled = std::io::stdout().is_terminal() && !plain;
-        Self { json, styled, started: Instant::now(), steps: Vec::new() }
+        Self { json, styled, started: Instant::now(), steps: Vec::new(), chapters: Vec::new() }
     }
 
     /// Before the first step.
@@ -62,6 +72,7 @@ impl Teller {
     pub(super) fn verdict(&mut self, scene: Scene, outcome: Result<Value, Broken>, took: Duration) {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let ok = outcome.is_ok();
+        self.count(scene.chapter(), ok, took);
         let (mark, words) = match &outcome {
             Ok(_) => (self.style("32", "✓"), scene.claim().to_owned()),
             Err(broken) => (self.style("31", "✗"), plain(&broken.in_words())),
@@ -73,6 +84,35 @@ impl Teller {
             print(&step.to_string());
         }
         self.steps.push(step);
+    }
+
+    fn count(&mut self, chapter: Chapter, ok: bool, took: Duration) {
+        if self.chapters.last().is_none_or(|(last, _)| *last != chapter) {
+            self.chapters.push((chapter, Tally::default()));
+        }
+        if let Some((_, tally)) = self.chapters.last_mut() {
+            tally.held += usize::from(ok);
+            tally.broken += usize::from(!ok);
+            tally.took += took;
+        }
+    }
+
+    /// All of it on one screen: a line for each chapter, with its steps and its time.
+    fn summary(&self) {
+        for chapter in Chapter::ALL {
+            let of =
+                |chapter: Chapter| Scene::ALL.iter().filter(move |scene| scene.chapter() == chapter).count();
+            let told = self.chapters.iter().find(|(told, _)| told == chapter);
+            let Tally { held, broken, took } = told.map_or(Tally::default(), |(_, tally)| *tally);
+            let all = of(*chapter);
+            let mark = match (held, broken) {
+                (held, _) if held == all => self.style("32", "✓"),
+                (_, 1..) => self.style("31", "✗"),
+                _ => self.style("33", "–"),
+            };
+            let counted = format!("{held} of {all}");
+            self.say(&format!("  {mark} {:<64} {counted:>6} {:>6.1} s", chapter.claim(), took.as_secs_f64()));
+        }
     }
 
     /// Something that helps to understand a failure.
@@ -103,8 +143,9 @@ impl Teller {
             Ending::Broken => self.style("31", "It did not hold"),
             Ending::Interrupted => self.style("33", "Interrupted"),
         };
+        self.summary();
         self.say(&format!(
-            "{verdict}: {held} of {all} steps in {:.1} s.",
+            "\n{verdict}: {held} of {all} steps in {:.1} s.",
             self.started.elapsed().as_secs_f64()
         ));
         match kept {

@@ -15,7 +15,21 @@ async fn every_step_of_the_demo_holds() {
     let last: Value = serde_json::from_str(text.trim_end().lines().last().unwrap()).unwrap();
     assert_eq!(last["ok"], true, "{last}");
     let steps = last["steps"].as_array().unwrap();
-    assert!(steps.len() >= 30 && steps.iter().all(|step| step["ok"] == true), "{last}");
-    let proof = steps.iter().find(|step| step["name"] == "proof").unwrap();
-    assert_eq!(proof["evidence"]["checked"], true, "{proof}");
+    assert!(steps.len() >= 37 && steps.iter().all(|step| step["ok"] == true), "{last}");
+    let evidence = |name: &str| &steps.iter().find(|step| step["name"] == name).expect(name)["evidence"];
+    for checked in ["proof", "inclusion"] {
+        assert_eq!(evidence(checked)["checked"], true, "{last}");
+    }
+    // It is the agent that refuses the thief, in its own words, and they reach the log.
+    let tellings = evidence("server_back")["told"].to_string();
+    for (name, words) in [
+        ("thief_unapproved", "this order needs a warrant"),
+        ("thief_half_approved", "2 approvers are needed, 1 that count have signed"),
+        ("thief_self_approved", "authority version 2 is not the one in force here"),
+    ] {
+        assert!(evidence(name)["agent"].to_string().contains(words), "{last}");
+        assert!(tellings.contains(words), "{tellings}");
+    }
+    let doors = evidence("certificate_dead")["doors"].as_array().unwrap();
+    assert_eq!(doors.len(), 3, "{doors:?}");
 }
