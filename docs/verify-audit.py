@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Verifies an export of Muster's audit log without any of Muster's code: verify-audit.py DIR [--key FILE] [--since FILE] [--entry N]
+"""Verifies an export of Muster's audit log without any of Muster's code:
+verify-audit.py DIR [--key FILE] [--authority DIGEST] [--since FILE] [--entry N]
 
 DIR is what `muster audit export DIR` wrote. --key FILE is the server's `audit.vkey`, had from elsewhere; without it the
-key in the export is used, which proves only that the export is whole. --since FILE is a checkpoint seen earlier, whose
-promise the log has to hold. --entry N proves that entry N stands in the log: "entry" is the entry, "inclusion" the
-hashes (RFC 9162 2.1.3) from it to the root that the checkpoint signs.
-Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok. Formats: RFC 6962, C2SP tlog-tiles, tlog-checkpoint, signed-note. Needs Python 3.8; openssl 3 checks the signatures."""
+key in the export is used, which proves only that the export is whole. --authority DIGEST is that of the first authority
+document, in hexadecimal, as `muster init` printed it: whoever knows it believes the audit keys that the chain of authority
+documents in the export names, so also one that took over from the key in FILE. --since FILE is a checkpoint seen earlier,
+by the key or, with --authority, by one before it; the log has to hold its promise. --entry N proves that entry N stands
+in the log: "entry" is the entry, "inclusion" the hashes (RFC 9162 2.1.3) from it to the root that the checkpoint signs.
+Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok. Formats: RFC 6962, C2SP tlog-tiles,
+tlog-checkpoint, signed-note; the authority: RFC 8949, RFC 9052. Needs Python 3.8; openssl 3 checks the signatures."""
 import argparse, base64, hashlib, json, os, subprocess, sys, tempfile
 
 SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what stands before an Ed25519 key in DER
@@ -42,6 +46,17 @@ def parse_key(data):
     need(number.hex().encode() == ident, "the key does not have the id that it claims")
     return name, number, key[1:]
 
+def holds(key, message, signature):
+    """Whether the Ed25519 key has signed the message."""
+    with tempfile.TemporaryDirectory() as tmp:
+        paths = [os.path.join(tmp, name) for name in ("key", "signature", "text")]
+        for path, data in zip(paths, (SPKI + key, signature, message)):
+            with open(path, "wb") as file:
+                file.write(data)
+        run = subprocess.run(["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER", "-inkey", paths[0],
+                              "-sigfile", paths[1], "-in", paths[2]], capture_output=True)
+    return run.returncode == 0
+
 def open_note(note, key, what):
     """The lines of a signed note whose one signature is by `key`."""
     body, _, line = note.partition(b"\n\n")
@@ -49,14 +64,7 @@ def open_note(note, key, what):
     spelled = line.startswith(prefix) and line.endswith(b"\n")
     blob = unbase64(line[len(prefix):-1], f"the signature of {what}") if spelled else b""
     need(len(blob) == 68 and blob[:4] == key[1], f"{what} is not signed by the audit key")
-    with tempfile.TemporaryDirectory() as tmp:
-        paths = [os.path.join(tmp, name) for name in ("key", "signature", "text")]
-        for path, data in zip(paths, (SPKI + key[2], blob[4:], body + b"\n")):
-            with open(path, "wb") as file:
-                file.write(data)
-        run = subprocess.run(["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER", "-inkey", paths[0],
-                              "-sigfile", paths[1], "-in", paths[2]], capture_output=True)
-    need(run.returncode == 0, f"the signature of {what} is false")
+    need(holds(key[2], body + b"\n", blob[4:]), f"the signature of {what} is false")
     return body.split(b"\n")
 
 def parse_checkpoint(note, key, what):
@@ -136,6 +144,80 @@ def walk(root_dir, size, used, report, wanted):
         level, nodes = level + 1, [tree(nodes[n:n + 256]) for n in range(0, len(nodes) - 255, 256)]
     return leaves
 
+def item(data):
+    """The first CBOR item and what follows it; definite lengths are all that these documents use."""
+    kind, value, data = data[0] >> 5, data[0] & 31, data[1:]
+    if value > 23:
+        need(value < 28, "CBOR of indefinite length")
+        size = 1 << value - 24
+        value, data = int.from_bytes(data[:size], "big"), data[size:]
+    if kind < 2:
+        return (value, -1 - value)[kind], data
+    if kind < 4:
+        need(value <= len(data), "CBOR that ends too early")
+        return data[:value] if kind == 2 else data[:value].decode(), data[value:]
+    if kind == 7:
+        return {20: False, 21: True, 22: None}[value], data
+    items = []
+    for _ in range({4: value, 5: 2 * value, 6: 1}[kind]):
+        one, data = item(data)
+        items.append(one)
+    return (items if kind == 4 else dict(zip(items[::2], items[1::2])) if kind == 5 else (value, *items)), data
+
+def whole(data):
+    value, rest = item(data)
+    need(not rest, "bytes after the end of an authority document")
+    return value
+
+def blob(data):
+    size = len(data)
+    return (bytes([64 + size]) if size < 24 else bytes([88, size]) if size < 256 else b"\x59" + size.to_bytes(2, "big")) + data
+
+def signers(payload, signatures, keys):
+    """Those of `keys` that have signed the authority document `payload` (COSE_Sign)."""
+    names, found = {sha(SPKI + key)[:8]: key for key in keys}, set()
+    for header, _, signature in signatures:
+        key = names.get(whole(header)[4])
+        if key:
+            signed = b"\x85\x69Signature\x40" + blob(header) + blob(b"muster/authority/v1") + blob(payload)
+            need(holds(key, signed, signature), "a false signature under an authority document")
+            found.add(key)
+    return found
+
+def walk_authority(chain, digest):
+    """The log's name, and the audit keys of every document: the last ones are in force. When an approver begins to count
+    is for devices to judge, not for an auditor's clock."""
+    last, named, origin = None, [], b""
+    for version, message in enumerate(chain, 1):
+        tag, (_, _, payload, signatures) = whole(message)
+        _, number, domain, command, audit, approvers, recovery, required, previous = whole(payload)
+        people, kept, required = {key for _, key, _ in approvers}, {key for _, key in recovery}, dict(required)
+        if last is None:
+            right = sha(payload) == digest and signers(payload, signatures, command)
+            need(right, "the authority is not the one that is known")
+        else:
+            former, people_then, kept_then, required_then = last
+            need(previous == sha(former), "a gap in the chain of authority documents")
+            quorum = len(signers(payload, signatures, people_then)) >= required_then["authority"] and \
+                len(signers(payload, signatures, people)) >= required["authority"]
+            rescued = 2 * len(signers(payload, signatures, kept_then)) > len(kept_then)
+            need(quorum or rescued, f"authority version {version} lacks signatures")
+        need(tag == 98 and number == version, "the chain of authority documents does not count up by one")
+        last, origin = (payload, people, kept, required), domain.encode() + b"/audit"
+        named.append([(origin, sha(origin + b"\n\1" + key)[:4], key) for key in audit])
+    need(named, "there is no authority in the export")
+    return named
+
+def keys_by_authority(args):
+    """The audit keys that count now, and all that ever did."""
+    place = os.path.join(args.dir, "authority")
+    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+    try:
+        named = walk_authority([read(args.dir, f"authority/{name}") for name in names], bytes.fromhex(args.authority))
+    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
+        raise Bad("the chain of authority documents cannot be read", None)
+    return named[-1], [key for document in named for key in document]
+
 def check_manifest(root_dir, key, used):
     lines = open_note(read(root_dir, "manifest"), key, "the manifest")
     need(lines[:2] == [b"muster-audit-export/v1", key[0]], "the manifest is malformed")
@@ -149,8 +231,23 @@ def check_manifest(root_dir, key, used):
     need(set(names) == used | authority | {"checkpoint", "audit.vkey"}, "a file does not belong here, or is missing")
     need(parse_key(read(root_dir, "audit.vkey")) == key, "the export names another key")
 
+def open_earlier(note, keys):
+    """A checkpoint that one of `keys` has signed."""
+    *former, key = keys
+    for one in former:
+        try:
+            return parse_checkpoint(note, one, "the earlier checkpoint")
+        except Bad:
+            continue
+    return parse_checkpoint(note, key, "the earlier checkpoint")
+
 def verify(args, report):
-    key = parse_key(read(".", args.key) if args.key else read(args.dir, "audit.vkey"))
+    given, own = args.key and parse_key(read(".", args.key)), parse_key(read(args.dir, "audit.vkey"))
+    in_force, named = keys_by_authority(args) if args.authority else ([], [])
+    if args.authority:
+        need(own in in_force, "the export is not signed by an audit key that the authority names")
+        need(not given or given in named, "the authority never named the key that was given")
+    key = own if args.authority else given or own
     size, root = parse_checkpoint(read(args.dir, "checkpoint"), key, "the checkpoint")
     report.update(size=size, root_sha256=root.hex())
     leaves = walk(args.dir, size, used := set(), report, args.entry)
@@ -161,14 +258,14 @@ def verify(args, report):
         need(root_by(path, leaves[args.entry], args.entry, size) == root, "the entry's path does not lead to the root")
         report["inclusion"] = [node.hex() for node in path]
     if args.since:
-        before, old_root = parse_checkpoint(read(".", args.since), key, "the earlier checkpoint")
+        before, old_root = open_earlier(read(".", args.since), [*named, key])
         need(before <= size, "the log went back", size)
         need(tree(leaves[:before]) == old_root, "the log forked")
     check_manifest(args.dir, key, used)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Verifies an export of Muster's audit log.")
-    [parser.add_argument(name) for name in ("dir", "--key", "--since")]
+    [parser.add_argument(name) for name in ("dir", "--key", "--authority", "--since")]
     parser.add_argument("--entry", type=int)
     report = {"ok": False, "size": 0, "root_sha256": "", "first_bad": None, "problem": None}
     try:

@@ -74,6 +74,14 @@ pub async fn wipe_proof(directory: &Path, authority: &str) -> Run {
     run(&Launch::plain(), Path::new("python3"), &words, b"").await
 }
 
+/// Has the independent script judge the exported log in `directory`, with `known`: what it is told beside that.
+pub async fn audit_log(directory: &Path, known: &[&str]) -> Run {
+    let script = repository().join("docs/verify-audit.py").display().to_string();
+    let directory = directory.display().to_string();
+    let words = [&[script.as_str(), &directory], known].concat();
+    run(&Launch::plain(), Path::new("python3"), &words, b"").await
+}
+
 /// `openssl verify -crl_check` of the leaf of `identity`, with nothing but what `server` hands out, fetched anew, at the
 /// time at which it lives.
 ///

@@ -339,14 +339,20 @@ fn write_to(dir: &Path, files: &Bytes) {
     }
 }
 
-/// What the script in `docs` says about these files.
+/// What the script in `docs` says about these files, when it is given `more` files.
 fn script(files: &Bytes, more: &[(&str, &[u8])]) -> serde_json::Value {
+    script_told(files, more, &[])
+}
+
+/// The same, when it is also told `words`.
+fn script_told(files: &Bytes, more: &[(&str, &[u8])], words: &[&str]) -> serde_json::Value {
     let home = tempfile::tempdir().unwrap();
     write_to(&home.path().join("export"), files);
     let mut command = Command::new("python3");
     command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verify-audit.py"))
-        .arg(home.path().join("export"));
+        .arg(home.path().join("export"))
+        .args(words);
     for (option, bytes) in more {
         let path = home.path().join(option.trim_start_matches('-'));
         fs::write(&path, bytes).unwrap();
@@ -410,6 +416,46 @@ fn the_script_finds_a_log_that_went_back_or_forked_and_a_foreign_key() {
     assert_eq!(script(&forked, &[("--since", &three["checkpoint"])])["problem"], "the log forked");
     let forged = resigned(&three, &key("example.com", 8));
     assert_eq!(script(&forged, &[("--key", &three[PUBLIC_KEY])])["ok"], false);
+}
+
+#[test]
+fn the_script_proves_every_entry_by_the_path_that_our_own_code_finds() {
+    for size in [1, 2, 5, 7] {
+        let files = export_of(size);
+        let bundle = &files[&tiles::path(Kind::Entries, 0, size)];
+        let leaves: Vec<_> = tiles::split_entries(bundle).0.into_iter().map(leaf_hash).collect();
+        for at in 0..size {
+            let told = script_told(&files, &[], &["--entry", &at.to_string()]);
+            assert_eq!(told["entry"]["seq"], at, "{told}");
+            let path = muster_wire::merkle::prove_inclusion(&leaves, at).unwrap().path;
+            let path: Vec<String> = path.iter().map(Sha256Digest::to_hex).collect();
+            assert_eq!(told["inclusion"], serde_json::json!(path), "entry {at} of {size}");
+        }
+        assert_eq!(script_told(&files, &[], &["--entry", &size.to_string()])["ok"], false);
+    }
+}
+
+#[test]
+fn the_script_believes_the_keys_that_a_known_authority_names_and_no_others() {
+    let files = export_of(3);
+    let digest = verify_bytes(&files, Known::default()).authority_sha256.unwrap();
+    let known = ["--authority", digest.as_str()];
+    assert_eq!(script_told(&files, &[], &known)["ok"], true);
+    let foreign = script_told(&files, &[], &["--authority", &"0".repeat(64)]);
+    assert_eq!(foreign["problem"], "the authority is not the one that is known");
+    // Whoever holds another key signs the whole export anew; the authority does not name it.
+    let thief = key("example.com", 8);
+    let forged = resigned(&files, &thief);
+    assert_eq!(script(&forged, &[])["ok"], true, "by itself it is whole");
+    let found = script_told(&forged, &[], &known);
+    assert_eq!(found["problem"], "the export is not signed by an audit key that the authority names");
+    for at in 0..files["authority/000"].len() {
+        if at % 16 == 0 {
+            let mut changed = files.clone();
+            changed.get_mut("authority/000").unwrap()[at] ^= 1;
+            assert_eq!(script_told(&changed, &[], &known)["ok"], false, "byte {at}");
+        }
+    }
 }
 
 proptest! {
