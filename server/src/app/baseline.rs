@@ -7,6 +7,7 @@ use super::desired::Plan;
 use super::report::GENERATION_ID;
 use super::{App, Error};
 use crate::domain::desired::{ProfileDesired, settle};
+use crate::domain::device::Device;
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::reported::{DriftNote, Reported};
@@ -195,6 +196,7 @@ impl App {
             overrides: asked.overrides,
             set_at: self.clock.now_s(),
             set_by: permit.caller().principal.actor(),
+            signings: 0,
         };
         let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
         let profile = next.over(self.profiles.get(&next.profile).ok_or(unknown)?);
@@ -242,7 +244,19 @@ impl App {
     fn effect(&self, plan: &Plan, next: &ProfileDesired, version: u64) -> Result<Effect, Error> {
         let (mut devices, mut changed) = (0, 0);
         let then = Plan::preview(self.profiles.get(&next.profile), next);
-        let value = Facet::Profile.value(next.profile.as_bytes());
+        self.each_open_of(&next.profile, |device| {
+            devices += 1;
+            let differs = |then: &Plan| then.of(device).settled.differs(&plan.of(device).settled);
+            changed += u64::from(then.as_ref().is_some_and(differs));
+        })?;
+        let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
+        let known = self.profiles.get(&next.profile).ok_or(unknown)?;
+        Ok(Effect { baseline: shown(next, known, version), devices, changed })
+    }
+
+    /// Shows `look` every device of `profile` whose life goes on.
+    pub(super) fn each_open_of(&self, profile: &str, mut look: impl FnMut(&Device)) -> Result<(), Error> {
+        let value = Facet::Profile.value(profile.as_bytes());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let hits = self.store.index_scan(&DEVICES, "by", &value, after.as_deref(), 1_000)?;
@@ -250,19 +264,14 @@ impl App {
                 let Ok(id) = <[u8; 16]>::try_from(hit.id.as_slice()) else { continue };
                 let device = self.device(DeviceId::from_bytes(id))?.record;
                 if device.state.is_open() {
-                    devices += 1;
-                    let differs = |then: &Plan| then.of(&device).settled.differs(&plan.of(&device).settled);
-                    changed += u64::from(then.as_ref().is_some_and(differs));
+                    look(&device);
                 }
             }
             match hits.into_iter().last() {
                 Some(hit) => after = Some(hit.cursor),
-                None => break,
+                None => return Ok(()),
             }
         }
-        let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
-        let known = self.profiles.get(&next.profile).ok_or(unknown)?;
-        Ok(Effect { baseline: shown(next, known, version), devices, changed })
     }
 
     /// What `device` should be like, beside what it said.

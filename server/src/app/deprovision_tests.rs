@@ -1,6 +1,6 @@
 //! The end of a device's life as its server sees it: from the request to the last word, and every way out.
 
-use super::plane_fixture::{Life, Site};
+use super::plane_fixture::{Life, Site, rule};
 use super::*;
 use crate::ca::fresh_ed25519;
 use crate::domain::admission::{Admission, Door, PROVEN_FOR_S, Refusal as Refused, Topics};
@@ -212,11 +212,6 @@ impl End {
 
 use ReceiptPhase::{Accepted, Armed, DataDestroyed, KeysDestroyed, Verified};
 const WHOLE: [ReceiptPhase; 5] = [Accepted, Armed, KeysDestroyed, DataDestroyed, Verified];
-
-fn rule(error: &Error) -> &'static str {
-    let Error::Refused(refusal) = error else { panic!("{error}") };
-    refusal.rule
-}
 
 fn farewell(admission: Result<Admission, Refused>) -> bool {
     admission.is_ok_and(|admission| admission.topics == Topics::FAREWELL)

@@ -8,8 +8,12 @@ use crate::domain::refusal::Refusal;
 use crate::domain::reported::{Reported, counter_for};
 use crate::store::collections::BASELINES;
 use muster_firmware_profiles::profile::Profile;
+use muster_wire::cbor;
 use muster_wire::desired::Generation;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
+use muster_wire::time::Timestamp;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -41,7 +45,17 @@ pub(super) struct Plan {
 pub(super) struct Ready {
     /// What they get.
     pub(super) settled: Settled,
+    /// What their heads say, whoever they are, and how often approvers have signed: told once, told for a session.
+    pub(super) says: Sha256Digest,
     signed: OnceLock<Vec<u8>>,
+}
+
+impl Ready {
+    fn new(settled: Settled, signings: u64) -> Self {
+        let nobody = DeviceId::from_bytes([0; 16]);
+        let head = settled.head(nobody, Generation { restore_epoch: 0, counter: signings }, Timestamp(0));
+        Self { says: Sha256Digest::of(&cbor::encode(&head)), settled, signed: OnceLock::new() }
+    }
 }
 
 /// The plans of all profiles.
@@ -58,7 +72,8 @@ impl Plan {
             places.clear();
         }
         let ready = places.entry(place).or_insert_with(|| {
-            Arc::new(Ready { settled: settle(&self.profile, site, labels), signed: OnceLock::new() })
+            let signings = self.set.as_ref().map_or(0, |set| set.signings);
+            Arc::new(Ready::new(settle(&self.profile, site, labels), signings))
         });
         Arc::clone(ready)
     }
@@ -124,8 +139,17 @@ impl App {
         if let Some(signed) = ready.signed.get() {
             return Ok(signed);
         }
-        let signed = self.ca.sign_baseline(&ready.settled.baseline);
-        let signed = signed.map_err(|error| Error::internal("signing a baseline")(Box::new(error)))?;
+        let failed = |error| Error::internal("signing a baseline")(error);
+        let signed =
+            self.ca.sign_baseline(&ready.settled.baseline).map_err(|error| failed(Box::new(error)))?;
+        let signed = match self.approvals(&ready.settled.digest)? {
+            None => signed.to_bytes(),
+            Some(mut approved) => {
+                // The approvers' signatures hold whenever these very sections are desired.
+                approved.merge(&signed).map_err(|error| failed(Box::new(error)))?;
+                approved.to_bytes()
+            }
+        };
         Ok(ready.signed.get_or_init(|| signed))
     }
 }

@@ -103,18 +103,28 @@ impl App {
         self.shown(held.record, held.version)
     }
 
-    pub(super) fn shown(&self, device: Device, version: u64) -> Result<Shown, Error> {
-        let certificate = match device.certificate() {
-            Some(held) => {
-                self.store.load::<CertificateRecord>(&ordinal(held.ordinal))?.map(|held| held.record)
+    /// `device` as it is by now, `version` being that of the record that was found. Its certificate is of the same commit
+    /// as its record: whoever reads *quarantined* reads that it is on hold, too.
+    pub(super) fn shown(&self, mut device: Device, mut version: u64) -> Result<Shown, Error> {
+        let mut certificate = self.certificate_of(&device)?;
+        for _ in 0..super::ATTEMPTS {
+            let now = self.device(device.id)?;
+            if now.version == version {
+                break;
             }
-            None => None,
-        };
+            (device, version) = (now.record, now.version);
+            certificate = self.certificate_of(&device)?;
+        }
         let connected = self.doors.registry.session_of(&device.id).is_some();
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
         let desired = self.plan(&device.profile)?.generation(reported.as_ref()).counter;
         let posture = self.posture(device.id)?.map(|held| held.record);
         Ok(Shown { device, certificate, connected, desired, reported, posture, version })
+    }
+
+    fn certificate_of(&self, device: &Device) -> Result<Option<CertificateRecord>, Error> {
+        let Some(held) = device.certificate() else { return Ok(None) };
+        Ok(self.store.load::<CertificateRecord>(&ordinal(held.ordinal))?.map(|held| held.record))
     }
 
     /// Up to `limit` devices that `filter` fits, after `cursor`.
@@ -129,7 +139,9 @@ impl App {
         limit: usize,
     ) -> Result<Page<Shown>, Error> {
         let keep = |(device, version): (Device, u64)| {
-            filter.matches(&device).then(|| self.shown(device, version)).transpose()
+            let shown = filter.matches(&device).then(|| self.shown(device, version)).transpose()?;
+            // It may have changed since it was found.
+            Ok(shown.filter(|shown| filter.matches(&shown.device)))
         };
         part(cursor, limit, |after, wanted| self.some_devices(filter, after, wanted), keep)
     }

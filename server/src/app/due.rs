@@ -1,18 +1,19 @@
 //! What a device should hear now.
 
+use super::desired::Ready;
 use super::warrant::Shown;
 use super::{App, Error, LogSource, Mark, Outgoing};
 use crate::audit::proof;
 use crate::domain::admission::Topics;
 use crate::domain::deprovision;
-use crate::domain::device::Device;
 use crate::domain::order::{Ask, OrderRecord, Phase};
 use crate::domain::policy::{Permit, act};
 use crate::domain::reconcile::{self, Due};
 use crate::domain::reported::Reported;
 use crate::store::Batch;
 use crate::store::collections::{ORDERS, OrderFacet};
-use muster_wire::desired::{DesiredHead, Generation, Lease};
+use muster_wire::desired::{Generation, Lease};
+use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::order::{Order, Sequence};
 use muster_wire::time::Timestamp;
@@ -29,10 +30,11 @@ fn turn(lease: Lease, now: i64) -> i64 {
 }
 
 impl Mark {
-    /// The mark of `due` in this `turn` of a lease, for a device that has seen the audit log up to the size `proven_from`.
-    fn of(due: Due, turn: i64, proven_from: u64) -> Self {
+    /// The mark of `due` in this `turn` of a lease, for a device whose head says `says` and that has seen the audit log up
+    /// to the size `proven_from`.
+    fn of(due: Due, (turn, says): (i64, Sha256Digest), proven_from: u64) -> Self {
         match due {
-            Due::Desired(generation) => Self::Desired { generation, turn },
+            Due::Desired(generation) => Self::Desired { generation, turn, says },
             Due::Order(id) => Self::Order { id, proven_from },
         }
     }
@@ -56,8 +58,8 @@ impl App {
         let device = self.device(device)?.record;
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
         let plan = self.plan(&device.profile)?;
-        let generation = plan.generation(reported.as_ref());
-        let lease = plan.of(&device).settled.lease;
+        let (generation, ready) = (plan.generation(reported.as_ref()), plan.of(&device));
+        let lease = ready.settled.lease;
         let turn = turn(lease, self.clock.now_s());
         let is_in_place = reported.as_ref().and_then(Reported::in_place) == Some(generation);
         if is_frozen && !(is_in_place && lease.lasts_s > 0) {
@@ -68,11 +70,11 @@ impl App {
         let may_order = topics.contains(Topics::ORDER);
         let orders = if may_order { self.open_orders(device.id)? } else { Vec::new() };
         let seen = reported.as_ref().and_then(|reported| reported.checkpoint).map_or(0, |seen| seen.size);
-        let told = |due: Due| sent.contains(&Mark::of(due, turn, seen));
+        let told = |due: Due| sent.contains(&Mark::of(due, (turn, ready.says), seen));
         let due = reconcile::due(generation, &orders, topics, self.clock.now_s(), told);
         due.into_iter()
             .filter_map(|one| match one {
-                Due::Desired(generation) => Some(self.head(&device, generation, turn)),
+                Due::Desired(generation) => Some(self.head(device.id, &ready, generation, turn)),
                 Due::Order(id) => {
                     let order = orders.iter().find(|order| order.id == id)?;
                     self.order_document(order, seen).transpose()
@@ -97,20 +99,18 @@ impl App {
         Ok(orders)
     }
 
-    fn head(&self, device: &Device, generation: Generation, turn: i64) -> Result<Outgoing, Error> {
-        let ready = self.plan(&device.profile)?.of(device);
-        let head = DesiredHead {
-            device: device.id,
-            generation,
-            baseline: ready.settled.digest,
-            certificate: ready.settled.certificate,
-            intervals: ready.settled.intervals,
-            lease: ready.settled.lease,
-            issued_at: Timestamp(self.head_time.at(self.clock.now_s())),
-        };
-        let payload = self.ca.sign_command(&head);
+    fn head(
+        &self,
+        device: DeviceId,
+        ready: &Ready,
+        generation: Generation,
+        turn: i64,
+    ) -> Result<Outgoing, Error> {
+        let issued_at = Timestamp(self.head_time.at(self.clock.now_s()));
+        let payload = self.ca.sign_command(&ready.settled.head(device, generation, issued_at));
         let payload = payload.map_err(|error| Error::internal("signing a head")(Box::new(error)))?;
-        Ok(Outgoing { channel: Channel::Desired, payload, mark: Mark::Desired { generation, turn } })
+        let mark = Mark::Desired { generation, turn, says: ready.says };
+        Ok(Outgoing { channel: Channel::Desired, payload, mark })
     }
 
     /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that

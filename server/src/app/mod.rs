@@ -8,6 +8,9 @@ mod acknowledged;
 mod approve;
 mod audit;
 mod baseline;
+mod baseline_approval;
+#[cfg(test)]
+mod baseline_approval_tests;
 mod ca;
 mod certificates;
 mod crl;
@@ -79,6 +82,7 @@ mod warrant_request;
 pub use self::acknowledged::Acknowledged;
 pub use self::audit::{EngineSource, ExportedFile, ExportedFiles, History, LogSource};
 pub use self::baseline::{BaselineShown, Difference, Effect};
+pub use self::baseline_approval::{BaselinePaper, BaselinePapers};
 pub use self::ca::{AuthorityShown, CaShown, CrlHead, NotReady};
 pub use self::crl::CrlError;
 pub use self::device::{Explanation, Filter, Shown};

@@ -25,6 +25,9 @@ pub enum Mark {
         generation: Generation,
         /// Which turn of the device's lease it renews; 0 where there is none. Each turn is a head of its own.
         turn: i64,
+        /// What it says besides, and how its baseline is signed: within one generation a device's site and labels may
+        /// give it another baseline, and approvers may sign the one it has.
+        says: Sha256Digest,
     },
     /// An order.
     Order {

@@ -123,3 +123,9 @@ pub(super) fn report_id() -> ReportId {
 pub(super) fn pair(key: &SigningKey) -> DeviceKey {
     DeviceKey::from_pkcs8(key.to_pkcs8_der().unwrap().as_bytes()).unwrap()
 }
+
+/// The rule by which something was refused.
+pub(super) fn rule(error: &super::Error) -> &'static str {
+    let super::Error::Refused(refusal) = error else { panic!("{error}") };
+    refusal.rule
+}

@@ -1,7 +1,7 @@
 //! The life of a device as its server sees it, from the first report to the last receipt.
 
 use super::device::by_missing;
-use super::plane_fixture::{Life, Site, pair, report_id};
+use super::plane_fixture::{Life, Site, pair, report_id, rule};
 use super::*;
 use crate::domain::admission::Topics;
 use crate::domain::commissioning::Missing;
@@ -23,7 +23,7 @@ use muster_wire::posture::{
 use muster_wire::receipt::{Ack, Receipt, ReceiptOutcome, ReceiptPhase};
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 mod lease;
 
@@ -123,11 +123,6 @@ fn receipt(life: &Life, order: OrderId) -> Receipt {
         last_checkpoint: None,
         at: Timestamp(5),
     }
-}
-
-fn rule(error: &Error) -> &'static str {
-    let Error::Refused(refusal) = error else { panic!("{error}") };
-    refusal.rule
 }
 
 const MOTD: &str = "profile = \"sensor-linux\"\n[baseline.sysctl]\n\"kernel.kptr_restrict\" = \"2\"\n";
@@ -284,10 +279,26 @@ async fn a_session_is_told_once_and_a_new_one_again() {
     site.set(MOTD).await;
     let changed = site.app.due(life.id, Topics::ALL, &sent).unwrap();
     assert_eq!(changed.len(), 1);
-    assert_eq!(
-        changed[0].mark,
-        Mark::Desired { generation: Generation { restore_epoch: 0, counter: 2 }, turn: 0 }
+    assert!(matches!(changed[0].mark, Mark::Desired { generation: Generation { counter: 2, .. }, .. }));
+}
+
+#[tokio::test]
+async fn a_label_that_gives_a_device_another_baseline_is_told_in_the_session_that_lasts() {
+    let site = Site::found();
+    let life = site.enroll(None).await;
+    let text = format!(
+        "{MOTD}[[override]]\nlabel = \"room=3\"\nbaseline = {{ sysctl = {{ \"kernel.kptr_restrict\" = \"1\" }} }}\n"
     );
+    site.set(&text).await;
+    let before = site.head(&life);
+    let sent: HashSet<Mark> = site.due(&life).iter().map(|one| one.mark).collect();
+    let label = BTreeMap::from([("room".to_owned(), "3".to_owned())]);
+    site.app.label(site.operator(), life.id, &label, &BTreeSet::new()).await.unwrap();
+    let told = site.app.due(life.id, Topics::DESIRED, &sent).unwrap();
+    assert_eq!(told.len(), 1);
+    let after = site.head(&life);
+    assert_eq!(after.generation, before.generation);
+    assert_ne!(after.baseline, before.baseline);
 }
 
 #[tokio::test]

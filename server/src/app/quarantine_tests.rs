@@ -1,8 +1,8 @@
 //! Quarantine and release: one commit, then the index, then the cut; by hand and by rule.
 
 use super::limits::Taken;
-use super::plane_fixture::{Life, Site, report_id};
-use super::{Answer, Error, Renew, fill};
+use super::plane_fixture::{Life, Site, report_id, rule};
+use super::{Answer, Renew, fill};
 use crate::domain::admission::{Admission, Door, Refusal, Renew as MayRenew, Topics};
 use crate::domain::device::{CertificateRecord, DeviceState};
 use crate::domain::policy::{Principal, act};
@@ -110,9 +110,15 @@ fn serial_of(der: &[u8]) -> Serial {
     Certificate::parse(der).unwrap().serial().unwrap()
 }
 
-fn rule(error: &Error) -> &'static str {
-    let Error::Refused(refusal) = error else { panic!("{error}") };
-    refusal.rule
+#[tokio::test]
+async fn a_device_that_changes_while_it_is_looked_at_is_shown_with_the_certificate_that_it_has_then() {
+    let site = Site::found();
+    let life = site.enroll(None).await;
+    let found = site.app.device(life.id).unwrap();
+    site.hold(&life).await;
+    let shown = site.app.shown(found.record, found.version).unwrap();
+    assert_eq!(shown.device.state, DeviceState::Quarantined);
+    assert!(shown.certificate.unwrap().held && shown.version > found.version);
 }
 
 #[tokio::test]

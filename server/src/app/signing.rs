@@ -14,7 +14,7 @@ use crate::domain::warrant::{State, WarrantRecord};
 use crate::store::Batch;
 use crate::store::collections::{Held, Paper};
 use muster_wire::cbor;
-use muster_wire::envelope::{MultiSigned, Verified};
+use muster_wire::envelope::{MultiSigned, SignedByMany, Verified};
 use muster_wire::id::WarrantId;
 use muster_wire::lineage::Lineage;
 use muster_wire::order::Action;
@@ -77,7 +77,7 @@ impl App {
         if !held.record.state.is_open() || held.record.has_lapsed(now.seconds()) {
             return Err(ENDED.into());
         }
-        let names = signers(&handed, &lineage, now)?;
+        let names = signers(&handed, &lineage, now).ok_or(SIGNER)?;
         let gathered = match self.signatures(id)? {
             None => handed,
             Some(mut gathered) => match gathered.merge(&handed) {
@@ -196,7 +196,7 @@ impl App {
     ) -> Result<(Verified<Warrant>, Vec<String>), Error> {
         let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
         let handed = MultiSigned::<Warrant>::parse(signed).map_err(|_| UNREADABLE)?;
-        let names = signers(&handed, &lineage, now)?;
+        let names = signers(&handed, &lineage, now).ok_or(SIGNER)?;
         let stop = warrant::verify(&handed, &lineage, now).map_err(|_| SIGNER)?;
         let says_so = stop.kind == Kind::Stop
             && stop.plan == Action::Stop { warrant: id }.plan()
@@ -263,11 +263,15 @@ fn stop_record(stop: &Warrant, stopped: &WarrantRecord, now: i64, by: String) ->
 }
 
 /// The names of the approvers who have signed `handed`: all of its signatures are theirs, and all of them count now.
-fn signers(handed: &MultiSigned<Warrant>, lineage: &Lineage, now: Timestamp) -> Result<Vec<String>, Refusal> {
-    let found = handed.signers(&lineage.counting_keys(now)).map_err(|_| SIGNER)?;
+pub(super) fn signers<T: SignedByMany>(
+    handed: &MultiSigned<T>,
+    lineage: &Lineage,
+    now: Timestamp,
+) -> Option<Vec<String>> {
+    let found = handed.signers(&lineage.counting_keys(now)).ok()?;
     if found.is_empty() || found.len() != handed.key_ids().len() {
-        return Err(SIGNER);
+        return None;
     }
     let named = lineage.counting(now).filter(|one| found.contains(&one.key.key_id()));
-    Ok(named.map(|one| one.name.to_string()).collect())
+    Some(named.map(|one| one.name.to_string()).collect())
 }

@@ -351,10 +351,10 @@ impl Ca {
     ///
     /// # Errors
     /// [`SignError`] when the key fails.
-    pub fn sign_baseline(&self, baseline: &Baseline) -> Result<Vec<u8>, SignError> {
+    pub fn sign_baseline(&self, baseline: &Baseline) -> Result<MultiSigned<Baseline>, SignError> {
         let mut signed = MultiSigned::unsigned(baseline);
         signed.add_signature(&self.servers.command())?;
-        Ok(signed.to_bytes())
+        Ok(signed)
     }
 
     /// The command key's public half.

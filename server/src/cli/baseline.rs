@@ -28,6 +28,22 @@ pub enum BaselineCommand {
         #[arg(value_name = "D")]
         device: String,
     },
+    /// Sign what needs approvers: files beyond the declared roots, kernel settings beyond the agent's list
+    Sign(SignArgs),
+}
+
+/// What `muster baseline sign` takes.
+#[derive(Args, Debug)]
+pub struct SignArgs {
+    /// The generation that was looked at: `baseline show` names it
+    #[arg(value_name = "G")]
+    pub generation: u64,
+    /// The approver's private key
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Show what would be signed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What `muster baseline set` takes.
@@ -60,6 +76,7 @@ const RECORD: &[Column] = &[
     column("sysctl", "/baseline/sysctl"),
     column("lease", "/lease"),
     column("overrides", "/overrides"),
+    column("signed", "/papers"),
 ];
 
 const EFFECT: &[Column] = &[
@@ -92,8 +109,9 @@ pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Er
             context.out.items(items, LISTING, "The server knows no profile.")?;
         }
         BaselineCommand::Show { profile: Some(profile) } => {
-            context.out.item(&client.get(&["v1", "baselines", &profile], &[]).await?, RECORD)?;
+            show(context, &client, &profile).await?;
         }
+        BaselineCommand::Sign(args) => super::baseline_sign::sign(context, &client, &args).await?,
         BaselineCommand::Diff { device } => {
             let id = super::device::resolve(&client, &device).await?;
             let item = client.get(&["v1", "devices", &id, "baseline"], &[]).await?;
@@ -101,6 +119,21 @@ pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Er
         }
     }
     Ok(Exit::Done)
+}
+
+async fn show(context: &Context, client: &Client, profile: &str) -> Result<(), Error> {
+    let mut baseline = client.get(&["v1", "baselines", profile], &[]).await?;
+    let mut papers = client.get(&["v1", "baselines", profile, "papers"], &[]).await?;
+    let mut items =
+        papers.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        // What is signed is for programs that sign.
+        item.remove("document");
+    }
+    if let Some(shown) = baseline.as_object_mut() {
+        shown.insert("papers".to_owned(), Value::Array(items));
+    }
+    context.out.item(&baseline, RECORD)
 }
 
 async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod approver_key;
 pub mod audit;
 pub mod authority;
 pub mod baseline;
+mod baseline_sign;
 pub mod ca;
 pub mod client;
 pub mod confirm;
@@ -387,6 +388,7 @@ mod tests {
             "muster baseline show",
             "muster baseline show laptop-linux",
             "muster baseline diff D",
+            "muster baseline sign 7 --key FILE --dry-run",
             "muster profile list",
             "muster profile show laptop-linux",
             "muster profile check FILE FILE",

@@ -10,10 +10,12 @@ use muster_firmware_profiles::profile::{
 use muster_firmware_profiles::resolve::{Resolved, Target, resolve};
 use muster_wire::cbor;
 use muster_wire::desired::{
-    self as wire, CertificatePolicy, Content, FileEntry, IdentityKey, Intervals, Lapse, Lease, Mode, Section,
-    Setting,
+    self as wire, CertificatePolicy, Content, DesiredHead, FileEntry, Generation, IdentityKey, Intervals,
+    Lapse, Lease, Mode, Section, Setting,
 };
 use muster_wire::digest::Sha256Digest;
+use muster_wire::id::DeviceId;
+use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +45,9 @@ pub struct ProfileDesired {
     pub set_at: i64,
     /// Who set it, as the audit log names them.
     pub set_by: String,
+    /// How often approvers' signatures came since.
+    #[serde(default)]
+    pub signings: u64,
 }
 
 impl ProfileDesired {
@@ -115,6 +120,12 @@ impl Settled {
     /// Whether a device that gets this gets something else than with `other`.
     pub fn differs(&self, other: &Self) -> bool {
         (self.digest, self.lease) != (other.digest, other.lease)
+    }
+
+    /// The head that tells `device` of it.
+    pub fn head(&self, device: DeviceId, generation: Generation, issued_at: Timestamp) -> DesiredHead {
+        let Self { digest: baseline, certificate, intervals, lease, .. } = *self;
+        DesiredHead { device, generation, baseline, certificate, intervals, lease, issued_at }
     }
 
     /// Whether the baseline, signed, is small enough to travel.
@@ -196,6 +207,7 @@ mod tests {
             }],
             set_at: 0,
             set_by: "operator/admin".into(),
+            signings: 0,
         }
     }
 

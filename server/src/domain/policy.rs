@@ -173,6 +173,8 @@ table! {
     RetireDevice = "device.retire": Operator;
     /// Change what devices of a profile should be like.
     SetBaseline = "baseline.set": Operator;
+    /// Hand in approvers' signatures on a baseline; who hands them in does not count, the signatures do.
+    SignBaseline = "baseline.sign": Operator;
     /// Read what devices should be like.
     ReadBaseline = "baseline.read": Operator;
     /// Fetch the baseline that a device was told to have.

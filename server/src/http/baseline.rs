@@ -3,12 +3,14 @@
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{json, timestamp};
-use crate::app::{App, BaselineShown, Difference, Effect};
+use crate::app::{self, App, BaselineShown, Difference, Effect};
 use crate::domain::admission::Topics;
 use crate::domain::policy::{Principal, act};
 use crate::domain::refusal::Refusal;
 use axum::body::Body;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, StatusCode, header};
 use muster_wire::desired::{self as wire, Content};
 use muster_wire::digest::Sha256Digest;
@@ -73,6 +75,36 @@ pub(super) struct SetBaseline {
     dry_run: bool,
 }
 
+/// The baselines that one generation comes to, by site and label, and who has signed them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselinePapers {
+    profile: String,
+    generation: u64,
+    /// The one for a device that stands nowhere in particular, and every other that some device gets.
+    items: Vec<BaselinePaper>,
+}
+
+/// A baseline as approvers sign it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselinePaper {
+    /// SHA-256 of what is signed, hexadecimal.
+    sha256: String,
+    /// How many devices get it now.
+    devices: u64,
+    /// The approvers who have signed it and count now.
+    signed_by: Vec<String>,
+    /// COSE_Sign, base64.
+    document: String,
+}
+
+/// Signatures of approvers on a baseline.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignBaseline {
+    /// Base64 of a COSE_Sign over the payload of one of the baselines.
+    signed: String,
+}
+
 /// What a device should be like, beside what it said.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BaselineDifference {
@@ -108,7 +140,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let set = Doc::post("Sets what devices of a profile should be like.", "SetBaseline", "BaselineEffect");
     let set = Doc { body_bytes: BASELINE_BYTES, ..set };
     let difference = Doc::get("What a device should be like, beside what it said.", "BaselineDifference");
+    let sign = Doc::post("Brings approvers' signatures on a baseline.", "SignBaseline", "BaselinePapers");
+    let sign = Doc { body_bytes: BASELINE_BYTES, ..sign };
+    let papers = Doc::get("What approvers sign of a profile's baseline, and who has.", "BaselinePapers");
     routes
+        .on(Method::GET, "/v1/baselines/{id}/papers", papers, papers_of)
+        .on(Method::POST, "/v1/baselines/{id}/signatures", sign, sign_baseline)
         .on(Method::GET, "/v1/baselines", Doc::get("The baselines of all profiles.", "BaselineList"), index)
         .on(Method::POST, "/v1/baselines", set, set_baseline)
         .on(Method::GET, "/v1/baselines/{id}", Doc::get("The baseline of a profile.", "Baseline"), show)
@@ -148,6 +185,31 @@ async fn set_baseline(ctx: Ctx<act::SetBaseline>) -> Result<Response, HttpError>
     tagged(json(StatusCode::OK, &effect_view(effect, false)?)?, version)
 }
 
+async fn papers_of(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
+    let profile: String = ctx.param("id", "profile")?;
+    json(StatusCode::OK, &papers(ctx.app.baseline_papers(&ctx.permit, &profile)?))
+}
+
+async fn sign_baseline(ctx: Ctx<act::SignBaseline>) -> Result<Response, HttpError> {
+    let profile: String = ctx.param("id", "profile")?;
+    let asked: SignBaseline = ctx.json()?;
+    let signed = STANDARD
+        .decode(asked.signed.as_bytes())
+        .map_err(|_| HttpError::Malformed { part: "signed", expected: "must be base64".to_owned() })?;
+    super::slot(&ctx).await?;
+    json(StatusCode::OK, &papers(ctx.app.sign_baseline(ctx.permit, &profile, &signed).await?))
+}
+
+fn papers(found: app::BaselinePapers) -> BaselinePapers {
+    let items = found.papers.into_iter().map(|paper| BaselinePaper {
+        sha256: paper.digest.to_hex(),
+        devices: paper.devices,
+        signed_by: paper.signed_by,
+        document: STANDARD.encode(&paper.document),
+    });
+    BaselinePapers { profile: found.profile, generation: found.counter, items: items.collect() }
+}
+
 async fn diff(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
     let Difference { desired, reported, digest, baseline, drift, drift_total } =
         ctx.app.difference(&ctx.permit, ctx.param("id", "device")?)?;
@@ -175,7 +237,8 @@ async fn fetch_baseline(ctx: Ctx<act::FetchBaseline>) -> Result<Response, HttpEr
     let mut response = Response::new(Body::from(signed));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, COSE_SIGN);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
+    // The digest names the payload; signatures may still be added to it.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)
 }
 

@@ -157,6 +157,9 @@ fn schemas() -> Map<String, Value> {
     add::<baseline::BaselineList>(&mut all, "BaselineList");
     add::<baseline::BaselineEffect>(&mut all, "BaselineEffect");
     add::<baseline::SetBaseline>(&mut all, "SetBaseline");
+    add::<baseline::BaselinePapers>(&mut all, "BaselinePapers");
+    add::<baseline::BaselinePaper>(&mut all, "BaselinePaper");
+    add::<baseline::SignBaseline>(&mut all, "SignBaseline");
     add::<baseline::BaselineDifference>(&mut all, "BaselineDifference");
     add::<baseline::Section>(&mut all, "Section");
     add::<baseline::Drift>(&mut all, "Drift");

@@ -177,6 +177,16 @@ const REASONS: &[(&str, &str)] = &[
         "warrant.plans_differ",
         "The profiles of these devices wipe different data: ask for one warrant for each profile.",
     ),
+    (
+        "baseline.built_in",
+        "The profile's own baseline needs nobody's signature; set one with `muster baseline set` first.",
+    ),
+    ("baseline.envelope", "It is no signed baseline."),
+    (
+        "baseline.other",
+        "It is another baseline than any that this profile comes to now; look at it again and sign that.",
+    ),
+    ("baseline.signer", "It is not signed by approvers who count now, or by others as well."),
     ("warrant.signer", "It is not signed by approvers who count now, or by others as well."),
     ("warrant.other", "What was signed is not this warrant."),
     ("warrant.ended", "The warrant is done, stopped or lapsed."),

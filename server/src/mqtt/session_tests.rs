@@ -145,8 +145,9 @@ fn what_was_sent_is_not_sent_again_until_the_next_session() {
 fn a_newer_desired_state_takes_the_place_of_the_older() {
     let mut session = session();
     hears_all(&mut session, QoS::AtLeastOnce);
-    for counter in 1..=3 {
-        let mark = Mark::Desired { generation: Generation { restore_epoch: 0, counter }, turn: 0 };
+    for counter in 1..=3_u64 {
+        let says = Sha256Digest::of(&counter.to_be_bytes());
+        let mark = Mark::Desired { generation: Generation { restore_epoch: 0, counter: 1 }, turn: 0, says };
         let outgoing = Outgoing { channel: Channel::Desired, payload: vec![], mark };
         assert!(session.send_due(outgoing, T0).is_some());
         assert_eq!(session.sent().len(), 1);

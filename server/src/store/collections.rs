@@ -14,6 +14,7 @@
 //! | `w/` | observers | name | [`Observer`] |
 //! | `q/` | idempotency | slot digest | [`Kept`] |
 //! | `g/` | baselines | profile name | document: `ProfileDesired` |
+//! | `j/` | baseline approvals | SHA-256 of the baseline's payload | document: COSE_Sign |
 //! | `e/` | reported | device id | [`Reported`] |
 //! | `v/` | events | device id | [`EventsTaken`] |
 //! | `p/` | posture | device id | document: `PostureRecord` |
@@ -75,6 +76,9 @@ pub const IDEMPOTENCY: Collection =
     Collection { name: "idempotency", prefix: b"q/", indexes: &[Index { name: "at", keys: kept_keys }] };
 /// Baselines that were set, as documents.
 pub const BASELINES: Collection = Collection { name: "baselines", prefix: b"g/", indexes: &[] };
+/// Baselines with their approvers' signatures, as documents.
+pub const BASELINE_APPROVALS: Collection =
+    Collection { name: "baseline_approvals", prefix: b"j/", indexes: &[] };
 /// What devices reported last.
 pub const REPORTED: Collection = Collection { name: "reported", prefix: b"e/", indexes: &[] };
 /// Which events of devices were taken.
@@ -116,6 +120,7 @@ pub const ALL: &[Collection] = &[
     OBSERVERS,
     IDEMPOTENCY,
     BASELINES,
+    BASELINE_APPROVALS,
     REPORTED,
     EVENTS,
     POSTURE,

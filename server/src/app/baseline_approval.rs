@@ -1,0 +1,182 @@
+//! Approvers' signatures on baselines: what a device applies only when enough of them have signed.
+//!
+//! Which parts of a baseline need them, and how many, each device judges itself by its own declared roots and its own
+//! build (`authority.md`, "The authority document"): here is only kept who has signed what. Deviations for sites and
+//! labels make several baselines of one generation, and each is signed for itself. A signature is over the sections, not
+//! over the generation: it holds whenever the very same are desired again.
+
+use super::desired::{Plan, Ready};
+use super::signing::signers;
+use super::{App, Error};
+use crate::domain::desired::ProfileDesired;
+use crate::domain::ledger::Draft;
+use crate::domain::policy::{Permit, act};
+use crate::domain::refusal::Refusal;
+use crate::store::collections::{BASELINE_APPROVALS, BASELINES};
+use crate::store::{Batch, Expect};
+use muster_wire::desired::Baseline;
+use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::MultiSigned;
+use muster_wire::problem::Code;
+use muster_wire::time::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const UNREADABLE: Refusal = Refusal::by("baseline.envelope", Code::MalformedRequest).at("signed");
+const OTHER: Refusal = Refusal::by("baseline.other", Code::Conflict).at("signed");
+const SIGNER: Refusal = Refusal::by("baseline.signer", Code::Forbidden).at("signed");
+const BUILT_IN: Refusal = Refusal::by("baseline.built_in", Code::Conflict).at("profile");
+
+/// A baseline that devices of a profile get, as approvers sign it.
+#[derive(Clone, Debug)]
+pub struct BaselinePaper {
+    /// SHA-256 of its payload, as heads name it.
+    pub digest: Sha256Digest,
+    /// COSE_Sign: signed by the command key, and by the approvers so far.
+    pub document: Vec<u8>,
+    /// How many devices get it now.
+    pub devices: u64,
+    /// The approvers who have signed it and count now.
+    pub signed_by: Vec<String>,
+}
+
+/// The baselines that one generation comes to.
+#[derive(Clone, Debug)]
+pub struct BaselinePapers {
+    /// The profile.
+    pub profile: String,
+    /// The generation of its baseline.
+    pub counter: u64,
+    /// The one for a device that stands nowhere in particular, and every other that some device gets; by digest.
+    pub papers: Vec<BaselinePaper>,
+}
+
+impl App {
+    /// What approvers sign of the baseline of `profile`, and who has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `profile_unknown`; [`Error::Load`].
+    pub fn baseline_papers(
+        &self,
+        _permit: &Permit<act::ReadBaseline>,
+        profile: &str,
+    ) -> Result<BaselinePapers, Error> {
+        let plan = self.known_plan(profile)?;
+        let papers = self.variants(&plan, profile)?.into_values();
+        let papers =
+            papers.map(|(ready, devices)| self.baseline_paper(&ready, devices)).collect::<Result<_, _>>()?;
+        Ok(BaselinePapers { profile: profile.to_owned(), counter: plan.counter, papers })
+    }
+
+    fn known_plan(&self, profile: &str) -> Result<Arc<Plan>, Error> {
+        self.profiles.get(profile).ok_or(Error::NotFound { kind: "profile" })?;
+        self.plan(profile)
+    }
+
+    /// Every baseline that some device gets, and that of a device nowhere in particular, with how many get it.
+    fn variants(
+        &self,
+        plan: &Plan,
+        profile: &str,
+    ) -> Result<BTreeMap<Sha256Digest, (Arc<Ready>, u64)>, Error> {
+        let plain = plan.at(None, &BTreeMap::new());
+        let mut variants = BTreeMap::from([(plain.settled.digest, (plain, 0))]);
+        self.each_open_of(profile, |device| {
+            let ready = plan.of(device);
+            variants.entry(ready.settled.digest).or_insert_with(|| (ready, 0)).1 += 1;
+        })?;
+        Ok(variants)
+    }
+
+    fn baseline_paper(&self, ready: &Ready, devices: u64) -> Result<BaselinePaper, Error> {
+        let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
+        let digest = ready.settled.digest;
+        let signed = self.approvals(&digest)?;
+        let found = signed.map(|signed| signed.signers(&lineage.counting_keys(now))).transpose();
+        let found = found.map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
+        let found = found.unwrap_or_default();
+        let counts = lineage.counting(now).filter(|one| found.contains(&one.key.key_id()));
+        let signed_by = counts.map(|one| one.name.to_string()).collect();
+        Ok(BaselinePaper { digest, document: self.signed_baseline(ready)?.to_vec(), devices, signed_by })
+    }
+
+    /// The baseline with this digest as approvers have signed it, if any has.
+    pub(super) fn approvals(&self, digest: &Sha256Digest) -> Result<Option<MultiSigned<Baseline>>, Error> {
+        let held = self.store.get_document(&BASELINE_APPROVALS.key(digest.as_bytes()))?;
+        let signed = held.map(|held| MultiSigned::parse(&held.value)).transpose();
+        signed.map_err(|error| Error::internal("reading approvals")(Box::new(error)))
+    }
+
+    /// Takes the signatures in `signed`, a COSE_Sign over one of the baselines that `profile` comes to, and tells its
+    /// devices again. Signatures that are there already change nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] where it is another baseline, the profile's own, or not signed by approvers
+    /// that count now.
+    pub async fn sign_baseline(
+        &self,
+        permit: Permit<act::SignBaseline>,
+        profile: &str,
+        signed: &[u8],
+    ) -> Result<BaselinePapers, Error> {
+        for _ in 0..super::ATTEMPTS {
+            let plan = self.known_plan(profile)?;
+            let batch = match self.approval_batch(&permit, &plan, profile, signed) {
+                Err(Error::Refused(refusal)) => {
+                    return Err(self.decline(&permit, &format!("baseline/{profile}"), refusal).await);
+                }
+                batch => batch?,
+            };
+            match batch {
+                None => {}
+                Some(batch) => match self.commit(batch).await {
+                    Err(Error::Contended) => continue,
+                    settled => settled?,
+                },
+            }
+            let read = crate::domain::policy::decide(permit.caller().clone())?;
+            return self.baseline_papers(&read, profile);
+        }
+        Err(Error::Contended)
+    }
+
+    fn approval_batch(
+        &self,
+        permit: &Permit<act::SignBaseline>,
+        plan: &Plan,
+        profile: &str,
+        signed: &[u8],
+    ) -> Result<Option<Batch>, Error> {
+        let handed = MultiSigned::<Baseline>::parse(signed).map_err(|_| UNREADABLE)?;
+        let digest = handed.payload_digest();
+        if !self.variants(plan, profile)?.contains_key(&digest) {
+            return Err(OTHER.into());
+        }
+        // A profile's own baseline has no record; and its files and settings need nobody's word.
+        let set = plan.set.as_ref().ok_or(BUILT_IN)?;
+        let names = signers(&handed, &self.lineage(), Timestamp(self.clock.now_s())).ok_or(SIGNER)?;
+        let gathered = match self.approvals(&digest)? {
+            None => handed,
+            Some(mut gathered) => match gathered.merge(&handed) {
+                Ok(0) => return Ok(None),
+                Ok(_) => gathered,
+                Err(_) => return Err(OTHER.into()),
+            },
+        };
+        let next = ProfileDesired { signings: set.signings.saturating_add(1), ..set.clone() };
+        let bytes = serde_json::to_vec(&next)
+            .map_err(|error| Error::internal("writing a baseline")(Box::new(error)))?;
+        let entry = permit
+            .entry(self.clock.now_ms(), format!("baseline/{profile}"))
+            .facts([("approvers", names.join(", ")), ("generation", set.counter.to_string())])
+            .facts([("signatures", gathered.key_ids().len().to_string())]);
+        let key = BASELINES.key(profile.as_bytes());
+        let mut batch = Batch::default()
+            .expect(key.clone(), Expect::Version(plan.version()))
+            .audit(Draft { payload_sha256: digest.to_hex(), ..entry });
+        self.store.put_document(&mut batch, &key, &bytes)?;
+        let approvals = BASELINE_APPROVALS.key(digest.as_bytes());
+        self.store.put_document(&mut batch, &approvals, &gathered.to_bytes())?;
+        Ok(Some(batch))
+    }
+}

@@ -1,0 +1,58 @@
+//! Who may sign a baseline, and what becomes of it.
+
+use super::plane_fixture::{Site, rule};
+use super::*;
+use crate::ca::fresh_ed25519;
+use crate::domain::admission::Topics;
+use crate::domain::policy::Principal;
+use ed25519_dalek::SigningKey;
+use muster_wire::desired::Baseline;
+use muster_wire::envelope::MultiSigned;
+use muster_wire::key::{Ed25519Key, PublicKey};
+use std::collections::HashSet;
+
+const SET: &str = "profile = \"sensor-linux\"\n[[baseline.files]]\npath = \"/etc/motd\"\ncontent = \"hi\"\n";
+
+fn public(key: &SigningKey) -> PublicKey {
+    PublicKey::Ed25519(Ed25519Key::from_bytes(&key.verifying_key().to_bytes()).unwrap())
+}
+
+#[tokio::test]
+async fn approvers_sign_a_baseline_and_its_devices_are_told_again() {
+    let keys = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
+    let site = Site::found_by(&keys);
+    let life = site.enroll(None).await;
+    let profile = &site.app.device(life.id).unwrap().record.profile.clone();
+    let papers = || site.app.baseline_papers(&site.operator(), profile).unwrap().papers;
+    let by = |key: &SigningKey, baseline: &Baseline| {
+        let mut signed = MultiSigned::unsigned(baseline);
+        signed.add_signature(key).unwrap();
+        signed.to_bytes()
+    };
+    let of = |document: &[u8]| MultiSigned::<Baseline>::parse(document).unwrap().read_unverified().unwrap();
+    let hand_in = async |signed: Vec<u8>| site.app.sign_baseline(site.operator(), profile, &signed).await;
+    let built_in = of(&papers()[0].document);
+    assert_eq!(rule(&hand_in(by(&keys[0], &built_in)).await.unwrap_err()), "baseline.built_in");
+    let _ = site.app.set_baseline(site.operator(), "b.toml", SET, |_| true).await.unwrap();
+    let sent: HashSet<Mark> =
+        site.app.due(life.id, Topics::ALL, &HashSet::new()).unwrap().iter().map(|one| one.mark).collect();
+    let baseline = of(&papers()[0].document);
+
+    assert_eq!(rule(&hand_in(b"\xd8".to_vec()).await.unwrap_err()), "baseline.envelope");
+    assert_eq!(rule(&hand_in(by(&keys[0], &built_in)).await.unwrap_err()), "baseline.other");
+    assert_eq!(rule(&hand_in(by(&fresh_ed25519(), &baseline)).await.unwrap_err()), "baseline.signer");
+    let commits = site.commits();
+    assert_eq!(hand_in(by(&keys[0], &baseline)).await.unwrap().papers[0].signed_by.len(), 1);
+    hand_in(by(&keys[0], &baseline)).await.unwrap();
+    assert_eq!(site.commits(), commits + 1, "the same signature again changes nothing");
+    let signed = hand_in(by(&keys[1], &baseline)).await.unwrap();
+    assert_eq!((signed.papers[0].devices, signed.papers[0].signed_by.len()), (1, 2));
+
+    assert_eq!(site.app.due(life.id, Topics::DESIRED, &sent).unwrap().len(), 1);
+    let command = PublicKey::Ed25519(Ed25519Key::from_bytes(&site.app.ca.command_public()).unwrap());
+    let device = site.permit(Principal::Device(life.id));
+    let fetched = site.app.fetch_baseline(&device, life.id, &signed.papers[0].digest).unwrap();
+    let fetched = MultiSigned::<Baseline>::parse(&fetched).unwrap();
+    assert_eq!(fetched.verify(&[command], 1).unwrap().payload_digest(), signed.papers[0].digest);
+    assert_eq!(fetched.signers(&keys.each_ref().map(public)).unwrap().len(), 2);
+}
