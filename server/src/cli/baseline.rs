@@ -123,15 +123,9 @@ pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Er
 
 async fn show(context: &Context, client: &Client, profile: &str) -> Result<(), Error> {
     let mut baseline = client.get(&["v1", "baselines", profile], &[]).await?;
-    let mut papers = client.get(&["v1", "baselines", profile, "papers"], &[]).await?;
-    let mut items =
-        papers.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
-    for item in items.iter_mut().filter_map(Value::as_object_mut) {
-        // What is signed is for programs that sign.
-        item.remove("document");
-    }
+    let papers = client.get(&["v1", "baselines", profile, "papers"], &[]).await?;
     if let Some(shown) = baseline.as_object_mut() {
-        shown.insert("papers".to_owned(), Value::Array(items));
+        shown.insert("papers".to_owned(), Value::Array(super::baseline_sign::told(papers)));
     }
     context.out.item(&baseline, RECORD)
 }

@@ -25,7 +25,7 @@ const ITEMS: &[Column] = &[
 ];
 
 /// Who has signed what, of one generation.
-pub(super) const PAPERS: &[Column] =
+const PAPERS: &[Column] =
     &[column("BASELINE", "/sha256"), column("DEVICES", "/devices"), column("SIGNED BY", "/signed_by")];
 
 /// The baselines of a profile as the API gives them.
@@ -76,8 +76,17 @@ pub(super) async fn sign(context: &Context, client: &Client, args: &SignArgs) ->
         let body = json!({"signed": STANDARD.encode(signed.to_bytes())});
         shown = client.post(&["v1", "baselines", &profile, "signatures"], &body).await?;
     }
-    let items = shown.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    context.out.items(items, PAPERS, "There is nothing to sign.")
+    context.out.items(told(shown), PAPERS, "There is nothing to sign.")
+}
+
+/// Who has signed what, without what is signed: that is for programs that sign.
+pub(super) fn told(mut papers: Value) -> Vec<Value> {
+    let items = papers.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
+    let mut items = items.unwrap_or_default();
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        item.remove("document");
+    }
+    items
 }
 
 /// The profile whose baseline is of this generation; no two have the same but the first.

@@ -45,7 +45,7 @@ async fn a_baseline_beyond_the_declared_roots_waits_for_two_approvers() {
     let told = refusals(&server, &id, 1).await;
     assert!(told.contains("needs 2 approvers") && told.contains("0 that count have signed"), "{told}");
     let signed = sign(&server, generation, "alice").await;
-    assert_eq!(signed["items"][0]["signed_by"], serde_json::json!(["alice"]), "{signed}");
+    assert_eq!(signed[0]["signed_by"], serde_json::json!(["alice"]), "{signed}");
     let told = refusals(&server, &id, 2).await;
     assert!(told.contains("1 that count have signed"), "one of two is told, and refused: {told}");
     assert!(!sensor.within(BEYOND).exists());
