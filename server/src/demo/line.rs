@@ -2,7 +2,7 @@
 
 use super::call::{Call, is, last_json, text};
 use super::stage::{Broken, Program, until};
-use super::story::{Outcome, SECOND, SERIAL, SERVER, Story, asked_to_end};
+use super::story::{Outcome, SECOND, SERIAL, SERVER, Story, asked_to_end, last_line};
 use super::teller::Teller;
 use crate::cli::table::value_at;
 use serde_json::{Value, json};
@@ -29,11 +29,19 @@ impl Story {
     /// The agent stays, from here on.
     pub(super) async fn connect(&mut self, teller: &mut Teller) -> Outcome {
         self.start_agent(teller)?;
+        let Some(mut agent) = self.agent.take() else { return Err(Broken::unexpected("no agent runs")) };
+        let log = self.stage.path("agent.log");
         let status = until("the agent's connection", async || {
+            if let Ok(Some(status)) = agent.try_wait() {
+                let last = last_line(&log);
+                return Err(Broken::unexpected(format!("the agent ended with {status}: {last}")));
+            }
             let status = self.agent_status().await?;
             Ok((status.get("connected") == Some(&Value::Bool(true))).then_some(status))
         })
-        .await?;
+        .await;
+        self.agent = Some(agent);
+        let status = status?;
         let shown =
             self.device_when("the session at the server", |device| is_connected(device, true)).await?;
         teller.output(&format!("connected, last contact {}", text(&status, "/last_contact")?));

@@ -370,7 +370,7 @@ pub(super) async fn fetch(url: &str) -> Result<(u16, Vec<u8>), Broken> {
     }
 }
 
-fn last_line(log: &Path) -> String {
+pub(super) fn last_line(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.lines().last().unwrap_or("it said nothing").to_owned()
 }
