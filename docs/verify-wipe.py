@@ -123,9 +123,9 @@ authority = walk([base64.b64decode(line) for line in read("authority").split()],
 
 warrant, approved = signers(read("warrant.cose"), "warrant", authority["counting"])
 _, _, kind, level, _, root, count, _, _ = decode(warrant)
-matters = [f"wipe({level})"] + ["wipe(many)"] * (count > 10 and level != "retire")
+matters = [f"wipe({level})" if kind == "wipe" else "lapse(destructive)"] + ["wipe(many)"] * (count > 10 and level != "retire")
 needed = max(authority["required"][matter] for matter in matters)
-must(kind == "wipe" and len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
+must(kind in ("wipe", "wipe_on_lapse") and len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
 target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
 device, serial, _, *deed = decode(target)
 named = deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root

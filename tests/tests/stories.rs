@@ -19,6 +19,7 @@ mod stories {
     mod faults;
     mod imaging_laptops;
     mod key_replacement;
+    mod lease;
     mod leaver;
     mod lost_reply;
     mod mistakes;

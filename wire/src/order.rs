@@ -54,6 +54,15 @@ pub enum Action {
         /// The profile's data roots, beneath the declared roots.
         data_roots: Vec<String>,
     },
+    /// Wipe by itself, once nothing newer was heard for `after_s` and the lease in force says so, too.
+    WipeOnLapse {
+        /// For how long nothing newer must have been heard, in seconds of boot time, however short the lease is.
+        after_s: u64,
+        /// How far.
+        level: Level,
+        /// The profile's data roots, beneath the declared roots.
+        data_roots: Vec<String>,
+    },
     /// Stop a warrant.
     Stop {
         /// Which.
@@ -87,6 +96,7 @@ impl Action {
             Self::Lock => Kind::Lock,
             Self::Unlock => Kind::Unlock,
             Self::Wipe { .. } => Kind::Wipe,
+            Self::WipeOnLapse { .. } => Kind::WipeOnLapse,
             Self::Stop { .. } => Kind::Stop,
             Self::UpdateTrust { .. } => Kind::UpdateTrust,
             Self::UpdateAgent { .. } => Kind::UpdateAgent,
@@ -95,7 +105,17 @@ impl Action {
 
     /// How far a wipe goes.
     pub fn level(&self) -> Option<Level> {
-        if let Self::Wipe { level, .. } = self { Some(*level) } else { None }
+        match self {
+            Self::Wipe { level, .. } | Self::WipeOnLapse { level, .. } => Some(*level),
+            Self::RotateIdentity
+            | Self::RotateSecret { .. }
+            | Self::CollectPosture
+            | Self::Lock
+            | Self::Unlock
+            | Self::Stop { .. }
+            | Self::UpdateTrust { .. }
+            | Self::UpdateAgent { .. } => None,
+        }
     }
 
     /// SHA-256 of the encoded body: the plan that a warrant names.
@@ -115,6 +135,12 @@ impl Action {
             }
             Self::Wipe { level, data_roots } => {
                 out.array(2);
+                level.write(out);
+                data_roots.write(out);
+            }
+            Self::WipeOnLapse { after_s, level, data_roots } => {
+                out.array(3);
+                after_s.write(out);
                 level.write(out);
                 data_roots.write(out);
             }
@@ -141,7 +167,7 @@ impl Action {
             Kind::RotateIdentity | Kind::CollectPosture | Kind::Lock | Kind::Unlock => 0,
             Kind::Stop => 1,
             Kind::RotateSecret | Kind::Wipe | Kind::UpdateTrust => 2,
-            Kind::UpdateAgent => 3,
+            Kind::UpdateAgent | Kind::WipeOnLapse => 3,
         };
         input.array(fields)?;
         Ok(match kind {
@@ -151,6 +177,11 @@ impl Action {
             Kind::Unlock => Self::Unlock,
             Kind::RotateSecret => Self::RotateSecret { name: Cbor::read(input)?, sealed: Cbor::read(input)? },
             Kind::Wipe => Self::Wipe { level: Cbor::read(input)?, data_roots: Cbor::read(input)? },
+            Kind::WipeOnLapse => Self::WipeOnLapse {
+                after_s: Cbor::read(input)?,
+                level: Cbor::read(input)?,
+                data_roots: Cbor::read(input)?,
+            },
             Kind::Stop => Self::Stop { warrant: Cbor::read(input)? },
             Kind::UpdateTrust => Self::UpdateTrust { version: Cbor::read(input)?, roots: Cbor::read(input)? },
             Kind::UpdateAgent => Self::UpdateAgent {

@@ -35,6 +35,8 @@ words! {
         UpdateTrust = "update_trust",
         /// Take another agent.
         UpdateAgent = "update_agent",
+        /// Wipe by itself once the lease has lapsed for as long as the order says.
+        WipeOnLapse = "wipe_on_lapse",
     }
 }
 
@@ -211,7 +213,8 @@ fn matter(kind: Kind, level: Option<Level>) -> Result<Matter, WarrantError> {
         (Kind::Stop, None) => Matter::Stop,
         (Kind::UpdateTrust, None) => Matter::UpdateTrust,
         (Kind::UpdateAgent, None) => Matter::UpdateAgent,
-        (Kind::Wipe, None) | (_, Some(_)) => return Err(WarrantError::Level),
+        (Kind::WipeOnLapse, Some(Level::Clear)) => Matter::LapseDestructive,
+        (Kind::Wipe | Kind::WipeOnLapse, None) | (_, Some(_)) => return Err(WarrantError::Level),
     })
 }
 
@@ -304,6 +307,17 @@ pub(crate) mod tests {
             Err(WarrantError::TooFew { needed: 3, found: 2 })
         ));
         assert!(judge(11, Level::Clear, &[10, 11, 12]).is_ok());
+    }
+
+    #[test]
+    fn a_wipe_on_lapse_clears_and_needs_those_whom_a_lapse_that_destroys_needs() {
+        let needed = |level, count| {
+            approvers_needed(&lineage().current().required, Kind::WipeOnLapse, level, count).ok()
+        };
+        assert_eq!((needed(Some(Level::Clear), 1), needed(Some(Level::Clear), 11)), (Some(2), Some(3)));
+        for level in [None, Some(Level::Retire), Some(Level::CryptoErase), Some(Level::FactoryReset)] {
+            assert_eq!(needed(level, 1), None, "{level:?}");
+        }
     }
 
     #[test]

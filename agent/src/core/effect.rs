@@ -58,7 +58,7 @@ pub enum Effect {
     /// Make the next key unless there is one, durably, and a request with it; then [`Event::KeyReady`].
     MakeKey(Names),
     /// Append to the journal, durably.
-    Record(Record),
+    Record(Box<Record>),
     /// Move the next key, then the next certificate, over the current ones.
     Promote,
     /// Remove the next certificate, then the next key.

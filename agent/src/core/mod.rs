@@ -168,7 +168,7 @@ impl Desk {
 
     fn record(&mut self, record: Record) {
         self.past.add(&record);
-        self.effects.push_back(Effect::Record(record));
+        self.effects.push_back(Effect::Record(Box::new(record)));
     }
 
     /// Remembers that the server would not have this device, for `status` to say.

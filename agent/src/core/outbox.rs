@@ -165,6 +165,14 @@ impl Outbox {
         self.receipts.push(Owed { receipt, is_told: false });
     }
 
+    /// The receipt for `phase` of `order` is not sent any more. Answers what is to be removed from disk, if anything.
+    pub fn withdraw(&mut self, order: OrderId, phase: ReceiptPhase) -> Option<EntryId> {
+        let id = EntryId::Receipt(order, phase);
+        let before = self.receipts.len();
+        self.receipts.retain(|owed| receipt_id(&owed.receipt) != id);
+        (self.receipts.len() < before).then_some(id)
+    }
+
     /// Whether one more order may be taken.
     pub fn has_room(&self, open: usize) -> bool {
         self.receipts.len() + open < MAX_RECEIPTS

@@ -47,6 +47,17 @@ pub enum Record {
     Lapsed(Lapsed),
     /// What a lapsed lease did was taken back, since a newer word came.
     LeaseRenewed(LeaseRenewed),
+    /// The wipe that waited for the lease to lapse begins. Nothing takes that back.
+    Fired(Fired),
+}
+
+/// A wipe that has waited begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fired {
+    /// Which order.
+    pub order: OrderId,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A lease that lapsed.
@@ -117,6 +128,18 @@ pub struct Wipe {
     pub level: Level,
     /// The roots of data that it names.
     pub data_roots: Vec<String>,
+    /// When it begins, where that is not at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_lapse: Option<OnLapse>,
+}
+
+/// When a wipe begins that waits for the lease to lapse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnLapse {
+    /// Once nothing newer was heard for so long, in seconds of boot time.
+    pub after_s: u64,
+    /// The warrant as approvers signed it, base64: it has to hold then, too.
+    pub warrant: String,
 }
 
 /// How far a wipe has come.
@@ -330,6 +353,10 @@ pub struct Past {
     pub lapsed: Option<Lapsed>,
     /// Whether the last order to lock or unlock was to lock.
     pub is_locked: bool,
+    /// That an order to wipe on lapse was placed, by its order.
+    pub placed: Option<Reached>,
+    /// The order to wipe on lapse that has begun.
+    pub fired: Option<OrderId>,
 }
 
 impl Past {
@@ -352,17 +379,18 @@ impl Past {
             }
             Record::Refused(refused) => self.refused = Some(refused.clone()),
             Record::Taken(taken) => {
-                self.is_locked = match taken.kind {
-                    Kind::Lock => true,
-                    Kind::Unlock => false,
-                    _ => self.is_locked,
-                };
+                if matches!(taken.kind, Kind::Lock | Kind::Unlock) {
+                    self.is_locked = taken.kind == Kind::Lock;
+                }
                 self.last_order = Some(taken.clone());
                 self.open.push(taken.clone());
             }
             Record::Answered(answered) => {
                 self.open.retain(|taken| taken.order != answered.order);
                 self.finished.add(answered.order);
+            }
+            Record::Reached(reached) if self.placed_order().is_some_and(|one| one.order == reached.order) => {
+                self.placed = Some(reached.clone());
             }
             Record::Reached(reached) => {
                 self.reached = Some(reached.clone());
@@ -378,6 +406,11 @@ impl Past {
             Record::Retired(retired) => self.retired = Some(retired.clone()),
             Record::Lapsed(lapsed) => self.lapsed = Some(lapsed.clone()),
             Record::LeaseRenewed(_) => self.lapsed = None,
+            Record::Fired(fired) => {
+                self.fired = Some(fired.order);
+                // It is accepted anew, for what is there by now and under the certificate in use.
+                (self.placed, self.reached) = (None, None);
+            }
         }
     }
 
@@ -393,7 +426,15 @@ impl Past {
 
     /// The wipe in hand: the first that was taken and is not over.
     pub fn wipe(&self) -> Option<(&Taken, &Wipe)> {
-        self.open.iter().find_map(|taken| Some((taken, taken.wipe.as_ref()?)))
+        let begins = |taken: &&Taken, wipe: &Wipe| wipe.on_lapse.is_none() || self.fired == Some(taken.order);
+        let wipes = self.open.iter().filter_map(|taken| Some((taken, taken.wipe.as_ref()?)));
+        wipes.into_iter().find(|(taken, wipe)| begins(taken, wipe))
+    }
+
+    /// The order to wipe on lapse that waits, if there is one: the last that was taken.
+    pub fn placed_order(&self) -> Option<&Taken> {
+        let waits = |taken: &&Taken| taken.wipe.as_ref().is_some_and(|wipe| wipe.on_lapse.is_some());
+        self.open.iter().rev().filter(waits).find(|taken| self.fired != Some(taken.order))
     }
 
     /// How far the wipe `order` has come.

@@ -14,6 +14,7 @@ mod desired;
 mod inbound;
 mod lease;
 mod orders;
+mod placed;
 mod renewing;
 mod telling;
 mod wiping;

@@ -2,7 +2,7 @@
 //! JSON").
 
 use muster_wire::desired::Lapse;
-use muster_wire::id::DeviceId;
+use muster_wire::id::{DeviceId, WarrantId};
 use muster_wire::time::Timestamp;
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub struct Status {
     pub generation: Option<u64>,
     /// The lease, if the device has one.
     pub lease: Option<LeaseStatus>,
+    /// The wipe that approvers placed for a lapse, if there is one.
+    pub clears: Option<ClearsStatus>,
     /// Whether the server has been silent about the desired state for longer than its lease.
     pub stale: bool,
     /// Whether a session with the server is open.
@@ -41,6 +43,25 @@ pub struct Status {
     pub renewal_unfinished: bool,
     /// The tree that this device manages.
     pub root: Option<String>,
+}
+
+/// A wipe that waits for the lease to lapse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClearsStatus {
+    /// For how long nothing newer must have been heard, in seconds.
+    pub after_s: u64,
+    /// The warrant that approvers signed.
+    pub warrant: WarrantId,
+    /// Its last second.
+    pub not_after: Timestamp,
+}
+
+fn clears(past: &Past) -> Option<ClearsStatus> {
+    let taken = past.placed_order()?;
+    past.placed.as_ref().filter(|placed| placed.order == taken.order)?;
+    let (wipe, under) = (taken.wipe.as_ref()?, taken.under.as_ref()?);
+    let after_s = wipe.on_lapse.as_ref()?.after_s;
+    Some(ClearsStatus { after_s, warrant: under.warrant, not_after: under.not_after })
 }
 
 /// How the lease stands.
@@ -102,6 +123,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
         generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
         lease: None,
+        clears: clears(past),
         stale: shown.is_some_and(|shown| shown.stale),
         connected: is_running && shown.is_some_and(|shown| shown.connected),
         last_contact: [

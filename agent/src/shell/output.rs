@@ -12,7 +12,7 @@ use super::doctor::Check;
 use super::failure::Failure;
 use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
-use crate::core::status::{LeaseStatus, Status};
+use crate::core::status::{ClearsStatus, LeaseStatus, Status};
 use crate::core::{Done, Refusal};
 use crate::wipe::{Rehearsal, WouldRemove};
 
@@ -245,6 +245,7 @@ fn print_status(status: &Status) {
         ("connected", if status.connected { "yes" } else { "no" }.to_owned()),
         ("generation", status.generation.map_or_else(none, |generation| generation.to_string())),
         ("lease", status.lease.as_ref().map_or_else(none, lease)),
+        ("clears", status.clears.as_ref().map_or_else(none, clears)),
         ("stale", if status.stale { "yes" } else { "no" }.to_owned()),
         ("last contact", status.last_contact.map_or_else(none, |at| at.to_string())),
         ("root", status.root.clone().unwrap_or_else(none)),
@@ -258,6 +259,11 @@ fn print_status(status: &Status) {
     if status.renewal_unfinished {
         say!("a renewal was interrupted; `muster-agent renew` takes it up");
     }
+}
+
+fn clears(clears: &ClearsStatus) -> String {
+    let ClearsStatus { after_s, warrant, not_after } = clears;
+    format!("itself after {} h without a newer word, by warrant {warrant} until {not_after}", after_s / 3600)
 }
 
 fn lease(lease: &LeaseStatus) -> String {

@@ -142,7 +142,7 @@ impl Disk {
             }
             Effect::Record(record) => {
                 self.written.push_str(&serde_json::to_string(&record).unwrap());
-                self.journal.push(record);
+                self.journal.push(*record);
                 None
             }
             Effect::Promote => {

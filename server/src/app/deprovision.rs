@@ -227,28 +227,35 @@ impl App {
         let warrant = warrant.ok_or(Error::NotFound { kind: "warrant" })?.record;
         is_under(receipt, warrant.payload_sha256)?;
         self.keep_receipt(&mut batch, receipt, body)?;
-        let Ask::Wipe { level, .. } = before.ask else {
+        let (Ask::Wipe { level, .. } | Ask::WipeOnLapse { level, .. }) = before.ask else {
             let has_ended = before.phase.is_open() && !next.phase.is_open();
             let done = next.phase == OrderPhase::Done;
             return if has_ended { self.count_end(batch, id, done) } else { Ok(batch) };
         };
         let is_leaving = device.leaving().is_some_and(|leaving| leaving.order == Some(before.id));
+        let waits = matches!(before.ask, Ask::WipeOnLapse { .. });
         match told(next, receipt, level) {
             Told::Further(phase) if is_leaving => Ok(self.leave_further(permit, batch, device, phase)),
-            Told::Proven if is_leaving || device.state.may_be_ended() => {
+            Told::Proven if is_leaving || device.state.may_be_ended() || overtakes(before, device, level) => {
                 let batch = if before.phase.is_open() { self.count_end(batch, id, true)? } else { batch };
+                let batch = if is_leaving { batch } else { self.abandon(batch, device)? };
                 if !is_leaving {
                     let (now, not_after) = (self.clock.now_s(), warrant.not_after);
                     device.begin_leaving(&Request { warrant: id, level, deadline: now, not_after }, now);
+                    if let Some(leaving) = device.deprovisioning.as_mut() {
+                        leaving.order = Some(before.id);
+                    }
                 }
                 self.prove(permit, batch, device)
             }
+            Told::Further(Phase::Delivered) if waits => self.replace_placed(batch, before),
             Told::Out(way) => {
                 if receipt.outcome == ReceiptOutcome::Done {
                     next.phase = OrderPhase::Failed;
                 }
                 if !is_leaving {
-                    return Ok(batch);
+                    let has_ended = waits && before.phase.is_open();
+                    return if has_ended { self.count_end(batch, id, false) } else { Ok(batch) };
                 }
                 // The order is closed by the receipt itself, which the caller writes.
                 let batch = self.count_end(batch, id, false)?;
@@ -256,6 +263,18 @@ impl App {
             }
             Told::Further(_) | Told::Proven => Ok(batch),
         }
+    }
+
+    /// Adds to `batch` that a wipe on lapse, `order`, takes the place of those that were placed on the device before.
+    fn replace_placed(&self, mut batch: Batch, order: &OrderRecord) -> Result<Batch, Error> {
+        for former in self.open_orders(order.device)? {
+            let is_former = matches!(former.ask, Ask::WipeOnLapse { .. }) && former.counter < order.counter;
+            if let Some(warrant) = former.warrant.filter(|_| is_former) {
+                batch = self.end_order(batch, former.id, OrderPhase::Stopped)?;
+                batch = self.count_end(batch, warrant, false)?;
+            }
+        }
+        Ok(batch)
     }
 
     fn keep_receipt(&self, batch: &mut Batch, receipt: &Verified<Receipt>, body: &[u8]) -> Result<(), Error> {
@@ -404,6 +423,12 @@ impl App {
             .facts([("revoked_serials", serials(&live))]);
         Ok(self.settle_certificates(Batch::essential(), device)?.audit(entry))
     }
+}
+
+/// Whether `order` to wipe on lapse, which the device has carried out at `level`, did all that it is being let go for.
+fn overtakes(order: &OrderRecord, device: &Device, level: muster_wire::warrant::Level) -> bool {
+    let is_late = matches!(order.ask, Ask::WipeOnLapse { .. });
+    is_late && device.leaving().is_some_and(|leaving| leaving.level <= level)
 }
 
 fn receipt_key(order: OrderId, sha256: Sha256Digest) -> Vec<u8> {

@@ -57,6 +57,7 @@ impl End {
 
     async fn ask(&self, lives: &[&Life], level: Level) -> Result<Requested, Error> {
         let request = WarrantRequest {
+            after_s: None,
             kind: Kind::Wipe,
             level: Some(level),
             devices: lives.iter().map(|life| life.id).collect(),
@@ -333,6 +334,7 @@ async fn the_same_request_again_is_the_same_warrant() {
     let slot = end.app().replayed(operator.caller(), Some("key"), Sha256Digest([1; 32])).await.unwrap();
     let Replayed::Keyed(slot) = slot else { panic!("a slot") };
     let request = WarrantRequest {
+        after_s: None,
         kind: Kind::Wipe,
         level: Some(Level::Retire),
         devices: vec![life.id],
@@ -358,6 +360,7 @@ async fn what_approvers_or_the_profile_cannot_do_is_refused_and_a_preview_change
     assert_eq!(rule(&alone.ask(&lives, Level::Clear).await.unwrap_err()), "warrant.too_many_for_approvers");
     let commits = alone.site.commits();
     let request = WarrantRequest {
+        after_s: None,
         kind: Kind::Wipe,
         level: Some(Level::Clear),
         devices: lives.iter().skip(1).map(|life| life.id).collect(),
@@ -600,6 +603,7 @@ async fn a_warrant_that_lapses_before_doom_lets_its_devices_go_back() {
     let end = End::found();
     let life = end.site.enroll(None).await;
     let request = WarrantRequest {
+        after_s: None,
         kind: Kind::Wipe,
         level: Some(Level::Retire),
         devices: vec![life.id],
@@ -720,6 +724,7 @@ async fn locks_are_ordered_under_a_warrant_and_leave_the_device_where_it_is() {
     let end = End::found();
     let life = end.site.enroll(None).await;
     let request = WarrantRequest {
+        after_s: None,
         kind: Kind::Lock,
         level: None,
         devices: vec![life.id],

@@ -17,7 +17,7 @@ use crate::store::collections::{DEVICES, Facet, INSTALLATION};
 use crate::store::{Batch, Expect};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::problem::Code;
-use muster_wire::warrant::Level;
+use muster_wire::warrant::{Kind, Level};
 use std::sync::{Mutex, PoisonError};
 
 /// Under which id the ledger of the budget lies.
@@ -234,6 +234,10 @@ impl App {
     /// when enough have signed, after each target that has ended, and on a timer.
     #[expect(clippy::unused_self, reason = "what the rails allow is asked of the app, as everywhere")]
     pub(super) fn wave(&self, warrant: &WarrantRecord) -> u64 {
+        // What waits for a lapse does nothing yet and ends, if ever, much later: no wave could wait for it.
+        if warrant.kind() == Kind::WipeOnLapse {
+            return warrant.count;
+        }
         released(warrant.count, warrant.ended, warrant.proven)
     }
 

@@ -99,6 +99,7 @@ async fn a_preview_beyond_the_budget_says_until_when_and_asking_is_what_begins_t
     let approvers = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
     let (site, lives) = on_rails_of(Site::found_by(&approvers), 3).await;
     let wanted = WarrantRequest {
+        after_s: None,
         kind: Kind::Wipe,
         level: Some(Level::Retire),
         devices: lives.iter().map(|life| life.id).collect(),

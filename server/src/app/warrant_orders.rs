@@ -77,9 +77,12 @@ impl App {
         let mut held = self.device(device)?;
         let is_ours = match record.ask {
             Ask::Wipe { .. } => held.record.leaving().is_some_and(|leaving| leaving.warrant == record.id),
-            Ask::RotateIdentity | Ask::CollectPosture | Ask::Unlock | Ask::Lock | Ask::Stop { .. } => {
-                held.record.state.may_be_ended()
-            }
+            Ask::RotateIdentity
+            | Ask::CollectPosture
+            | Ask::Unlock
+            | Ask::Lock
+            | Ask::WipeOnLapse { .. }
+            | Ask::Stop { .. } => held.record.state.may_be_ended(),
         };
         if !is_ours {
             return Ok(batch.update(record.id.as_bytes(), warrant.version, &record));

@@ -12,7 +12,9 @@ use crate::domain::order::Ask;
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::reported::Reported;
-use crate::domain::warrant::{State, TARGETS_MAX, VALID_S, WarrantRecord, approvers};
+use crate::domain::warrant::{
+    AFTER_LEAST_S, AFTER_MOST_S, State, TARGETS_MAX, VALID_S, WarrantRecord, approvers,
+};
 use crate::store::Batch;
 use crate::store::collections::Paper;
 use muster_firmware_profiles::profile::WipeLevel;
@@ -32,6 +34,8 @@ pub struct WarrantRequest {
     pub kind: Kind,
     /// How far a wipe goes.
     pub level: Option<Level>,
+    /// For a wipe on lapse: for how long nothing newer must have been heard, in seconds of the device's running.
+    pub after_s: Option<u64>,
     /// Of which devices.
     pub devices: Vec<DeviceId>,
     /// Seconds until a device that was not proven is doomed.
@@ -209,7 +213,11 @@ impl App {
                 return Err(Refusal::by("warrant.plans_differ", Code::Conflict).at("devices").into());
             }
         }
-        Ok(Ask::Wipe { level, data_roots: plan.unwrap_or_default() })
+        let data_roots = plan.unwrap_or_default();
+        Ok(match wanted.after_s {
+            Some(after_s) => Ask::WipeOnLapse { after_s, level, data_roots },
+            None => Ask::Wipe { level, data_roots },
+        })
     }
 
     async fn request_batch(
@@ -288,9 +296,10 @@ impl App {
     }
 }
 
-/// What carrying `requested` out spends, and on which devices; nothing for what destroys nothing.
+/// What carrying `requested` out spends, and on which devices; nothing for what destroys nothing. A wipe that waits for a
+/// lapse spends when it is asked for: later nobody is asked.
 fn spends(requested: &Requested) -> Option<(Spend, Vec<Device>)> {
-    if requested.record.kind() != Kind::Wipe {
+    if !matches!(requested.record.kind(), Kind::Wipe | Kind::WipeOnLapse) {
         return None;
     }
     let devices = requested.aims.iter().map(|aim| aim.device.clone()).collect();
@@ -301,11 +310,23 @@ fn spends(requested: &Requested) -> Option<(Spend, Vec<Device>)> {
 fn in_words(wanted: &WarrantRequest) -> Result<(), Error> {
     let invalid = |field, expected: &str| Err(Error::Invalid { field, expected: expected.to_owned() });
     match (wanted.kind, wanted.level) {
-        (Kind::Wipe, Some(_)) | (Kind::Lock, None) => {}
+        (Kind::Wipe, Some(_)) | (Kind::Lock, None) | (Kind::WipeOnLapse, Some(Level::Clear)) => {}
         (Kind::Wipe, None) | (Kind::Lock, Some(_)) => {
             return invalid("level", "goes with the kind wipe, and with no other");
         }
-        _ => return invalid("kind", "must be wipe or lock: no other kind is ordered by a warrant"),
+        (Kind::WipeOnLapse, _) => return invalid("level", "must be clear for the kind wipe_on_lapse"),
+        _ => {
+            let words = "must be wipe, lock or wipe_on_lapse: no other kind is ordered by a warrant";
+            return invalid("kind", words);
+        }
+    }
+    match (wanted.kind, wanted.after_s) {
+        (Kind::WipeOnLapse, Some(AFTER_LEAST_S..=AFTER_MOST_S)) => {}
+        (Kind::WipeOnLapse, _) => {
+            return invalid("after_s", &format!("must be {AFTER_LEAST_S} to {AFTER_MOST_S}"));
+        }
+        (_, None) => {}
+        (_, Some(_)) => return invalid("after_s", "goes with the kind wipe_on_lapse, and with no other"),
     }
     if !(1..=TARGETS_MAX).contains(&wanted.devices.len()) {
         return invalid("devices", &format!("must name 1 to {TARGETS_MAX} devices"));

@@ -60,6 +60,9 @@ pub struct RequestArgs {
     /// How far a wipe goes
     #[arg(long, value_enum, value_name = "L")]
     pub level: Option<Level>,
+    /// For wipe_on_lapse: for how long a device that is switched on hears no newer word before it wipes itself
+    #[arg(long, value_name = "TIME", value_parser = super::token::span, required_if_eq("kind", "wipe_on_lapse"))]
+    pub after: Option<u64>,
     /// Id or serial number of a device; may be given again
     #[arg(long = "device", value_name = "D", required_unless_present_any = ["list", "filters"])]
     pub devices: Vec<String>,
@@ -119,6 +122,8 @@ pub enum Kind {
     Wipe,
     /// Lock
     Lock,
+    /// Clear itself when its lease lapses: placed beforehand, for devices that may never come back
+    WipeOnLapse,
 }
 
 /// How far a wipe goes; each level does what the one before does, and more.
@@ -152,6 +157,7 @@ impl Kind {
         match self {
             Self::Wipe => "wipe",
             Self::Lock => "lock",
+            Self::WipeOnLapse => "wipe_on_lapse",
         }
     }
 }
@@ -180,6 +186,7 @@ pub(super) const RECORD: &[Column] = &[
     column("  proven", "/proven"),
     column("approvers needed", "/required"),
     column("signed by", "/signed_by"),
+    column("after seconds", "/action/after_s"),
     column("destroys", "/action/data_roots"),
     column("stops", "/action/warrant"),
     column("doomed from", "/deadline"),
@@ -248,8 +255,13 @@ async fn ask(context: &Context, args: &RequestArgs) -> Result<(), Error> {
         "kind": args.kind.as_str(), "devices": devices,
         "deadline_s": args.terms.deadline, "valid_s": args.terms.valid,
     });
-    if let (Some(level), Some(fields)) = (args.level, body.as_object_mut()) {
+    // There is one level only at which a device wipes itself.
+    let level = args.level.or((args.kind == Kind::WipeOnLapse).then_some(Level::Clear));
+    if let (Some(level), Some(fields)) = (level, body.as_object_mut()) {
         fields.insert("level".into(), json!(level.as_str()));
+    }
+    if let (Some(after_s), Some(fields)) = (args.after, body.as_object_mut()) {
+        fields.insert("after_s".into(), json!(after_s));
     }
     request(context, &client, (&["v1", "warrants"], body), args.terms.dry_run).await
 }
@@ -303,6 +315,13 @@ fn outcome(preview: &Value) -> String {
         "1" => "One approver's signature alone is enough: one key can do it.".to_owned(),
         _ => format!("{needed} of the {there} approvers have to sign."),
     };
+    if kind == "wipe_on_lapse" {
+        let hours = preview.pointer("/action/after_s").and_then(Value::as_u64).unwrap_or(0) / 3600;
+        return format!(
+            "{count} will clear itself, for good, after {hours} hours of running without a newer word from this server, where \
+             its lease says on_lapse = \"clear\". Whoever silences the server for so long sets that off. {signatures}"
+        );
+    }
     if kind != "wipe" {
         return format!("{count} will be sent the order {kind}. {signatures}");
     }

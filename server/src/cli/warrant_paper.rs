@@ -41,6 +41,7 @@ struct Given {
 struct GivenAction {
     kind: Kind,
     level: Option<Level>,
+    after_s: Option<u64>,
     #[serde(default)]
     data_roots: Vec<String>,
     warrant: Option<WarrantId>,
@@ -124,6 +125,17 @@ impl Paper {
             Action::Wipe { level, data_roots } => {
                 format!("{kind}({level}), destroying {},", data_roots.join(", "))
             }
+            Action::WipeOnLapse { after_s, level, data_roots } => {
+                let hours = after_s / 3600;
+                let destroyed = if data_roots.is_empty() {
+                    String::new()
+                } else {
+                    format!(", destroying {},", data_roots.join(", "))
+                };
+                format!(
+                    "wipe({level}) by itself after {hours} hours without a word from the server{destroyed}"
+                )
+            }
             Action::Stop { warrant } => format!("{kind} of warrant {warrant}"),
             Action::RotateIdentity
             | Action::RotateSecret { .. }
@@ -150,6 +162,10 @@ impl Paper {
 
 impl GivenAction {
     fn into_action(self) -> Option<Action> {
+        if self.kind == Kind::WipeOnLapse && self.warrant.is_none() {
+            let (after_s, level) = (self.after_s?, self.level?);
+            return Some(Action::WipeOnLapse { after_s, level, data_roots: self.data_roots });
+        }
         Some(match (self.kind, self.level, self.warrant) {
             (Kind::Wipe, Some(level), None) => Action::Wipe { level, data_roots: self.data_roots },
             (Kind::Stop, None, Some(warrant)) => Action::Stop { warrant },

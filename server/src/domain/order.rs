@@ -41,6 +41,15 @@ pub enum Ask {
         /// The profile's data roots.
         data_roots: Vec<String>,
     },
+    /// Wipe by itself, once the lease has lapsed and nothing newer was heard for so long.
+    WipeOnLapse {
+        /// For how long, in seconds of boot time.
+        after_s: u64,
+        /// How far.
+        level: Level,
+        /// The profile's data roots.
+        data_roots: Vec<String>,
+    },
     /// Remember that a warrant is stopped.
     Stop {
         /// Which.
@@ -60,13 +69,19 @@ impl Ask {
             Self::Unlock => Kind::Unlock,
             Self::Lock => Kind::Lock,
             Self::Wipe { .. } => Kind::Wipe,
+            Self::WipeOnLapse { .. } => Kind::WipeOnLapse,
             Self::Stop { .. } => Kind::Stop,
         }
     }
 
     /// How far a wipe goes.
     pub fn level(&self) -> Option<Level> {
-        if let Self::Wipe { level, .. } = self { Some(*level) } else { None }
+        match self {
+            Self::Wipe { level, .. } | Self::WipeOnLapse { level, .. } => Some(*level),
+            Self::RotateIdentity | Self::CollectPosture | Self::Unlock | Self::Lock | Self::Stop { .. } => {
+                None
+            }
+        }
     }
 
     /// The kind, as contract.md spells it.
@@ -83,6 +98,9 @@ impl Ask {
             Self::Lock => Action::Lock,
             Self::Wipe { level, data_roots } => {
                 Action::Wipe { level: *level, data_roots: data_roots.clone() }
+            }
+            Self::WipeOnLapse { after_s, level, data_roots } => {
+                Action::WipeOnLapse { after_s: *after_s, level: *level, data_roots: data_roots.clone() }
             }
             Self::Stop { warrant } => Action::Stop { warrant: *warrant },
         }

@@ -26,6 +26,12 @@ pub const VALID_S: i64 = 365 * 24 * 60 * 60;
 /// When a device is doomed after the request when nobody says: 7 days, in seconds.
 pub const DEADLINE_S: i64 = 7 * 24 * 60 * 60;
 
+/// The shortest silence after which a device may wipe itself: an hour, in seconds of its running.
+pub const AFTER_LEAST_S: u64 = 60 * 60;
+
+/// The longest: 366 days.
+pub const AFTER_MOST_S: u64 = 366 * 24 * 60 * 60;
+
 /// How far a warrant has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -220,6 +226,8 @@ mod tests {
         assert_eq!(asked(Kind::Wipe, None), Err("warrant.kind"));
         assert_eq!(asked(Kind::Lock, Some(Level::Retire)), Err("warrant.kind"));
         assert_eq!(asked(Kind::Lock, None), Ok(1));
+        assert_eq!(asked(Kind::WipeOnLapse, Some(Level::Clear)), Ok(2));
+        assert_eq!(asked(Kind::WipeOnLapse, Some(Level::Retire)), Err("warrant.kind"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 pub(super) struct Warrant {
     #[schema(value_type = String)]
     id: WarrantId,
-    /// `wipe`, `lock` or `stop`.
+    /// `wipe`, `wipe_on_lapse`, `lock` or `stop`.
     kind: String,
     /// How far a wipe goes; null for other kinds.
     level: Option<String>,
@@ -59,6 +59,8 @@ pub(super) struct Warrant {
 pub(super) struct Action {
     kind: String,
     level: Option<String>,
+    /// For a wipe on lapse: seconds of the device's running without a newer word.
+    after_s: Option<u64>,
     /// What a wipe destroys besides what is managed.
     data_roots: Vec<String>,
     /// The warrant that is stopped.
@@ -88,11 +90,14 @@ pub(super) struct WarrantPage {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RequestWarrant {
-    /// `wipe` or `lock`.
+    /// `wipe`, `lock`, or `wipe_on_lapse`: the device clears itself when its lease lapses.
     kind: String,
-    /// `retire`, `clear`, `crypto-erase` or `factory-reset`; for a wipe alone.
+    /// `retire`, `clear`, `crypto-erase` or `factory-reset`, for a wipe; `clear` for a wipe on lapse; none for a lock.
     #[serde(default)]
     level: Option<String>,
+    /// For a wipe on lapse: seconds of the device's running without a newer word, 3,600 to 31,622,400.
+    #[serde(default)]
+    after_s: Option<u64>,
     /// Of which devices; frozen from now on.
     #[schema(value_type = Vec<String>)]
     devices: Vec<DeviceId>,
@@ -216,7 +221,7 @@ async fn show(ctx: Ctx<act::ReadWarrant>) -> Result<Response, HttpError> {
 
 async fn request(ctx: Ctx<act::RequestWarrant>) -> Result<Response, HttpError> {
     let asked: RequestWarrant = ctx.json()?;
-    let kinds = [Kind::Wipe, Kind::Lock];
+    let kinds = [Kind::Wipe, Kind::Lock, Kind::WipeOnLapse];
     let kind = kinds.into_iter().find(|kind| kind.as_str() == asked.kind).ok_or_else(|| Error::Invalid {
         field: "kind",
         expected: format!("must be one of {}", kinds.map(Kind::as_str).join(", ")),
@@ -224,6 +229,7 @@ async fn request(ctx: Ctx<act::RequestWarrant>) -> Result<Response, HttpError> {
     let wanted = WarrantRequest {
         kind,
         level: asked.level.as_deref().map(level).transpose()?,
+        after_s: asked.after_s,
         devices: asked.devices,
         deadline_s: asked.deadline_s.unwrap_or(DEADLINE_S),
         valid_s: asked.valid_s.unwrap_or(VALID_S),
@@ -238,6 +244,7 @@ async fn deprovision(ctx: Ctx<act::RequestWarrant>) -> Result<Response, HttpErro
     let wanted = WarrantRequest {
         kind: Kind::Wipe,
         level: Some(asked.level.as_deref().map_or(Ok(Level::Retire), level)?),
+        after_s: None,
         devices: vec![id],
         deadline_s: asked.deadline_s.unwrap_or(DEADLINE_S),
         valid_s: asked.valid_s.unwrap_or(VALID_S),
@@ -309,12 +316,13 @@ fn respond(shown: WarrantShown) -> Result<Response, HttpError> {
 
 fn action(ask: &Ask) -> Action {
     let (data_roots, warrant) = match ask {
-        Ask::Wipe { data_roots, .. } => (data_roots.clone(), None),
+        Ask::Wipe { data_roots, .. } | Ask::WipeOnLapse { data_roots, .. } => (data_roots.clone(), None),
         Ask::Stop { warrant } => (Vec::new(), Some(warrant.to_string())),
         Ask::RotateIdentity | Ask::CollectPosture | Ask::Lock | Ask::Unlock => (Vec::new(), None),
     };
     let level = ask.level().map(|level| level.to_string());
-    Action { kind: ask.as_str().to_owned(), level, data_roots, warrant }
+    let after_s = if let Ask::WipeOnLapse { after_s, .. } = ask { Some(*after_s) } else { None };
+    Action { kind: ask.as_str().to_owned(), level, after_s, data_roots, warrant }
 }
 
 fn view(shown: WarrantShown) -> Warrant {

@@ -26,6 +26,8 @@ use muster_wire::warrant::{Level, Target, Warrant};
 use serde_json::{Value, json};
 use std::path::Path;
 
+mod leases;
+
 const NOTICE: &str = "/var/lib/muster-agent/managed/notice";
 const FAR_AHEAD: Timestamp = Timestamp(4_102_444_800);
 
@@ -107,19 +109,18 @@ impl Scene {
 
     /// A wipe under a warrant that `signers` have signed.
     fn wipe(&self, level: Level, signers: &[SigningKey]) -> Order {
-        let action = Action::Wipe { level, data_roots: Vec::new() };
-        let leaf = Target {
-            device: self.device(),
-            serial: None,
-            owner: None,
-            kind: action.kind(),
-            level: Some(level),
-        };
+        self.warranted(Action::Wipe { level, data_roots: Vec::new() }, signers)
+    }
+
+    /// An order to do `action` under a warrant that `signers` have signed.
+    fn warranted(&self, action: Action, signers: &[SigningKey]) -> Order {
+        let level = action.level();
+        let leaf = Target { device: self.device(), serial: None, owner: None, kind: action.kind(), level };
         let leaves = [leaf.leaf_hash()];
         let mut warrant = MultiSigned::unsigned(&Warrant {
             id: WarrantId::from_bytes([7; 16]),
             kind: action.kind(),
-            level: Some(level),
+            level,
             plan: action.plan(),
             root: root_of(&leaves),
             count: 1,

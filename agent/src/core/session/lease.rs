@@ -6,7 +6,10 @@
 //! A lapse does only what can be taken back: it tells; it drops secrets that the baseline brings again; it locks, by the
 //! device's own `lock` hook. It is done again at each start while it lasts, since not every lock outlives a boot. What an
 //! order locked stays locked. An authority document that asks for approvers for it (`lapse(reversible)`) makes a lapse tell
-//! and nothing else, since no head carries their signatures; so does a lease that would destroy.
+//! and nothing else, since no head carries their signatures; so does a lease that would destroy, unless a wipe was placed
+//! for it ([`super::placed`]).
+
+use std::time::Duration;
 
 use muster_wire::authority::Matter;
 use muster_wire::desired::{DesiredHead, Lapse};
@@ -27,6 +30,8 @@ pub(super) struct Lapsing {
     running: Option<Hook>,
     /// The one to run next.
     next: Option<Hook>,
+    /// When the wipe begins that waits, unless a newer word is heard before.
+    pub(super) clears_at: Option<Duration>,
 }
 
 /// What became of the secrets.
@@ -68,6 +73,7 @@ impl Session {
             (Some(_), false) => self.take_back_lapse(now),
             (None, false) | (Some(_), true) => {}
         }
+        self.consider_clearing(now);
         self.set_lease_alarm(now);
     }
 
@@ -79,8 +85,13 @@ impl Session {
     }
 
     fn set_lease_alarm(&mut self, now: Moment) {
-        let runs = self.meter.sheet().filter(|_| !self.meter.has_lapsed(now.since_start));
-        self.alarms.lease = runs.map(|sheet| self.meter.look_at(sheet.lasts(), now.since_start));
+        let until = match self.meter.sheet() {
+            Some(sheet) if !self.meter.has_lapsed(now.since_start) => Some(sheet.lasts()),
+            Some(_) => self.clears_after(),
+            None => None,
+        };
+        let looked = until.map(|until| self.meter.look_at(until, now.since_start));
+        self.alarms.lease = self.lapsing.clears_at.or(looked).filter(|_| !self.is_wiping());
     }
 
     /// Nothing newer was heard for as long as the lease lasts.
@@ -108,6 +119,7 @@ impl Session {
                     format!("the lease would {asked}: the authority asks for approvers, who sign no lease");
                 (Lapse::Report, Some(why))
             }
+            Lapse::Clear if self.waiting().is_some() => (Lapse::Clear, None),
             Lapse::Clear => {
                 let why = "the lease would clear this device: its approvers have placed no warrant for that";
                 (Lapse::Report, Some(why.to_owned()))

@@ -9,6 +9,8 @@
 //! order that has had its turn is refused under any sequence. Where there is no room for one more receipt, that order and
 //! those after it are left to the server, so that none overtakes another; they come in the next session.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::OrderId;
 use muster_wire::merkle::TreeHead;
@@ -17,7 +19,7 @@ use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem, ReceiptOutcome, Recei
 use muster_wire::warrant::Kind;
 
 use super::super::outbox::Kept;
-use super::super::record::{self, Answered, Record, Stopped, Taken, Under};
+use super::super::record::{self, Answered, OnLapse, Record, Stopped, Taken, Under};
 use super::super::schedule::Moment;
 use super::super::wiping::{Hook, HookEnd};
 use super::inbound::Refused;
@@ -92,6 +94,7 @@ impl Session {
 
     /// Carries on with what was taken before the agent was killed.
     pub(super) fn resume_orders(&mut self, now: Moment) {
+        self.resume_placing(now);
         for taken in self.past.open.clone().into_iter().filter(|taken| taken.wipe.is_none()) {
             if self.outbox.owes(taken.order) {
                 self.record(Record::Answered(Answered { order: taken.order, at: now.wall }));
@@ -123,6 +126,7 @@ impl Session {
             Kind::Lock => self.effects.push_back(Effect::Hook(taken.order, Hook::Lock)),
             Kind::Unlock => self.effects.push_back(Effect::Hook(taken.order, Hook::Unlock)),
             Kind::Wipe => self.go_on_wiping(now),
+            Kind::WipeOnLapse => self.place(taken, now),
             Kind::Stop => self.stop_warrant(taken, now),
             kind @ (Kind::RotateSecret | Kind::UpdateTrust | Kind::UpdateAgent) => {
                 let why = format!("this version of muster-agent cannot carry out {kind}");
@@ -138,6 +142,7 @@ impl Session {
                 self.record(Record::Stopped(Stopped { warrant, at: now.wall }));
             }
             self.answer_order(taken.order, ReceiptOutcome::Done, Sha256Digest::of(warrant.as_bytes()), now);
+            self.unplace(|placed| placed.under.as_ref().is_some_and(|under| under.warrant == warrant), now);
             self.alarms.wipe = Some(now.since_start);
         }
     }
@@ -192,7 +197,13 @@ impl Session {
     }
 
     /// [`Self::answer_order`] for an order that was not carried out; the receipt's one item says why.
-    fn answer_unobeyed(&mut self, order: OrderId, outcome: ReceiptOutcome, why: String, now: Moment) {
+    pub(super) fn answer_unobeyed(
+        &mut self,
+        order: OrderId,
+        outcome: ReceiptOutcome,
+        why: String,
+        now: Moment,
+    ) {
         let evidence = Sha256Digest::of(why.as_bytes());
         let item = ReceiptItem { what: why, fate: ItemFate::Kept, size_bytes: 0 };
         self.owe(order, outcome, evidence, vec![item], now);
@@ -228,12 +239,26 @@ impl Session {
     }
 }
 
-fn taken(order: &Order, admitted: &Admitted, certificate: Sha256Digest, now: Moment) -> Taken {
-    let wipe = if let Action::Wipe { level, data_roots } = &order.action {
-        Some(record::Wipe { level: *level, data_roots: data_roots.clone() })
-    } else {
-        None
+/// What `order` wipes, and when, if it is such an order.
+fn wipe_of(order: &Order) -> Option<record::Wipe> {
+    let (level, data_roots, after_s) = match &order.action {
+        Action::Wipe { level, data_roots } => (*level, data_roots.clone(), None),
+        Action::WipeOnLapse { after_s, level, data_roots } => (*level, data_roots.clone(), Some(*after_s)),
+        Action::RotateIdentity
+        | Action::RotateSecret { .. }
+        | Action::CollectPosture
+        | Action::Lock
+        | Action::Unlock
+        | Action::Stop { .. }
+        | Action::UpdateTrust { .. }
+        | Action::UpdateAgent { .. } => return None,
     };
+    let warrant = STANDARD.encode(order.warrant.as_deref().unwrap_or_default());
+    Some(record::Wipe { level, data_roots, on_lapse: after_s.map(|after_s| OnLapse { after_s, warrant }) })
+}
+
+fn taken(order: &Order, admitted: &Admitted, certificate: Sha256Digest, now: Moment) -> Taken {
+    let wipe = wipe_of(order);
     let stops = if let Action::Stop { warrant } = &order.action { Some(*warrant) } else { None };
     Taken {
         order: order.id,

@@ -22,6 +22,7 @@ use super::*;
 
 mod authorities;
 mod lapsing;
+mod placed;
 mod wiping;
 
 const NOW: i64 = 1_800_000_000;

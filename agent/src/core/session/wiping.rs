@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// A kill between receipt and record: the receipt is durable, so its phase is over.
-    fn find_what_was_owed(&mut self, taken: &Taken, now: Moment) {
+    pub(super) fn find_what_was_owed(&mut self, taken: &Taken, now: Moment) {
         let reached = self.past.reached(taken.order).map(|reached| reached.phase);
         let owed = self.outbox.newest(taken.order).filter(|receipt| Some(receipt.phase) > reached).cloned();
         if let Some(receipt) = owed {
@@ -79,8 +79,8 @@ impl Session {
         }
     }
 
-    fn begin_phase(&mut self, taken: &Taken, wipe: &Wipe, phase: ReceiptPhase) {
-        let Wipe { level, data_roots } = wipe.clone();
+    pub(super) fn begin_phase(&mut self, taken: &Taken, wipe: &Wipe, phase: ReceiptPhase) {
+        let Wipe { level, data_roots, .. } = wipe.clone();
         self.wiping.is_busy = true;
         self.effects
             .push_back(Effect::Wipe(Box::new(WipeTask { order: taken.order, level, data_roots }), phase));
@@ -110,7 +110,9 @@ impl Session {
             return;
         }
         let until = *self.wiping.waits_until.get_or_insert(now.since_start + ARMED_WAIT);
-        if self.outbox.owes(taken.order) && now.since_start < until {
+        // A wipe that waited for silence has nobody to wait for, unless somebody is there by now.
+        let is_heard = wipe.on_lapse.is_none() || self.live().is_some();
+        if is_heard && self.outbox.owes(taken.order) && now.since_start < until {
             self.alarms.wipe = Some(until);
             return;
         }
@@ -133,13 +135,18 @@ impl Session {
     /// The engine has done what it could of a phase.
     pub(super) fn wiped(&mut self, order: OrderId, report: PhaseReport, now: Moment) {
         self.wiping.is_busy = false;
+        let waits = self.past.placed_order().filter(|taken| taken.order == order).cloned();
+        if let Some((taken, wipe)) = waits.and_then(|taken| taken.wipe.clone().map(|wipe| (taken, wipe))) {
+            self.placed(&taken, &wipe, report, now);
+            return self.go_on_wiping(now);
+        }
         let found = self.past.wipe().filter(|(taken, _)| taken.order == order);
         let Some((taken, wipe)) = found.map(|(taken, wipe)| (taken.clone(), wipe.clone())) else { return };
         self.owe_phase(&taken, &wipe, report, now);
         self.go_on_wiping(now);
     }
 
-    fn owe_phase(&mut self, taken: &Taken, wipe: &Wipe, report: PhaseReport, now: Moment) {
+    pub(super) fn owe_phase(&mut self, taken: &Taken, wipe: &Wipe, report: PhaseReport, now: Moment) {
         let receipt = Receipt {
             device: self.leaf.device,
             order: taken.order,

@@ -12,7 +12,7 @@ fn granted(issued_at: i64, lasts_s: u64, on_lapse: Lapse) -> DesiredHead {
 
 impl World {
     /// A device in which the desired state of `head` is in place.
-    fn leased(head: &DesiredHead) -> Self {
+    pub(super) fn leased(head: &DesiredHead) -> Self {
         let mark = super::super::super::baseline::Mark::of(head);
         let highest = Some((mark, head.baseline));
         let mut world = Self::new();
@@ -21,7 +21,7 @@ impl World {
         world
     }
 
-    fn hears(&mut self, head: &DesiredHead) {
+    pub(super) fn hears(&mut self, head: &DesiredHead) {
         self.connect(usize::MAX);
         self.connect(usize::MAX);
         let payload = sign1(head, &secret(1).0).unwrap();
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Time passes with nobody to talk to; alarms go off when they are due.
-    fn is_alone_for(&mut self, seconds: u64) {
+    pub(super) fn is_alone_for(&mut self, seconds: u64) {
         self.cut(usize::MAX);
         let end = self.since_start + Duration::from_secs(seconds);
         while self.since_start < end {
@@ -47,12 +47,12 @@ impl World {
         self.effects.iter().filter(|effect| **effect == name).count()
     }
 
-    fn has_lapsed(&self) -> bool {
+    pub(super) fn has_lapsed(&self) -> bool {
         self.session.past.lapsed.is_some()
     }
 
     /// Another boot, `age_s` old when the agent starts.
-    fn reboots(&mut self, age_s: u64) {
+    pub(super) fn reboots(&mut self, age_s: u64) {
         self.restart_in(&format!("{}+", self.boot.id.len()), age_s);
     }
 
@@ -184,6 +184,7 @@ fn while_a_wipe_is_in_hand_no_lease_lapses() {
         wipe: Some(super::super::super::record::Wipe {
             level: muster_wire::warrant::Level::Clear,
             data_roots: Vec::new(),
+            on_lapse: None,
         }),
         ..taken_by(&order(1, Action::Lock))
     };

@@ -7,7 +7,7 @@ use muster_wire::warrant::{Kind, Level, Target, Warrant};
 use super::*;
 use crate::core::record::Wipe;
 
-const PHASES: [ReceiptPhase; 5] = [
+pub(super) const PHASES: [ReceiptPhase; 5] = [
     ReceiptPhase::Accepted,
     ReceiptPhase::Armed,
     ReceiptPhase::KeysDestroyed,
@@ -20,7 +20,7 @@ fn warrant_id(n: u8) -> WarrantId {
 }
 
 /// An order under a warrant that the one approver (seed 3) has signed, or `signer` has.
-fn warranted_by(signer: u8, n: u8, action: Action) -> Order {
+pub(super) fn warranted_by(signer: u8, n: u8, action: Action) -> Order {
     let target = Target {
         device: device(),
         serial: None,
@@ -50,15 +50,15 @@ fn warranted_by(signer: u8, n: u8, action: Action) -> Order {
     }
 }
 
-fn warranted(n: u8, action: Action) -> Order {
+pub(super) fn warranted(n: u8, action: Action) -> Order {
     warranted_by(3, n, action)
 }
 
-fn clear() -> Action {
+pub(super) fn clear() -> Action {
     Action::Wipe { level: Level::Clear, data_roots: vec!["/srv/data".into()] }
 }
 
-fn stop(n: u8) -> Action {
+pub(super) fn stop(n: u8) -> Action {
     Action::Stop { warrant: warrant_id(n) }
 }
 
@@ -75,14 +75,14 @@ impl World {
     }
 
     /// The receipts that were ever written, oldest first.
-    fn reached(&self) -> Vec<(ReceiptPhase, ReceiptOutcome)> {
+    pub(super) fn reached(&self) -> Vec<(ReceiptPhase, ReceiptOutcome)> {
         let reached = |record: &Record| {
             if let Record::Reached(reached) = record { Some((reached.phase, reached.outcome)) } else { None }
         };
         self.disk.journal.iter().filter_map(reached).collect()
     }
 
-    fn owed(&self) -> Vec<Receipt> {
+    pub(super) fn owed(&self) -> Vec<Receipt> {
         let receipts = self.disk.outbox.values().filter_map(|kept| match kept {
             Kept::Receipt(receipt) => Some(receipt.clone()),
             Kept::Event(_) => None,
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-fn done(phases: &[ReceiptPhase]) -> Vec<(ReceiptPhase, ReceiptOutcome)> {
+pub(super) fn done(phases: &[ReceiptPhase]) -> Vec<(ReceiptPhase, ReceiptOutcome)> {
     phases.iter().map(|phase| (*phase, ReceiptOutcome::Done)).collect()
 }
 
