@@ -145,6 +145,7 @@ impl App {
             let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
             Export::cover(&source, &mut publisher).map_err(|error| failed(Box::new(error)))?
         };
+        self.checkpoint_reaches(export.checkpoint().size);
         let mut gathered = Gathered::default();
         export
             .write(&source, &self.in_force().chain, &mut gathered)

@@ -116,6 +116,7 @@ impl End {
     fn orders(&self, life: &Life, topics: Topics) -> Vec<Order> {
         let command = Ed25519Key::from_bytes(&self.app().ca.command_public()).unwrap();
         let origin = self.app().in_force().audit_key.public().origin().to_owned();
+        self.app().publish_checkpoint().unwrap();
         let due = self.app().due(life.id, topics, &HashSet::new()).unwrap();
         let sent = due.iter().filter(|one| one.channel == Channel::Order);
         let verified = sent.map(|one| {
@@ -216,6 +217,21 @@ const WHOLE: [ReceiptPhase; 5] = [Accepted, Armed, KeysDestroyed, DataDestroyed,
 
 fn farewell(admission: Result<Admission, Refused>) -> bool {
     admission.is_ok_and(|admission| admission.topics == Topics::FAREWELL)
+}
+
+#[tokio::test]
+async fn an_order_to_wipe_leaves_when_a_checkpoint_on_the_disk_covers_it_and_not_before() {
+    let end = End::found();
+    let life = end.site.enroll(None).await;
+    end.app().publish_checkpoint().unwrap();
+    end.warranted(&life, Level::Clear).await;
+    let sent = || {
+        let due = end.app().due(life.id, Topics::FAREWELL, &HashSet::new()).unwrap();
+        due.iter().filter(|one| one.channel == Channel::Order).count()
+    };
+    assert_eq!((sent(), sent()), (0, 0));
+    end.app().publish_checkpoint().unwrap();
+    assert_eq!(sent(), 1);
 }
 
 #[tokio::test]

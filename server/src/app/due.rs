@@ -115,8 +115,12 @@ impl App {
 
     /// The order as it is sent now to a device that has seen `seen` entries of the audit log, with a checkpoint that
     /// covers it: it is durable, and so is its entry. Nothing where it stands under a warrant that does not hold now,
-    /// since an approver who signed it has left for instance: the device would refuse it.
+    /// since an approver who signed it has left for instance: the device would refuse it; and nothing yet where it may
+    /// not leave before a checkpoint is on the disk.
     fn order_document(&self, order: &OrderRecord, seen: u64) -> Result<Option<Outgoing>, Error> {
+        if !self.may_leave(order)? {
+            return Ok(None);
+        }
         let (warrant, leaf, inclusion) = match order.warrant {
             None => (None, None, None),
             Some(warrant) => match self.warranted(warrant, order.device)? {

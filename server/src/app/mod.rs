@@ -13,6 +13,7 @@ mod baseline_approval;
 mod baseline_approval_tests;
 mod ca;
 mod certificates;
+mod covered;
 mod crl;
 mod csr;
 mod deprovision;
@@ -176,6 +177,7 @@ pub struct App {
     report_pace: report_pace::ReportPace,
     head_time: head_time::HeadTime,
     events: Arc<EventFeed>,
+    covered: covered::Covered,
 }
 
 /// Where the listeners are on this machine, as `endpoints.json` tells it.
@@ -254,6 +256,7 @@ impl App {
             head_time: head_time::HeadTime::from(audit::newest_entry_s(&parts.store)?),
             store: parts.store,
             ca: parts.ca,
+            covered: covered::Covered::from(parts.publisher.last().size),
             publisher: parts.publisher.into(),
             pace: parts.pace,
             exported: audit::Exported::default(),

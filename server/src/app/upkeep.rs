@@ -52,10 +52,14 @@ impl App {
     /// # Errors
     /// [`CheckpointError`].
     pub fn publish_checkpoint(&self) -> Result<(), CheckpointError> {
-        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signed) = publisher.publish(&LogSource(self.store.clone()))? {
-            self.events.checkpoint(signed.size, signed.root.to_hex(), self.clock.now_s());
-        }
+        let size = {
+            let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(signed) = publisher.publish(&LogSource(self.store.clone()))? {
+                self.events.checkpoint(signed.size, signed.root.to_hex(), self.clock.now_s());
+            }
+            publisher.last().size
+        };
+        self.checkpoint_reaches(size);
         Ok(())
     }
 
