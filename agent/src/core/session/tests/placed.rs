@@ -129,6 +129,7 @@ fn a_device_that_wakes_after_a_long_sleep_has_a_moment_to_hear_a_newer_word() {
 
 #[test]
 fn where_the_lease_says_otherwise_or_the_warrant_is_stopped_or_over_nothing_is_destroyed() {
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut World));
     let report = |world: &mut World| {
         let quiet =
             DesiredHead { lease: Lease { lasts_s: DAY, on_lapse: Lapse::Lock }, ..clears(NOW + 5, DAY) };
@@ -136,7 +137,7 @@ fn where_the_lease_says_otherwise_or_the_warrant_is_stopped_or_over_nothing_is_d
     };
     let stopped = |world: &mut World| world.send(&warranted(2, stop(1)), 0);
     let over = |world: &mut World| world.clock_is_off = 2_000_000;
-    let cases: [(&str, &dyn Fn(&mut World)); 3] = [("lock", &report), ("stopped", &stopped), ("over", &over)];
+    let cases: [Case<'_>; 3] = [("lock", &report), ("stopped", &stopped), ("over", &over)];
     for (what, happens) in cases {
         let mut world = placed(&warranted(1, on_lapse(DAY)));
         happens(&mut world);
