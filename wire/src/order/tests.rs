@@ -154,6 +154,7 @@ fn every_kind_reads_back() {
         Action::Lock,
         Action::Unlock,
         Action::Wipe { level: Level::Retire, data_roots: vec![] },
+        Action::WipeOnLapse { after_s: u64::MAX, level: Level::Clear, data_roots: vec!["/srv".into()] },
         Action::Stop { warrant: WarrantId::from_bytes([1; 16]) },
         Action::UpdateTrust { version: 2, roots: vec![vec![0x30, 0]] },
         Action::UpdateAgent { version: "1.2.3".into(), sha256: Sha256Digest([5; 32]), size_bytes: 7 },
