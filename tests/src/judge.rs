@@ -127,3 +127,19 @@ async fn verify_in(directory: &Path, clock: &Launch) -> Run {
         ["verify", "-crl_check", "-CRLfile", &list, "-CAfile", &root, "-untrusted", &others, &certificate];
     run(clock, Path::new("openssl"), &arguments, b"").await
 }
+
+/// The word that the last receipt of a sanitisation record has earned: no more than every item of it.
+///
+/// # Panics
+/// When the record has no receipt.
+pub fn earned(record: &Value) -> &'static str {
+    let receipts = record["receipts"].as_array().expect("a record has receipts");
+    let items = receipts.last().expect("and a last one")["items"].as_array().expect("of items");
+    let has = |fate: &str| items.iter().any(|item| item["fate"] == fate);
+    match () {
+        () if has("deleted") || has("failed") => "deleted",
+        () if has("cleared") => "clear",
+        () if has("key_destroyed") => "cryptographic_erase",
+        () => "nothing",
+    }
+}

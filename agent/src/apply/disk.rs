@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 
 use crate::core::baseline::NEIGHBOUR;
 
@@ -199,6 +199,13 @@ impl Disk {
         fs::fchmod(&open, Mode::from_raw_mode(file.mode))?;
         self.step(Step::Sync)?;
         open.sync_all()
+    }
+
+    /// Lets two names change their files, atomically and durably.
+    pub(super) fn exchange(&self, dir: &Dir, one: &str, other: &str) -> io::Result<()> {
+        self.step(Step::Rename)?;
+        fs::renameat_with(&dir.0, one, &dir.0, other, RenameFlags::EXCHANGE)?;
+        self.sync(dir)
     }
 
     /// Takes `name` away, durably; a missing one is no error.

@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last |
 //! | `applied.undo` | while a generation is put in place: everything as it was before |
+//! | `applied.aside` | while a wipe forgets: what `applied` held; nobody reads it |
 //!
-//! Both are sheets ([`crate::core::sheet`]), 0600, replaced atomically.
+//! All are sheets ([`crate::core::sheet`]), 0600, replaced atomically.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,8 @@ use crate::core::wiping::ManagedFile;
 
 pub(super) const LEDGER: &str = "applied";
 pub(super) const UNDO: &str = "applied.undo";
+/// What the applier knew, while it is being forgotten.
+pub(super) const ASIDE: &str = "applied.aside";
 
 /// Larger than any ledger or undo: a baseline has 1 MiB at most, and so has all that is saved for it eightfold.
 const SHEET_CAP: usize = 32 << 20;

@@ -439,18 +439,27 @@ pub fn managed(state_dir: &Path) -> Result<Vec<ManagedFile>, ApplyError> {
     Ok(ledger.managed.into_iter().map(ledger::Managed::into_file).collect())
 }
 
-/// Forgets everything that baselines put on this device, durably; how new the newest desired state was stays known, so
-/// that none older ever comes back. Engines made before know nothing of it.
+/// Where in the state directory what the applier knew lies once it was [`put_aside`], for whoever destroys it.
+pub const ASIDE: [&str; 2] = [ledger::ASIDE, UNDO];
+
+/// Lets the applier forget everything that baselines put on this device, durably; how new the newest desired state was
+/// stays known, so that none older ever comes back. What it knew lies at [`ASIDE`] then; what lies there already is lost.
+/// Engines made before know nothing of it.
 ///
 /// # Errors
 /// [`ApplyError::Disk`] and [`ApplyError::Sheet`].
-pub fn forget(state_dir: &Path) -> Result<(), ApplyError> {
+pub fn put_aside(state_dir: &Path) -> Result<(), ApplyError> {
     let state =
         Dir::open(state_dir).map_err(|source| ApplyError::Disk { what: "the state directory", source })?;
-    let ledger: Ledger = ledger::read(&state, LEDGER)?.unwrap_or_default();
+    let known: Ledger = ledger::read(&state, LEDGER)?.unwrap_or_default();
+    let left = Ledger { highest: known.highest, ..Ledger::default() };
+    if known == left {
+        return Ok(());
+    }
     let disk = Disk::system();
-    disk.remove(&state, UNDO).map_err(|source| ApplyError::Disk { what: UNDO, source })?;
-    ledger::write(&disk, &state, LEDGER, &Ledger { highest: ledger.highest, ..Ledger::default() })
+    ledger::write(&disk, &state, ledger::ASIDE, &left)?;
+    let exchanged = disk.exchange(&state, ledger::ASIDE, LEDGER);
+    exchanged.map_err(|source| ApplyError::Disk { what: LEDGER, source })
 }
 
 fn planned(diff: Diff) -> PlannedStep {

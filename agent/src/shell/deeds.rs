@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use muster_wire::id::OrderId;
-use muster_wire::receipt::ReceiptPhase;
+use muster_wire::receipt::{ItemFate, ReceiptPhase};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
@@ -77,8 +77,25 @@ impl Ledger for Applied {
         apply::managed(&self.0).map_err(|error| error.to_string())
     }
 
-    fn forget(&self) -> Result<(), String> {
-        apply::forget(&self.0).map_err(|error| error.to_string())
+    fn forget(&self) -> Result<ItemFate, String> {
+        // What a kill left there goes first, before something else takes its name.
+        let mut gone = self.shred_aside()?;
+        apply::put_aside(&self.0).map_err(|error| error.to_string())?;
+        gone.extend(self.shred_aside()?);
+        Ok(match gone[..] {
+            [] => ItemFate::Kept,
+            _ if gone.iter().all(|is_cleared| *is_cleared) => ItemFate::Cleared,
+            _ => ItemFate::Deleted,
+        })
+    }
+}
+
+impl Applied {
+    /// Destroys what the applier knew; answers of each thing that was there whether every block was overwritten.
+    fn shred_aside(&self) -> Result<Vec<bool>, String> {
+        let shredded = apply::ASIDE.iter().map(|name| wipe::shred(&self.0.join(name)));
+        let shredded = shredded.filter_map(Result::transpose).collect::<Result<_, _>>();
+        shredded.map_err(|error| format!("what the agent remembers cannot be destroyed: {error}"))
     }
 }
 
@@ -90,9 +107,9 @@ pub fn end_life(place: &Place) -> Result<(), Failure> {
     let dir = place.keys().dir().to_owned();
     let keys =
         ["key.pem", "next-key.pem", "certificate.pem", "next-certificate.pem"].map(|name| dir.join(name));
-    let documents =
-        ["trust", "authority", "applied", "applied.undo", "lease"].map(|name| place.state_dir.join(name));
-    for path in keys.iter().chain(&documents) {
+    let documents = ["trust", "authority", "applied", "lease"].map(|name| place.state_dir.join(name));
+    let aside = apply::ASIDE.map(|name| place.state_dir.join(name));
+    for path in keys.iter().chain(&documents).chain(&aside) {
         wipe::shred(path).map_err(|source| failed(path, source))?;
     }
     for name in ["outbox", "wipe"] {

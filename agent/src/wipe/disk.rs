@@ -153,22 +153,24 @@ impl Disk {
     }
 }
 
-/// Takes a file of the agent's own away, overwritten where that can be; a missing one is no error.
+/// Takes a file of the agent's own away, overwritten where that can be; answers whether every block of it was, and
+/// nothing where there is no such file.
 ///
 /// # Errors
 /// It is still there.
-pub fn shred(path: &Path) -> io::Result<()> {
+pub fn shred(path: &Path) -> io::Result<Option<bool>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let dir = match Dir::open(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let Some(seen) = dir.look(name)? else { return Ok(()) };
+    let Some(seen) = dir.look(name)? else { return Ok(None) };
     let disk = Disk::default();
-    disk.destroy(&dir, name, &seen)?;
-    disk.sync_directory(&dir)
+    let gone = disk.destroy(&dir, name, &seen)?;
+    disk.sync_directory(&dir)?;
+    Ok(Some(gone.is_cleared))
 }
 
 /// The parts of a file that have blocks, as offsets from and to.

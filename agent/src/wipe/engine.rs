@@ -255,9 +255,18 @@ impl Engine {
         if evidence.is_settled(MEMORY) {
             return Ok(());
         }
+        // Begun before, it may have been forgotten before a kill: nobody knows how by now.
+        let fate_of_nothing =
+            if evidence.began(MEMORY).is_some() { ItemFate::Deleted } else { ItemFate::Kept };
+        evidence.begins(MEMORY, 0)?;
+        evidence.sync()?;
         let forgotten = self.disk.step(Step::Forget).map_err(|error| error.to_string());
         match forgotten.and_then(|()| ledger.forget()) {
-            Ok(()) => keys.note(evidence, MEMORY, ItemFate::Deleted, 0),
+            Ok(ItemFate::Kept) if fate_of_nothing == ItemFate::Kept => {
+                keys.kept(evidence, MEMORY, "there was none")
+            }
+            Ok(ItemFate::Kept) => keys.note(evidence, MEMORY, fate_of_nothing, 0),
+            Ok(fate) => keys.note(evidence, MEMORY, fate, 0),
             Err(why) => keys.failed(evidence, MEMORY, &why),
         }
     }

@@ -36,6 +36,8 @@ pub use engine::{Engine, WipeError};
 pub use hook::run as run_hook;
 pub use rehearsal::{Rehearsal, WouldRemove};
 
+use muster_wire::receipt::ItemFate;
+
 use crate::core::wiping::ManagedFile;
 
 /// The applier, as far as a wipe needs it.
@@ -46,9 +48,10 @@ pub trait Ledger {
     /// Why that is not known.
     fn managed(&self) -> Result<Vec<ManagedFile>, String>;
 
-    /// Forgets all of it, durably, but not how new the newest desired state was.
+    /// Forgets all of it, durably, but not how new the newest desired state was. Answers what became of it: kept where
+    /// there was nothing to forget.
     ///
     /// # Errors
     /// Why that was not done.
-    fn forget(&self) -> Result<(), String>;
+    fn forget(&self) -> Result<ItemFate, String>;
 }

@@ -29,7 +29,7 @@ use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
 use muster_wire::id::DeviceId;
 use muster_wire::lineage::Lineage;
 use muster_wire::order::Action;
-use muster_wire::receipt::{Ack, Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::receipt::{Ack, ItemFate, Receipt, ReceiptOutcome, ReceiptPhase};
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use muster_wire::warrant::Level;
@@ -152,10 +152,10 @@ impl Ledger for Home {
         Ok(if self.state().join("managed").exists() { vec![file] } else { Vec::new() })
     }
 
-    fn forget(&self) -> Result<(), String> {
+    fn forget(&self) -> Result<ItemFate, String> {
         // Asked twice after a cut, it is gone already.
-        let _ = fs::remove_file(self.state().join("managed"));
-        Ok(())
+        let removed = fs::remove_file(self.state().join("managed"));
+        Ok(removed.map_or(ItemFate::Kept, |()| ItemFate::Deleted))
     }
 }
 

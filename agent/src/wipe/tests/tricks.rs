@@ -142,7 +142,9 @@ fn a_full_disk_that_lets_nothing_be_overwritten_makes_it_deleted_and_no_more() {
     let device = Device::furnished();
     let report = device.wipe_with(&failing(&device, Step::Overwrite, Errno::NOSPC), Level::Clear).unwrap();
     assert_eq!(report.outcome, ReceiptOutcome::Done);
-    assert!(report.items.iter().all(|item| item.fate == ItemFate::Deleted), "{report:?}");
+    // The applier's memory is its own matter.
+    let mut files = report.items.iter().filter(|item| item.what.starts_with('/'));
+    assert!(files.all(|item| item.fate == ItemFate::Deleted), "{report:?}");
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn a_policy_and_a_ledger_that_cannot_be_read_destroy_nothing() {
         fn managed(&self) -> Result<Vec<ManagedFile>, String> {
             Err("damaged".into())
         }
-        fn forget(&self) -> Result<(), String> {
+        fn forget(&self) -> Result<ItemFate, String> {
             unreachable!("nothing is to be forgotten")
         }
     }
