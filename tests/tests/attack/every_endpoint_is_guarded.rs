@@ -65,6 +65,8 @@ const ADMIN: &[Case] = &[
     ("GET", "/v1/baselines", None, 200),
     ("POST", "/v1/baselines", Some(r#"{"toml":"profile = \"no such\""}"#), 422),
     ("GET", "/v1/baselines/{id}", None, 404),
+    ("GET", "/v1/baselines/{id}/papers", None, 404),
+    ("POST", "/v1/baselines/{id}/signatures", Some(r#"{"signed":"AA=="}"#), 404),
     ("GET", "/v1/operators", None, 200),
     ("POST", "/v1/operators", Some(r#"{"name":"not a name"}"#), 422),
     ("POST", "/v1/operators/{id}:remove", None, 404),
