@@ -347,6 +347,8 @@ pub struct Past {
     pub wiped: Option<Reached>,
     /// Warrants that were stopped.
     pub stopped: Vec<WarrantId>,
+    /// Warrants under which an order was admitted, whatever became of it. Each took approvers' signatures, so they are few.
+    pub used: Vec<WarrantId>,
     /// The end of this life, if it has come.
     pub retired: Option<Retired>,
     /// The lapse of the lease that was not taken back.
@@ -382,6 +384,7 @@ impl Past {
                 if matches!(taken.kind, Kind::Lock | Kind::Unlock) {
                     self.is_locked = taken.kind == Kind::Lock;
                 }
+                self.used.extend(taken.under.as_ref().map(|under| under.warrant));
                 self.last_order = Some(taken.clone());
                 self.open.push(taken.clone());
             }
@@ -422,6 +425,11 @@ impl Past {
     /// Whether `warrant` was stopped.
     pub fn is_stopped(&self, warrant: WarrantId) -> bool {
         self.stopped.contains(&warrant)
+    }
+
+    /// Whether an order under `warrant` was admitted.
+    pub fn is_used(&self, warrant: WarrantId) -> bool {
+        self.used.contains(&warrant)
     }
 
     /// The wipe in hand: the first that was taken and is not over.

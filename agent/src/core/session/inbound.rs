@@ -45,6 +45,12 @@ pub(super) enum Refused {
         /// Which.
         warrant: WarrantId,
     },
+    /// Another order under a warrant that has had its one.
+    #[error("warrant {warrant} was used on this device")]
+    Used {
+        /// Which.
+        warrant: WarrantId,
+    },
     /// Nothing of the kind comes over this channel.
     #[error("devices send here, they do not receive")]
     Channel,

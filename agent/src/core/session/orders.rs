@@ -6,13 +6,15 @@
 //! ```
 //! A kill after *taken* is found in the journal and the order is carried on with; one after the receipt finds the
 //! receipt. An order that this agent cannot carry out is taken all the same and answered as refused, with the reason. An
-//! order that has had its turn is refused under any sequence. Where there is no room for one more receipt, that order and
-//! those after it are left to the server, so that none overtakes another; they come in the next session.
+//! order that has had its turn is refused under any sequence, and so is a second one under a warrant: approvers sign for
+//! one order on each device, and what was refused, failed, done or replaced takes a new warrant. Where there is no room
+//! for one more receipt, that order and those after it are left to the server, so that none overtakes another; they come
+//! in the next session.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_wire::digest::Sha256Digest;
-use muster_wire::id::OrderId;
+use muster_wire::id::{OrderId, WarrantId};
 use muster_wire::merkle::TreeHead;
 use muster_wire::order::{self, Action, Admitted, Order, OrderError, Recipient};
 use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem, ReceiptOutcome, ReceiptPhase};
@@ -53,8 +55,8 @@ impl Session {
             };
         }
         let admitted = admitted?;
-        if let Some(warrant) = admitted.warrant.as_ref().filter(|warrant| self.past.is_stopped(warrant.id)) {
-            return Err(Refused::Stopped { warrant: warrant.id });
+        if let Some(warrant) = admitted.warrant.as_ref() {
+            self.may_be_under(warrant.id)?;
         }
         if self.leaves_orders || !self.outbox.has_room(self.past.open.len()) {
             // Left unacknowledged, it comes again.
@@ -65,6 +67,18 @@ impl Session {
         self.record(Record::Taken(taken.clone()));
         self.acknowledge(link, incoming.packet);
         self.carry_out(&taken, now);
+        Ok(())
+    }
+
+    /// Whether an order that was not taken before may be taken under `warrant`: whoever has stolen the command key makes
+    /// orders of any name, but has only the warrants that were signed for something else.
+    fn may_be_under(&self, warrant: WarrantId) -> Result<(), Refused> {
+        if self.past.is_stopped(warrant) {
+            return Err(Refused::Stopped { warrant });
+        }
+        if self.past.is_used(warrant) {
+            return Err(Refused::Used { warrant });
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use muster_wire::desired::{Lapse, Lease};
 use muster_wire::warrant::Level;
 
-use super::wiping::{PHASES, done, stop, warranted, warranted_by};
+use super::wiping::{PHASES, done, made_again, stop, warranted, warranted_by};
 use super::*;
 
 const DAY: u64 = 86_400;
@@ -160,6 +160,19 @@ fn the_next_takes_the_place_of_the_one_before() {
     assert_eq!(world.phases, [ReceiptPhase::Accepted; 2], "the first is over");
     world.is_alone_for(2 * DAY);
     assert_eq!(world.reached().last(), done(&PHASES).last());
+}
+
+#[test]
+fn the_one_before_never_takes_the_place_of_the_next() {
+    let mut world = placed(&warranted(1, on_lapse(DAY)));
+    world.hears(&clears(NOW + 2, DAY));
+    world.send(&warranted(2, on_lapse(8 * DAY)), 0);
+    world.serve();
+    world.send(&made_again(7, warranted(1, on_lapse(DAY))), 0);
+    world.serve();
+    world.is_alone_for(7 * DAY);
+    assert_eq!(world.phases, [ReceiptPhase::Accepted; 2], "eight days are signed");
+    assert_eq!(world.taken(), 2);
 }
 
 #[test]

@@ -226,6 +226,51 @@ fn a_warrant_that_is_stopped_while_armed_destroys_nothing_and_stays_stopped() {
     assert_eq!(world.phases, [ReceiptPhase::Accepted], "stopped is stopped, after a restart, too");
 }
 
+/// What whoever has the command key makes of a warrant that was sent before: an order of another name.
+pub(super) fn made_again(n: u8, former: Order) -> Order {
+    let sequence = Sequence { counter: u64::from(n), ..former.sequence };
+    Order { id: OrderId::from_parts(9, [n; 10]), sequence, ..former }
+}
+
+#[test]
+fn a_warrant_that_was_answered_serves_no_second_order_after_a_restart_either() {
+    for fate in [ReceiptOutcome::Refused, ReceiptOutcome::Failed] {
+        let mut world = connected();
+        world.fate = fate;
+        world.command(&warranted(1, clear()));
+        world.command(&warranted(2, Action::Lock));
+        world.serve();
+        world.fate = ReceiptOutcome::Done;
+        for again in [made_again(7, warranted(1, clear())), made_again(8, warranted(2, Action::Lock))] {
+            world.command(&again);
+            world.restart();
+            world.connect(usize::MAX);
+            world.connect(usize::MAX);
+        }
+        world.command(&made_again(9, warranted(1, clear())));
+        world.wait(61);
+        assert_eq!((world.taken(), world.phases.len()), (2, 1), "{fate:?}");
+        let told = world.events(EventKind::Refused);
+        assert_eq!(told.len(), 2, "once for each warrant: {told:?}");
+        assert!(told.iter().all(|why| why.ends_with("was used on this device")), "{told:?}");
+        world.command(&made_again(10, warranted(3, clear())));
+        assert_eq!(world.taken(), 3, "{fate:?}: approvers may sign anew");
+    }
+}
+
+#[test]
+fn an_order_that_is_delivered_again_while_in_hand_is_acknowledged_and_not_refused() {
+    let mut world = connected();
+    world.command(&warranted(1, clear()));
+    let again = Order {
+        sequence: Sequence { counter: 5, ..warranted(1, clear()).sequence },
+        ..warranted(1, clear())
+    };
+    world.command(&again);
+    assert_eq!((world.taken(), world.acknowledged()), (1, 2));
+    assert!(world.events(EventKind::Refused).is_empty());
+}
+
 #[test]
 fn an_order_whose_warrant_does_not_hold_is_refused_without_a_receipt() {
     let good = || warranted(1, clear());
