@@ -10,6 +10,9 @@
 //! * when a newer word comes, when the agent starts and when it is told to end;
 //! * while it runs after a minute, then each time that it has run twice as long, and at least once an hour.
 //!
+//! Time in a farewell session does not count: the server is there, but lets the device go and says no word that is new
+//! ([`Meter::pass_over`]). A kill in such a session costs what passed since the last mark.
+//!
 //! That is no more than one write (two fsyncs) and one wake-up an hour. A power cut loses what was not marked: an hour, or
 //! half of what this boot lasted. A device without a lease writes nothing.
 //!
@@ -27,6 +30,8 @@ use serde::{Deserialize, Serialize};
 const SHORTEST: Duration = Duration::from_secs(60);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// A device that looks each [`LONGEST`] at least, and was not heard of for longer than this, was asleep.
+const ASLEEP: Duration = Duration::from_secs(2 * 3600);
 
 /// The boot in which the agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,6 +164,20 @@ impl Meter {
         sheet.boot.clone_from(&self.boot.id);
         sheet.marked_ms = millis(self.boot.age.saturating_add(now));
         Some(sheet.clone())
+    }
+
+    /// From `since`, the former event, to `now` the device was in a farewell session: that time is not used. A device that
+    /// slept through it was in no session, so that this counts.
+    pub fn pass_over(&mut self, since: Duration, now: Duration) {
+        if now.saturating_sub(since) >= ASLEEP {
+            return;
+        }
+        let used_ms = millis(self.used(since));
+        if let Some(sheet) = self.sheet.as_mut() {
+            sheet.used_ms = used_ms;
+            sheet.boot.clone_from(&self.boot.id);
+            sheet.marked_ms = millis(self.boot.age.saturating_add(now));
+        }
     }
 
     /// How long the device has been switched on since the newest word; nothing without a lease.

@@ -352,6 +352,8 @@ impl Session {
     /// Takes note of `event` and queues what follows from it.
     pub fn handle(&mut self, event: Event, now: Moment) {
         self.drawn = 0;
+        self.pass_over_farewell(now);
+        let was_farewell = self.is_farewell();
         self.look_at_clock(now);
         match event {
             Event::Woke => {}
@@ -376,6 +378,7 @@ impl Session {
                 return self.stop();
             }
         }
+        self.follow_farewell(was_farewell, now);
         self.look_at_alarms(now);
         self.send();
         self.show();

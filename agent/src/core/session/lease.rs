@@ -8,6 +8,9 @@
 //! order locked stays locked. An authority document that asks for approvers for it (`lapse(reversible)`) makes a lapse tell
 //! and nothing else, since no head carries their signatures; so does a lease that would destroy, unless a wipe was placed
 //! for it ([`super::placed`]).
+//!
+//! In a farewell session the lease stands still and nothing lapses: the server is heard, and only the words are missing that
+//! a device which is let go does not get. Whoever can merely ask for that sets nothing off.
 
 use std::time::Duration;
 
@@ -84,12 +87,29 @@ impl Session {
         }
     }
 
+    /// Since the former event the device was in a farewell session, if it is in one: the lease stood still.
+    pub(super) fn pass_over_farewell(&mut self, now: Moment) {
+        if let Some((_, since)) = self.clock_seen.filter(|_| self.is_farewell()) {
+            self.meter.pass_over(since, now.since_start);
+            self.lapsing.clears_at = None;
+        }
+    }
+
+    /// After an event: a lease that stood still before runs again, and is marked.
+    pub(super) fn follow_farewell(&mut self, was_farewell: bool, now: Moment) {
+        if was_farewell && !self.is_farewell() {
+            self.alarms.lease = Some(now.since_start);
+        }
+    }
+
     fn set_lease_alarm(&mut self, now: Moment) {
         let until = match self.meter.sheet() {
             Some(sheet) if !self.meter.has_lapsed(now.since_start) => Some(sheet.lasts()),
             Some(_) => self.clears_after(),
             None => None,
         };
+        // Where the lease stands still, there is nothing but marks to look for.
+        let until = until.map(|until| if self.is_farewell() { Duration::MAX } else { until });
         let looked = until.map(|until| self.meter.look_at(until, now.since_start));
         self.alarms.lease = self.lapsing.clears_at.or(looked).filter(|_| !self.is_wiping());
     }

@@ -99,7 +99,8 @@ impl Session {
 
     /// Begins the wipe that waits, if its time has come.
     pub(super) fn consider_clearing(&mut self, now: Moment) {
-        let due = self.clears_after().filter(|after| self.meter.used(now.since_start) >= *after);
+        let due = self.clears_after().filter(|_| !self.is_farewell());
+        let due = due.filter(|after| self.meter.used(now.since_start) >= *after);
         let (Some(_), Some((taken, after, warrant))) = (due, self.waiting()) else {
             self.lapsing.clears_at = None;
             return;

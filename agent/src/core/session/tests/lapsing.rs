@@ -43,6 +43,28 @@ impl World {
         }
     }
 
+    /// A session in which the server hears receipts and says no words, as long as it lets the device go.
+    pub(super) fn is_let_go(&mut self) {
+        self.cut(usize::MAX);
+        self.granted = vec![Channel::Order, Channel::Ack];
+        self.connect(usize::MAX);
+        self.connect(usize::MAX);
+        assert!(self.open.is_some() && self.session.is_farewell());
+    }
+
+    /// Time passes in the session that is open; answers how often the device woke for its lease.
+    pub(super) fn listens_for(&mut self, seconds: u64) -> usize {
+        let end = self.since_start + Duration::from_secs(seconds);
+        let mut looks = 0;
+        while self.since_start < end {
+            let next = self.session.wake_at().unwrap_or(end).min(end);
+            looks += usize::from(self.session.alarms.lease.is_some_and(|at| at <= next));
+            self.since_start = self.since_start.max(next);
+            self.handle(Event::Woke, usize::MAX);
+        }
+        looks
+    }
+
     fn did(&self, name: &str) -> usize {
         self.effects.iter().filter(|effect| **effect == name).count()
     }
@@ -82,6 +104,50 @@ fn a_lapse_that_locks_runs_the_hook_once_and_again_after_each_start_and_a_newer_
     assert!(!world.has_lapsed());
     world.is_alone_for(1);
     assert!(world.has_lapsed(), "the next one counts from that word");
+}
+
+#[test]
+fn in_a_farewell_session_the_lease_stands_still_and_it_goes_on_from_there_afterwards() {
+    let mut world = World::leased(&granted(NOW, DAY, Lapse::Lock));
+    world.is_alone_for(DAY / 2);
+    world.is_let_go();
+    let used = world.session.meter.used(world.since_start);
+    let looks = world.listens_for(30 * DAY);
+    assert!(!world.has_lapsed() && world.did("lock") == 0, "the server is there");
+    assert_eq!(world.session.meter.used(world.since_start), used, "neither more nor less");
+    assert!(looks <= 30 * 24 + 1, "no look more than each hour: {looks}");
+    let left = DAY - used.as_secs();
+    world.is_alone_for(left - 60);
+    assert!(!world.has_lapsed());
+    world.is_alone_for(61);
+    assert!(world.has_lapsed(), "silence counts as before");
+}
+
+#[test]
+fn killed_in_a_farewell_session_a_device_counts_no_more_than_since_the_last_mark() {
+    let mut world = World::leased(&granted(NOW, DAY, Lapse::Lock));
+    world.is_alone_for(DAY / 2);
+    world.is_let_go();
+    let used = world.session.meter.used(world.since_start);
+    world.listens_for(10 * DAY + 1_800);
+    world.restart();
+    let after = world.session.meter.used(world.since_start);
+    assert!(after >= used && after <= used + Duration::from_secs(3_600), "{used:?}, then {after:?}");
+    world.is_let_go();
+    world.listens_for(10 * DAY);
+    world.reboots(20);
+    assert!(!world.has_lapsed());
+    world.is_alone_for(DAY / 2);
+    assert!(world.has_lapsed());
+}
+
+#[test]
+fn a_device_that_sleeps_in_a_farewell_session_was_in_none() {
+    let mut world = World::leased(&granted(NOW, DAY, Lapse::Lock));
+    world.is_let_go();
+    world.since_start += Duration::from_secs(2 * DAY);
+    world.handle(Event::Woke, usize::MAX);
+    assert!(world.has_lapsed());
 }
 
 #[test]

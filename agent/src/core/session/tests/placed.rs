@@ -65,6 +65,33 @@ fn a_device_that_is_silent_for_long_enough_clears_itself_with_a_receipt_for_each
 }
 
 #[test]
+fn a_device_that_is_let_go_and_connected_does_not_clear_itself_for_want_of_a_word() {
+    let mut world = placed(&warranted(1, on_lapse(DAY)));
+    world.is_alone_for(DAY / 2);
+    world.is_let_go();
+    world.listens_for(9 * DAY);
+    assert_eq!(world.phases, [ReceiptPhase::Accepted], "nobody has signed for this");
+    world.is_alone_for(DAY / 2 - 1_000);
+    assert_eq!(world.phases, [ReceiptPhase::Accepted]);
+    world.is_alone_for(1_000 + MORE);
+    assert_eq!(world.reached()[1..], done(&PHASES), "silence is silence");
+}
+
+#[test]
+fn the_moment_before_it_begins_ends_with_a_farewell_session_and_comes_anew() {
+    let mut world = placed(&warranted(1, on_lapse(DAY)));
+    world.is_alone_for(DAY + 100);
+    assert!(world.has_lapsed() && world.session.lapsing.clears_at.is_some());
+    world.is_let_go();
+    world.listens_for(DAY);
+    assert_eq!(world.phases, [ReceiptPhase::Accepted], "the server is there");
+    world.is_alone_for(500);
+    assert_eq!(world.phases, [ReceiptPhase::Accepted]);
+    world.is_alone_for(MORE);
+    assert_eq!(world.reached()[1..], done(&PHASES));
+}
+
+#[test]
 fn killed_after_any_effect_it_comes_to_the_same_end() {
     for lives in 0..24 {
         let mut world = placed(&warranted(1, on_lapse(DAY)));
