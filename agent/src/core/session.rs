@@ -14,6 +14,7 @@ mod desired;
 mod inbound;
 mod lease;
 mod orders;
+mod pace;
 mod placed;
 mod renewing;
 mod telling;
@@ -44,6 +45,7 @@ use super::{Answer, Trouble};
 pub use desired::{Change, InForce};
 pub use lease::Dropped;
 use lease::Lapsing;
+use pace::Pace;
 use renewing::Renewing;
 use wiping::Wiping;
 
@@ -247,6 +249,7 @@ pub struct Session {
     leaves_orders: bool,
     meter: Meter,
     lapsing: Lapsing,
+    pace: Pace,
     /// The moment of the last event, by both clocks.
     clock_seen: Option<(Timestamp, Duration)>,
     shown: Shown,
@@ -316,6 +319,7 @@ impl Session {
             leaves_orders: false,
             meter,
             lapsing: Lapsing::default(),
+            pace: Pace::default(),
             clock_seen: None,
             shown: Shown::default(),
             last_contact,

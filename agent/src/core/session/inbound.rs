@@ -51,6 +51,12 @@ pub(super) enum Refused {
         /// Which.
         warrant: WarrantId,
     },
+    /// More orders without a warrant in a day than any server makes.
+    #[error("{most} orders without a warrant were taken today; the rest is refused")]
+    TooMany {
+        /// How many are taken.
+        most: u32,
+    },
     /// Nothing of the kind comes over this channel.
     #[error("devices send here, they do not receive")]
     Channel,

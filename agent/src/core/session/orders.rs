@@ -25,6 +25,7 @@ use super::super::record::{self, Answered, OnLapse, Record, Stopped, Taken, Unde
 use super::super::schedule::Moment;
 use super::super::wiping::{Hook, HookEnd};
 use super::inbound::Refused;
+use super::pace::{self, Room};
 use super::{Effect, Incoming, LinkId, Session};
 
 impl Session {
@@ -63,6 +64,10 @@ impl Session {
             self.leaves_orders = true;
             return Ok(());
         }
+        if admitted.warrant.is_none() && !self.keeps_pace(now)? {
+            self.acknowledge(link, incoming.packet);
+            return Ok(());
+        }
         let taken = taken(&order, &admitted, self.certificate(), now);
         self.record(Record::Taken(taken.clone()));
         self.acknowledge(link, incoming.packet);
@@ -80,6 +85,16 @@ impl Session {
             return Err(Refused::Used { warrant });
         }
         Ok(())
+    }
+
+    /// Whether one more order without a warrant is taken today; the first that is not is told.
+    fn keeps_pace(&mut self, now: Moment) -> Result<bool, Refused> {
+        match self.pace.room(now.since_start) {
+            Room::Left => self.pace.count(),
+            Room::JustFull => return Err(Refused::TooMany { most: pace::A_DAY }),
+            Room::Full => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn recipient<'a>(&'a self, log_origin: &'a str) -> Recipient<'a> {

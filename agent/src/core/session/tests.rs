@@ -557,6 +557,38 @@ impl World {
 }
 
 #[test]
+fn a_thief_of_the_command_key_cannot_fill_the_journal_nor_hold_back_a_warrant() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.connect(usize::MAX);
+    let nth = |n: u64| {
+        let made = order(1, Action::CollectPosture);
+        let sequence = Sequence { counter: n, ..made.sequence };
+        Order { id: OrderId::from_parts(n, [0; 10]), sequence, ..made }
+    };
+    for n in 1..=700 {
+        world.send(&nth(n), 0);
+        world.store(true, usize::MAX);
+        world.store(true, usize::MAX);
+        world.ack(usize::MAX);
+    }
+    world.serve();
+    let journal = world.disk.journal.len();
+    assert_eq!(world.taken(), 600);
+    (701..900).for_each(|n| world.send(&nth(n), 0));
+    assert_eq!((world.taken(), world.disk.journal.len()), (600, journal), "not a line more");
+    assert!(world.events(EventKind::Refused).is_empty(), "it was told, once");
+    let approved = wiping::warranted(1, Action::Lock);
+    let sequence = Sequence { counter: 900, ..approved.sequence };
+    world.send(&Order { id: OrderId::from_parts(900, [0; 10]), sequence, ..approved }, 0);
+    assert_eq!(world.taken(), 601);
+    world.since_start += Duration::from_secs(86_400);
+    let tomorrow = Order { expires: Timestamp(NOW + 200_000), ..nth(901) };
+    world.send(&tomorrow, 0);
+    assert_eq!(world.taken(), 602);
+}
+
+#[test]
 fn an_order_that_had_its_turn_does_not_run_again_under_a_higher_sequence_even_after_a_restart() {
     let mut world = World::new();
     world.connect(usize::MAX);
