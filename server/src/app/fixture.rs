@@ -1,7 +1,7 @@
 //! An installation for tests: founded in a temporary directory, its store watched, its clock set by hand.
 
 use super::{App, EngineSource, EventFeed, Founding, Issuance, Local, Parts, RevocationChanges, feed, found};
-use crate::alarm::Alarms;
+use crate::alarm::{Alarms, Raised};
 use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::Keystore;
 use crate::ca::{Ca, fresh_ed25519};
@@ -42,6 +42,7 @@ pub(crate) struct Bench {
     /// The first approver; where there is no other, one whose signature is enough for everything.
     pub(crate) approver: SigningKey,
     dir: TempDir,
+    raised: Mutex<Raised>,
 }
 
 impl Bench {
@@ -69,9 +70,15 @@ impl Bench {
         std::thread::spawn(move || found::found(&options).map(drop)).join().unwrap().unwrap();
         let clock = ManualClock::at_ms(Clock::system().now_ms());
         let pauses = Pauses::default();
-        let app = Arc::new(open(&dir, &clock, &pauses, issuance, &NO_RAILS));
+        let (app, raised) = open(&dir, &clock, &pauses, issuance, &NO_RAILS);
         let approver = approvers[0].clone();
-        Self { app, clock, pauses, approver, dir }
+        Self { app, clock, pauses, approver, dir, raised }
+    }
+
+    /// The events of the alarms that were raised since this was last asked.
+    pub(crate) fn alarms(&self) -> Vec<&'static str> {
+        let mut raised = self.raised.lock().unwrap();
+        std::iter::from_fn(|| raised.try_recv().ok()).map(|alarm| alarm.event).collect()
     }
 
     /// The secret of the first operator.
@@ -113,26 +120,33 @@ impl Bench {
 impl Bench {
     /// The same installation, served with these rails from now on.
     pub(crate) async fn on_rails(self, rails: Limits) -> Self {
-        let Self { app, clock, pauses, approver, dir } = self;
+        let Self { app, clock, pauses, approver, dir, .. } = self;
         app.store().close().await.unwrap();
         drop(app);
-        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED, &rails));
-        Self { app, clock, pauses, approver, dir }
+        let (app, raised) = open(&dir, &clock, &pauses, UNLIMITED, &rails);
+        Self { app, clock, pauses, approver, dir, raised }
     }
 
     /// The same installation, after `change` was made to its directory while nobody served it.
     pub(crate) async fn restarted(self, change: impl FnOnce(&std::path::Path) + Send + 'static) -> Self {
-        let Self { app, clock, pauses, approver, dir } = self;
+        let Self { app, clock, pauses, approver, dir, .. } = self;
         app.store().close().await.unwrap();
         drop(app);
         let path = dir.path().to_owned();
         std::thread::spawn(move || change(&path)).join().unwrap();
-        let app = Arc::new(open(&dir, &clock, &pauses, UNLIMITED, &NO_RAILS));
-        Self { app, clock, pauses, approver, dir }
+        let (app, raised) = open(&dir, &clock, &pauses, UNLIMITED, &NO_RAILS);
+        Self { app, clock, pauses, approver, dir, raised }
     }
 }
 
-fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance, rails: &Limits) -> App {
+fn open(
+    dir: &TempDir,
+    clock: &ManualClock,
+    pauses: &Pauses,
+    issuance: Issuance,
+    rails: &Limits,
+) -> (Arc<App>, Mutex<Raised>) {
+    let (alarms, raised) = Alarms::queue();
     let dir = dir.path();
     let inner = embedded::open(&embedded::Options::new(dir.join("store"), Open::Existing)).unwrap();
     let engine: Box<dyn Engine> = Box::new(Watched { inner, pauses: pauses.clone() });
@@ -151,7 +165,7 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance,
     let store = Store::open(engine, ALL, Box::new(log), observer, store::Limits::default()).unwrap();
     super::fill(&doors.index, &store).unwrap();
     let at = |scheme: &str| format!("{scheme}://muster.test:1");
-    App::new(Parts {
+    let app = App::new(Parts {
         urls: found::status_urls(&ca, "http://muster.test:8080").unwrap(),
         endpoints: Endpoints { device: at("https"), mqtt: at("mqtts"), status: at("http") },
         local: Local { device: at("https"), mqtt: at("mqtts"), status: at("http"), admin: at("https") },
@@ -170,9 +184,9 @@ fn open(dir: &TempDir, clock: &ManualClock, pauses: &Pauses, issuance: Issuance,
         issuance,
         rule_holds: RULE_HOLDS,
         rails: *rails,
-        alarms: Alarms::queue().0,
-    })
-    .unwrap()
+        alarms,
+    });
+    (Arc::new(app.unwrap()), Mutex::new(raised))
 }
 
 /// Holds up the next read of a key, to let something else happen in between.

@@ -1,13 +1,13 @@
 //! Labels of a device after its enrolment.
 //!
 //! The label that protects a device goes by an act of its own, which is told outside at once; every other one is changed
-//! here. What a device should be like may differ by label, so it looks again afterwards.
+//! here; that a device is somebody's own no more is told as well. What a device should be like may differ by label, so it looks again afterwards.
 
 use super::device::Shown;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::policy::{Act, Permit, act};
-use crate::domain::rails::PROTECTED;
+use crate::domain::rails::{PROTECTED, is_labelled_personal};
 use crate::domain::refusal::Refusal;
 use crate::store::Batch;
 use muster_wire::id::DeviceId;
@@ -94,6 +94,10 @@ impl App {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
+                    if is_labelled_personal(&held.record.labels) && !is_labelled_personal(&device.labels) {
+                        let devices = std::slice::from_ref(&device);
+                        self.alarm_of(permit, "no_longer_personal", devices, String::new());
+                    }
                     self.doors.registry.nudge(&id);
                     let held = self.device(id)?;
                     return self.shown(held.record, held.version);

@@ -61,6 +61,11 @@ impl Site {
         self.bench.refusals()
     }
 
+    /// The events of the alarms that were raised since this was last asked.
+    pub(super) fn alarms(&self) -> Vec<&'static str> {
+        self.bench.alarms()
+    }
+
     /// Leave for the act `A` as `principal` has it.
     pub(super) fn permit<A: Act>(&self, principal: Principal) -> Permit<A> {
         self.bench.permit(principal)

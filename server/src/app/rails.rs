@@ -106,13 +106,24 @@ impl App {
         devices: &[Device],
     ) -> Result<(Batch, Option<Alarm>), Error> {
         let now = self.clock.now_s();
-        let (version, mut ledger) = self.rails_ledger()?;
+        self.may_be_done_to(spend, devices)?;
         let asked = Asked::of(spend, devices);
-        let event = match self.judge_spending(&ledger, spend, devices, now)? {
-            Verdict::Within => spend.level().map(|_| "wipe_requested"),
-            _ if matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && asked.count == 1 => {
-                Some("revoked_beyond_the_budget")
+        let is_urgent = matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && asked.count == 1;
+        let alarm = |event| self.alarm(permit, event, devices, String::new());
+        let (version, mut ledger) = match self.rails_ledger() {
+            Err(error) if is_urgent => {
+                tracing::error!(%error, "a key that is not safe is revoked without the budget being written");
+                return Ok((batch, Some(alarm(BEYOND))));
             }
+            read => read?,
+        };
+        let judged = match self.judge_spending(&ledger, permit, (spend, devices), now) {
+            Err(_) if is_urgent => Verdict::Crowded,
+            judged => judged?,
+        };
+        let event = match judged {
+            Verdict::Within => spend.level().map(|_| "wipe_requested"),
+            _ if is_urgent => Some(BEYOND),
             Verdict::Waits { until, fresh } => {
                 if fresh {
                     Box::pin(self.let_wait(permit, (asked, spend), devices, (now, until))).await?;
@@ -122,8 +133,7 @@ impl App {
             Verdict::Crowded => return Err(CROWDED.into()),
         };
         ledger.spend(&asked.key, asked.count, now);
-        let alarm = event.map(|event| self.alarm(permit, event, devices, String::new()));
-        Ok((self.put_ledger(batch, version, &ledger)?, alarm))
+        Ok((self.put_ledger(batch, version, &ledger)?, event.map(alarm)))
     }
 
     /// Until when [`App::spend`] would let it wait, unix seconds; `None` where it would let it through now. Nothing is
@@ -131,25 +141,31 @@ impl App {
     ///
     /// # Errors
     /// As [`App::spend`], but for what waits.
-    pub(super) fn would_wait(&self, spend: Spend, devices: &[Device]) -> Result<Option<i64>, Error> {
+    pub(super) fn would_wait<A: Act>(
+        &self,
+        permit: &Permit<A>,
+        spend: Spend,
+        devices: &[Device],
+    ) -> Result<Option<i64>, Error> {
+        self.may_be_done_to(spend, devices)?;
         let now = self.clock.now_s();
-        match self.judge_spending(&self.rails_ledger()?.1, spend, devices, now)? {
+        match self.judge_spending(&self.rails_ledger()?.1, permit, (spend, devices), now)? {
             Verdict::Within => Ok(None),
             Verdict::Waits { until, .. } => Ok(Some(until)),
             Verdict::Crowded => Err(CROWDED.into()),
         }
     }
 
-    fn judge_spending(
+    fn judge_spending<A: Act>(
         &self,
         ledger: &Ledger,
-        spend: Spend,
-        devices: &[Device],
+        permit: &Permit<A>,
+        (spend, devices): (Spend, &[Device]),
         now: i64,
     ) -> Result<Verdict, Error> {
-        self.may_be_done_to(spend, devices)?;
         let Asked { key, count } = Asked::of(spend, devices);
-        ledger.judge(&self.rails.limits, (&key, count), || self.grown_up(now), now)
+        let by = permit.caller().principal.actor();
+        ledger.judge(&self.rails.limits, (&key, &by, count), || self.grown_up(now), now)
     }
 
     fn may_be_done_to(&self, spend: Spend, devices: &[Device]) -> Result<(), Error> {
@@ -279,7 +295,7 @@ impl App {
     }
 
     fn rails_ledger(&self) -> Result<(Option<u64>, Ledger), Error> {
-        match self.store.get(&INSTALLATION.key(LEDGER_ID))? {
+        match self.store.get_document(&INSTALLATION.key(LEDGER_ID))? {
             Some(found) => {
                 let ledger = serde_json::from_slice(&found.value)
                     .map_err(|error| Error::internal("reading the budget")(Box::new(error)))?;
@@ -293,7 +309,9 @@ impl App {
         let key = INSTALLATION.key(LEDGER_ID);
         let bytes = serde_json::to_vec(ledger)
             .map_err(|error| Error::internal("writing the budget")(Box::new(error)))?;
-        Ok(batch.expect(key.clone(), version.map_or(Expect::Absent, Expect::Version)).put(key, bytes))
+        let mut batch = batch.expect(key.clone(), version.map_or(Expect::Absent, Expect::Version));
+        self.store.put_document(&mut batch, &key, &bytes)?;
+        Ok(batch)
     }
 
     /// Writes down what waits, in a commit of its own, and tells of it.
@@ -319,6 +337,10 @@ impl App {
         };
         for _ in 0..super::ATTEMPTS {
             let (version, mut ledger) = self.rails_ledger()?;
+            // Others may have begun to wait since it was judged.
+            if ledger.is_crowded(&waiting.by, now) {
+                return Err(CROWDED.into());
+            }
             ledger.cool(waiting.clone(), now);
             let batch = self.put_ledger(Batch::essential(), version, &ledger)?.audit(entry.clone());
             match self.commit(batch).await {
@@ -361,6 +383,9 @@ impl App {
 
 /// Devices that an alarm names; the others are counted.
 const NAMED: usize = 10;
+
+/// What is told of a revocation that is done whatever the budget says.
+const BEYOND: &str = "revoked_beyond_the_budget";
 
 const COOLING: Refusal = Refusal::by("rails.cooling_off", Code::CoolingOff);
 const CROWDED: Refusal = Refusal::by("rails.too_many_wait", Code::Conflict);

@@ -7,6 +7,8 @@ use crate::domain::admission::Topics;
 use crate::domain::rails::Limits;
 use crate::domain::revocation::Reason;
 use crate::domain::warrant::{DEADLINE_S, VALID_S};
+use crate::store::Batch;
+use crate::store::collections::INSTALLATION;
 use ed25519_dalek::SigningKey;
 use muster_wire::envelope::MultiSigned;
 use muster_wire::lift::Lift;
@@ -172,4 +174,42 @@ async fn settings_that_change_are_written_down() {
     let noted: Vec<_> = entries.iter().filter(|entry| entry["action"] == "rails.configure").collect();
     assert_eq!(noted.len(), 2);
     assert!(noted[1]["new_state"].as_str().unwrap().contains("\"hour\":11"), "{}", noted[1]);
+}
+
+#[tokio::test]
+async fn acts_that_wait_by_the_dozen_are_refused_in_the_end_and_never_hold_up_a_key_that_is_not_safe() {
+    let none = Limits { day_least: 0, day_percent: 0, hour: 0, cooling_off_s: 14_400 };
+    let (site, lives) = on_rails(34).await;
+    let site = site.on_rails(none).await;
+    for (n, life) in lives[..32].iter().enumerate() {
+        let waits = site.ends(life, Reason::Unspecified).await;
+        assert!(matches!(waits, Err(Error::CoolingOff { .. })), "act {n}: {waits:?}");
+    }
+    assert_eq!(site.app.rails(&site.operator()).unwrap().waiting.len(), 32);
+    let refused = site.ends(&lives[32], Reason::Unspecified).await;
+    assert_eq!(rule(refused), ("rails.too_many_wait", Code::Conflict));
+    let _ = site.ends(&lives[32], Reason::KeyCompromise).await.unwrap();
+
+    // Not even a budget that cannot be read.
+    let _ = site.alarms();
+    let key = INSTALLATION.key(b"rails");
+    site.app.commit(Batch::default().put(key, "nonsense")).await.unwrap();
+    assert!(matches!(site.holds(&lives[33]).await, Err(Error::Load(_) | Error::Internal { .. })));
+    let _ = site.ends(&lives[33], Reason::KeyCompromise).await.unwrap();
+    assert_eq!(site.alarms(), ["revoked_beyond_the_budget"]);
+}
+
+#[tokio::test]
+async fn who_takes_the_label_from_a_personal_device_raises_an_alarm() {
+    let (site, lives) = on_rails(1).await;
+    for (set, remove, told) in [
+        (&[("ownership", "personal"), ("room", "3")][..], &[][..], &[][..]),
+        (&[("room", "4")], &[], &[]),
+        (&[("ownership", "company")], &[], &["no_longer_personal"]),
+        (&[("ownership", "personal")], &[], &[]),
+        (&[], &["ownership"], &["no_longer_personal"]),
+    ] {
+        let _ = site.labels(&lives[0], set, remove).await.unwrap();
+        assert_eq!(site.alarms(), told, "{set:?} {remove:?}");
+    }
 }

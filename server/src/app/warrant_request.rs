@@ -87,7 +87,7 @@ impl App {
     ) -> Result<Requested, Error> {
         let judged = self.judge(permit, wanted).and_then(|mut requested| {
             if let Some((spend, devices)) = spends(&requested) {
-                requested.waits_until = self.would_wait(spend, &devices)?;
+                requested.waits_until = self.would_wait(permit, spend, &devices)?;
             }
             Ok(requested)
         });

@@ -4,7 +4,7 @@
 //! act ─ within the budget ─▶ spent ─▶ done
 //!  └─── beyond it ─▶ waits (4 h) ─ asked again once that has passed ─▶ spent ─▶ done
 //! ```
-//! What was spent lies in one record, written in the commit of the act; a clock that was set back does not give any of it
+//! What was spent lies in one document, written in the commit of the act; a clock that was set back does not give any of it
 //! back. A device labelled [`PROTECTED`] is exempt from all of it; one that is somebody's own is let go and nothing more.
 
 use super::device::Device;
@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use muster_wire::problem::Code;
 use muster_wire::warrant::Level;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The label of devices that nothing destructive is done to.
 pub const PROTECTED: &str = "protected";
@@ -29,6 +30,9 @@ const HOUR_S: i64 = 60 * 60;
 
 /// Most acts that wait at once; more are refused.
 const WAITING_MAX: usize = 256;
+
+/// Most acts of one actor that wait at once; more are refused.
+const WAITING_EACH: usize = 32;
 
 /// How much may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +106,7 @@ pub enum Verdict {
         /// Whether nobody has asked for it before.
         fresh: bool,
     },
-    /// Too many acts wait already.
+    /// Too many acts wait already, or too many of who asks.
     Crowded,
 }
 
@@ -118,15 +122,22 @@ impl Ledger {
         (self.lately(HOUR_S, now), self.lately(DAY_S, now))
     }
 
-    /// Judges an act on `devices` devices that is called `key`, at `now`. How many devices are grown up is asked only
-    /// where it matters.
+    /// Whether no further act that `by` asks for may wait at `now`.
+    pub fn is_crowded(&self, by: &str, now: i64) -> bool {
+        let open = self.waiting.iter().filter(|waiting| !waiting.is_over(now));
+        let own = open.clone().filter(|waiting| waiting.by == by).count();
+        own >= WAITING_EACH || open.count() >= WAITING_MAX
+    }
+
+    /// Judges an act on `devices` devices that is called `key` and that `by` asks for, at `now`. How many devices are
+    /// grown up is asked only where it matters.
     ///
     /// # Errors
     /// Whatever keeps `grown_up` from answering.
     pub fn judge<E>(
         &self,
         limits: &Limits,
-        (key, devices): (&str, u64),
+        (key, by, devices): (&str, &str, u64),
         grown_up: impl FnOnce() -> Result<u64, E>,
         now: i64,
     ) -> Result<Verdict, E> {
@@ -142,7 +153,7 @@ impl Ledger {
             let until = waiting.until;
             return Ok(if now >= until { Verdict::Within } else { Verdict::Waits { until, fresh: false } });
         }
-        if self.waiting.iter().filter(|waiting| !waiting.is_over(now)).count() >= WAITING_MAX {
+        if self.is_crowded(by, now) {
             return Ok(Verdict::Crowded);
         }
         Ok(Verdict::Waits { until: now.saturating_add(i64::from(limits.cooling_off_s)), fresh: true })
@@ -181,7 +192,14 @@ impl Waiting {
     }
 }
 
-/// Whether something destructive may be done to `device` at all; `wipe` where it is a wipe, as far as that.
+/// Whether `labels` say that a device is somebody's own.
+pub fn is_labelled_personal(labels: &BTreeMap<String, String>) -> bool {
+    let (label, personal) = OWNERSHIP;
+    labels.get(label).is_some_and(|value| value == personal)
+}
+
+/// Whether something destructive may be done to `device` at all; `wipe` where it is a wipe, as far as that. No label
+/// takes from a device what a personal profile promises.
 ///
 /// # Errors
 /// The rule that exempts it.
@@ -189,10 +207,8 @@ pub fn may_be_done(device: &Device, wipe: Option<Level>, is_personal_profile: bo
     if device.labels.contains_key(PROTECTED) {
         return Err(Refusal::by("rails.protected", Code::DeviceStateRefused).at("labels"));
     }
-    let (label, personal) = OWNERSHIP;
-    let is_personal = device.labels.get(label).map_or(is_personal_profile, |value| value == personal);
     match wipe {
-        Some(level) if is_personal && level != Level::Retire => {
+        Some(level) if (is_personal_profile || is_labelled_personal(&device.labels)) && level != Level::Retire => {
             Err(Refusal::by("rails.personal", Code::DeviceStateRefused).at("level"))
         }
         _ => Ok(()),
@@ -206,7 +222,7 @@ mod tests {
     const LIMITS: Limits = Limits { day_least: 3, day_percent: 1, hour: 10, cooling_off_s: 4 * 3600 };
 
     fn judge(ledger: &Ledger, devices: u64, grown_up: u64, now: i64) -> Verdict {
-        ledger.judge(&LIMITS, ("key", devices), || Ok::<_, ()>(grown_up), now).unwrap()
+        ledger.judge(&LIMITS, ("key", "operator/a", devices), || Ok::<_, ()>(grown_up), now).unwrap()
     }
 
     fn waiting(key: &str, until: i64) -> Waiting {
@@ -265,5 +281,18 @@ mod tests {
         (0..WAITING_MAX).for_each(|n| ledger.cool(waiting(&n.to_string(), 100), 0));
         assert_eq!(judge(&ledger, 1, 0, 1), Verdict::Crowded);
         assert_eq!(ledger.waiting.len(), WAITING_MAX);
+    }
+
+    #[test]
+    fn one_actor_leaves_room_for_the_acts_of_others() {
+        let mut ledger = Ledger::default();
+        ledger.spend("other", 3, 0);
+        for n in 0..WAITING_EACH {
+            assert!(matches!(judge(&ledger, 1, 0, 1), Verdict::Waits { .. }), "{n}");
+            ledger.cool(Waiting { by: "operator/a".into(), ..waiting(&n.to_string(), 100) }, 0);
+        }
+        assert_eq!(judge(&ledger, 1, 0, 1), Verdict::Crowded);
+        assert!(!ledger.is_crowded("operator/b", 1));
+        assert!(!ledger.is_crowded("operator/a", 100 + OPEN_S), "what nobody asks for again makes room");
     }
 }
