@@ -84,6 +84,8 @@ mod tests {
             expires: 0,
             phase: Phase::Ordered,
             receipts: Vec::new(),
+            replaced: 0,
+            excess_noted: false,
         }
     }
 

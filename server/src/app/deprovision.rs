@@ -23,7 +23,7 @@ use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::Verified;
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::problem::Code;
-use muster_wire::receipt::{Receipt, ReceiptOutcome};
+use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
 
 /// Devices looked at in one go because of the time.
 const EACH: usize = 256;
@@ -227,6 +227,9 @@ impl App {
         let warrant = warrant.ok_or(Error::NotFound { kind: "warrant" })?.record;
         is_under(receipt, warrant.payload_sha256)?;
         self.keep_receipt(&mut batch, receipt, body)?;
+        for note in before.receipts.iter().filter(|note| !next.receipts.contains(note)) {
+            self.store.delete_document(&mut batch, &receipt_key(before.id, note.sha256))?;
+        }
         let (Ask::Wipe { level, .. } | Ask::WipeOnLapse { level, .. }) = before.ask else {
             let has_ended = before.phase.is_open() && !next.phase.is_open();
             let done = next.phase == OrderPhase::Done;
@@ -234,7 +237,7 @@ impl App {
         };
         let is_leaving = device.leaving().is_some_and(|leaving| leaving.order == Some(before.id));
         let waits = matches!(before.ask, Ask::WipeOnLapse { .. });
-        match told(next, receipt, level) {
+        match told(receipt, &self.earlier_receipts(next)?, level) {
             Told::Further(phase) if is_leaving => Ok(self.leave_further(permit, batch, device, phase)),
             Told::Proven if is_leaving || device.state.may_be_ended() || overtakes(before, device, level) => {
                 let batch = if before.phase.is_open() { self.count_end(batch, id, true)? } else { batch };
@@ -263,6 +266,23 @@ impl App {
             }
             Told::Further(_) | Told::Proven => Ok(batch),
         }
+    }
+
+    /// The receipts of `order` before its last, as far as the device's key has signed them.
+    fn earlier_receipts(&self, order: &OrderRecord) -> Result<Vec<Receipt>, Error> {
+        let Some((last, earlier)) = order.receipts.split_last() else { return Ok(Vec::new()) };
+        if last.phase != ReceiptPhase::Verified {
+            return Ok(Vec::new());
+        }
+        let key = self.speaker(order.device)?.key;
+        let mut receipts = Vec::new();
+        for note in earlier {
+            let Some(bytes) = self.kept_receipt(order.id, note.sha256)? else { continue };
+            if let Ok(receipt) = super::identity::read::<Receipt>(&bytes, key, "receipt.earlier") {
+                receipts.push(receipt.into_document());
+            }
+        }
+        Ok(receipts)
     }
 
     /// Adds to `batch` that a wipe on lapse, `order`, takes the place of those that were placed on the device before.

@@ -12,6 +12,7 @@ use crate::domain::quarantine::Because;
 use crate::domain::revocation::{Entry, Reason};
 use crate::domain::succession::Changes;
 use crate::domain::warrant::{DEADLINE_S, State, VALID_S};
+use crate::store::collections::RECEIPTS;
 use ed25519_dalek::SigningKey;
 use muster_wire::cbor::{decode, encode};
 use muster_wire::digest::Sha256Digest;
@@ -20,7 +21,7 @@ use muster_wire::id::{OrderId, WarrantId};
 use muster_wire::key::{Ed25519Key, PublicKey};
 use muster_wire::merkle::{TreeHead, root_of};
 use muster_wire::order::{Action, Order, Recipient, admit};
-use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem, ReceiptOutcome, ReceiptPhase};
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 use muster_wire::warrant::{Kind, Level, Target, Warrant};
@@ -502,6 +503,79 @@ async fn a_wipe_that_went_less_far_or_was_never_armed_is_never_proven() {
         assert_eq!(end.warrant(id).record.proven, 0);
         assert_eq!(end.order(telling.order.id).phase, OrderPhase::Failed);
     }
+}
+
+#[tokio::test]
+async fn an_item_that_failed_in_any_phase_leaves_a_wipe_unproven() {
+    for guilty in WHOLE {
+        let end = End::found();
+        let life = end.site.enroll(None).await;
+        let id = end.warranted(&life, Level::Clear).await;
+        let mut telling = end.taken(&life, id).await;
+        for phase in WHOLE {
+            let item = ReceiptItem { what: "/srv".into(), fate: ItemFate::Failed, size_bytes: 1 };
+            let items = if phase == guilty { vec![item] } else { Vec::new() };
+            let receipt = Receipt { items, ..end.receipt(&life, &telling, phase) };
+            end.tell(&life, &receipt).await.unwrap();
+            telling.previous = Some(payload_digest(&receipt));
+        }
+        assert_eq!((end.phase(&life), end.warrant(id).record.proven), (Some(Phase::Failed), 0), "{guilty}");
+    }
+}
+
+#[tokio::test]
+async fn a_later_word_changes_nothing_about_a_proof_and_is_acknowledged_and_written_down_once() {
+    let end = End::found();
+    let life = end.site.enroll(None).await;
+    let id = end.warranted(&life, Level::Clear).await;
+    let mut telling = end.taken(&life, id).await;
+    end.tells(&life, &mut telling, &WHOLE[..4]).await;
+    let verified = end.receipt(&life, &telling, Verified);
+    end.tell(&life, &verified).await.unwrap();
+    let before = (end.site.device(life.id), end.order(telling.order.id));
+    let record = || end.app().sanitisation_record(&end.site.operator(), life.id).unwrap();
+    let receipts = record().receipts;
+    for at in 1..4 {
+        let again = Receipt { outcome: ReceiptOutcome::Failed, at: Timestamp(at), ..verified.clone() };
+        assert!(end.tell(&life, &again).await.unwrap().is_some(), "it is acknowledged");
+    }
+    assert_eq!(end.site.device(life.id), before.0);
+    let order = end.order(telling.order.id);
+    assert_eq!((order.phase, order.receipts), (before.1.phase, before.1.receipts));
+    assert_eq!(record().receipts, receipts);
+    assert_eq!(end.site.refusals(), ["receipt.verified_already"]);
+}
+
+#[tokio::test]
+async fn a_phase_that_is_signed_anew_for_ever_fills_no_disk() {
+    let end = End::found();
+    let life = end.site.enroll(None).await;
+    let id = end.warranted(&life, Level::Clear).await;
+    let telling = end.taken(&life, id).await;
+    end.stop(id, &end.keys[2]).await.unwrap();
+    let mut last = None;
+    let long = ReceiptItem { what: "x".repeat(4_000), fate: ItemFate::Kept, size_bytes: 0 };
+    for at in 0..12 {
+        let items = vec![long.clone(); 3];
+        let receipt = Receipt { at: Timestamp(at), items, ..end.receipt(&life, &telling, Accepted) };
+        assert!(end.tell(&life, &receipt).await.unwrap().is_some(), "number {at} is acknowledged");
+        if at == 8 {
+            last = Some(payload_digest(&receipt));
+        }
+        if at == 0 {
+            assert!(kept(&end).len() > 3, "in chunks");
+        }
+    }
+    let order = end.order(telling.order.id);
+    assert_eq!(order.receipts.iter().map(|note| Some(note.sha256)).collect::<Vec<_>>(), [last]);
+    assert_eq!(kept(&end).len(), 5, "one receipt and its chunks");
+    assert_eq!(end.site.refusals(), ["receipt.replaced_too_often"]);
+}
+
+/// The keys of the receipts that are kept, and of their chunks.
+fn kept(end: &End) -> Vec<Vec<u8>> {
+    let found = end.app().store.scan(RECEIPTS.prefix, None, 1_000).unwrap();
+    found.into_iter().map(|(key, _)| key).collect()
 }
 
 #[tokio::test]

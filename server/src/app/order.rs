@@ -110,6 +110,8 @@ impl App {
             expires: under.map_or(made_at.saturating_add(EXPIRES_AFTER_S), |under| under.not_after),
             phase: Phase::Ordered,
             receipts: Vec::new(),
+            replaced: 0,
+            excess_noted: false,
         };
         let entry = permit
             .entry(now_ms, format!("device/{}", device.id))

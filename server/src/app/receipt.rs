@@ -6,7 +6,7 @@
 use super::progress::Kept;
 use super::report::whose;
 use super::{App, Error, Mark, Outgoing};
-use crate::domain::order::{OrderRecord, Phase};
+use crate::domain::order::{OrderRecord, Phase, is_excess};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::domain::reported::Seen;
@@ -71,13 +71,20 @@ impl App {
             return self.note_unknown(permit, device, receipt, now_ms).await;
         };
         let now_s = now_ms.div_euclid(1000);
-        let Some(mut next) = order.record.receive(receipt, receipt.payload_digest(), now_s)? else {
-            return Ok(());
+        let mut next = match order.record.receive(receipt, receipt.payload_digest(), now_s) {
+            Ok(Some(next)) => next,
+            Ok(None) => return Ok(()),
+            Err(refusal) if is_excess(refusal.rule) => {
+                return self.note_excess(permit, order, receipt, (&refusal, now_ms)).await;
+            }
+            Err(refusal) => return Err(refusal.into()),
         };
         let mut known = self.known(device)?;
         let as_read = known.device.record.clone();
+        let goes_on = next.receipts.len() > order.record.receipts.len() || next.phase != order.record.phase;
+        let is_essential = order.record.warrant.is_some() && goes_on;
+        let begun = if is_essential { Batch::essential() } else { Batch::default() };
         let changed = (&order.record, &mut next);
-        let begun = if order.record.warrant.is_some() { Batch::essential() } else { Batch::default() };
         let mut batch =
             self.follow_receipt(permit, begun, &mut known.device.record, changed, (receipt, body))?;
         batch = batch.update(next.id.as_bytes(), order.version, &next);
@@ -103,6 +110,27 @@ impl App {
         }
         let batch = self.advance(batch, &as_read, &known, kept)?;
         self.commit(batch).await
+    }
+
+    /// A receipt that changes nothing about `order` any more: the first is written down, and all are acknowledged.
+    async fn note_excess(
+        &self,
+        permit: &Permit<act::SendReceipt>,
+        mut order: Held<OrderRecord>,
+        receipt: &Verified<Receipt>,
+        (refusal, now_ms): (&Refusal, i64),
+    ) -> Result<(), Error> {
+        if order.record.excess_noted {
+            return Ok(());
+        }
+        order.record.excess_noted = true;
+        let entry = permit.refused(now_ms, format!("device/{}", order.record.device), refusal).facts([
+            ("order", receipt.order.to_string()),
+            ("receipt_sha256", receipt.payload_digest().to_hex()),
+            ("phase", receipt.phase.to_string()),
+        ]);
+        let batch = Batch::default().update(order.record.id.as_bytes(), order.version, &order.record);
+        self.commit(batch.audit(entry)).await
     }
 
     /// A receipt for an order that this server never made, or has lost with a restore: somebody else may have had the

@@ -6,16 +6,16 @@
 //! stopped │ lapsed │ refused │ failed: before doom back to the former state, after it retired(unproven)
 //! ```
 //! Doom comes at the deadline, or when the device's certificate expires if that is earlier; it changes nothing for the
-//! device while an order is open, and ends its certificates for everybody else. Nothing is *proven* but by a verified
-//! receipt of the last phase, at the level asked or above, in a chain that was armed.
+//! device while an order is open, and ends its certificates for everybody else. Nothing is *proven* but by the whole
+//! chain of receipts that `docs/verify-wipe.py` asks for, with nothing in it that could not be done.
 
 use super::device::{Device, DeviceState, Retirement};
-use super::order::{OrderRecord, ReceiptNote};
 use super::refusal::Refusal;
 use muster_wire::digest::Sha256Digest;
+use muster_wire::envelope::payload_digest;
 use muster_wire::id::{OrderId, WarrantId};
 use muster_wire::problem::Code;
-use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::receipt::{ItemFate, Receipt, ReceiptOutcome, ReceiptPhase};
 use muster_wire::warrant::Level;
 use serde::{Deserialize, Serialize};
 
@@ -298,11 +298,20 @@ pub enum Told {
     Out(WayOut),
 }
 
-/// What the receipts of `order` mean, of which the last is `receipt`; `asked` is the level of the warrant.
+/// The phases of a wipe, each of which its proof has a receipt of.
+const PHASES: [ReceiptPhase; 5] = [
+    ReceiptPhase::Accepted,
+    ReceiptPhase::Armed,
+    ReceiptPhase::KeysDestroyed,
+    ReceiptPhase::DataDestroyed,
+    ReceiptPhase::Verified,
+];
+
+/// What `receipt` means after `earlier`, those of the same order before it; `asked` is the level of the warrant.
 ///
-/// A receipt of the last phase that went less far than asked, or was never armed, proves nothing: it is a failure.
-pub fn told(order: &OrderRecord, receipt: &Receipt, asked: Level) -> Told {
-    let was_armed = |notes: &[ReceiptNote]| notes.iter().any(|note| note.phase == ReceiptPhase::Armed);
+/// A receipt of the last phase proves nothing unless the whole chain does: every phase was done, as far as asked,
+/// under one warrant and one certificate, and nothing is named in it that could not be done. It is a failure then.
+pub fn told(receipt: &Receipt, earlier: &[Receipt], asked: Level) -> Told {
     match (receipt.outcome, receipt.phase) {
         (ReceiptOutcome::Refused, _) => Told::Out(WayOut::Refused),
         (ReceiptOutcome::Failed, _) => Told::Out(WayOut::Failed),
@@ -312,10 +321,26 @@ pub fn told(order: &OrderRecord, receipt: &Receipt, asked: Level) -> Told {
             Told::Further(Phase::Executing)
         }
         (ReceiptOutcome::Done, ReceiptPhase::Verified) => {
-            let enough = receipt.level >= Some(asked) && was_armed(&order.receipts);
-            if enough { Told::Proven } else { Told::Out(WayOut::Failed) }
+            if is_whole(receipt, earlier, asked) {
+                Told::Proven
+            } else {
+                Told::Out(WayOut::Failed)
+            }
         }
     }
+}
+
+fn is_whole(last: &Receipt, earlier: &[Receipt], asked: Level) -> bool {
+    let chain = || earlier.iter().chain([last]);
+    let previous = [None].into_iter().chain(earlier.iter().map(|one| Some(payload_digest(one))));
+    chain().map(|one| one.phase).eq(PHASES)
+        && chain().map(|one| one.previous).eq(previous)
+        && chain().all(|one| {
+            one.outcome == ReceiptOutcome::Done
+                && one.level >= Some(asked)
+                && (one.warrant, one.certificate) == (last.warrant, last.certificate)
+                && one.items.iter().all(|item| item.fate != ItemFate::Failed)
+        })
 }
 
 /// Whether `receipt` speaks about the warrant whose payload has the digest `warrant`.

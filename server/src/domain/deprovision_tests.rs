@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::domain::device::{CertificateRef, Steps};
-use crate::domain::order::{Ask, Phase as OrderPhase};
 use crate::domain::quarantine::{By, Quarantine};
 use muster_pki::serial::Serial;
 use muster_wire::id::{DeviceId, TokenId};
+use muster_wire::receipt::ReceiptItem;
 use muster_wire::time::Timestamp;
 use std::collections::BTreeMap;
 
@@ -165,28 +165,6 @@ fn certificates_say_what_the_doors_table_asks() {
     assert_eq!(back.certificates_leaving(), None);
 }
 
-fn order(phases: &[ReceiptPhase]) -> OrderRecord {
-    let note = |phase: &ReceiptPhase| ReceiptNote {
-        phase: *phase,
-        outcome: ReceiptOutcome::Done,
-        sha256: Sha256Digest([0; 32]),
-        at: 0,
-    };
-    OrderRecord {
-        v: 1,
-        id: OrderId::from_bytes([4; 16]),
-        device: DeviceId::from_bytes([1; 16]),
-        ask: Ask::Wipe { level: Level::Clear, data_roots: Vec::new() },
-        warrant: Some(request().warrant),
-        counter: 1,
-        by: "server".into(),
-        made_at: 0,
-        expires: NOT_AFTER,
-        phase: OrderPhase::Delivered,
-        receipts: phases.iter().map(note).collect(),
-    }
-}
-
 fn receipt(phase: ReceiptPhase, outcome: ReceiptOutcome, level: Option<Level>) -> Receipt {
     Receipt {
         device: DeviceId::from_bytes([1; 16]),
@@ -204,29 +182,70 @@ fn receipt(phase: ReceiptPhase, outcome: ReceiptOutcome, level: Option<Level>) -
     }
 }
 
+/// The receipts of a whole wipe but for what `change` does to that of each phase; the last one, and those before it.
+fn wipe(change: impl Fn(&mut Receipt)) -> (Receipt, Vec<Receipt>) {
+    let (mut chain, mut previous) = (Vec::new(), None);
+    for phase in PHASES {
+        let mut one = receipt(phase, ReceiptOutcome::Done, Some(Level::Clear));
+        one.previous = previous;
+        change(&mut one);
+        previous = Some(payload_digest(&one));
+        chain.push(one);
+    }
+    (chain.pop().unwrap(), chain)
+}
+
 #[test]
-fn only_the_last_receipt_of_an_armed_wipe_as_far_as_asked_proves_it() {
+fn each_receipt_tells_how_far_the_wipe_has_come() {
     use ReceiptOutcome::{Done, Failed, Refused};
     use ReceiptPhase::{Accepted, Armed, DataDestroyed, KeysDestroyed, Verified};
-    let armed = [Accepted, Armed, KeysDestroyed, DataDestroyed, Verified];
-    let unarmed = [Accepted, Verified];
-    let at = |phase, outcome, level| receipt(phase, outcome, Some(level));
     let table = [
-        (at(Accepted, Done, Level::Clear), &armed[..1], Told::Further(Phase::Delivered)),
-        (at(Armed, Done, Level::Clear), &armed[..2], Told::Further(Phase::Armed)),
-        (at(KeysDestroyed, Done, Level::Clear), &armed[..3], Told::Further(Phase::Executing)),
-        (at(DataDestroyed, Done, Level::Clear), &armed[..4], Told::Further(Phase::Executing)),
-        (at(Verified, Done, Level::Clear), &armed[..], Told::Proven),
-        (at(Verified, Done, Level::FactoryReset), &armed[..], Told::Proven),
-        (at(Verified, Done, Level::Retire), &armed[..], Told::Out(WayOut::Failed)),
-        (receipt(Verified, Done, None), &armed[..], Told::Out(WayOut::Failed)),
-        (at(Verified, Done, Level::Clear), &unarmed[..], Told::Out(WayOut::Failed)),
-        (at(Accepted, Refused, Level::Clear), &armed[..1], Told::Out(WayOut::Refused)),
-        (at(KeysDestroyed, Failed, Level::Clear), &armed[..3], Told::Out(WayOut::Failed)),
-        (at(Verified, Failed, Level::Clear), &armed[..], Told::Out(WayOut::Failed)),
+        (Accepted, Done, Told::Further(Phase::Delivered)),
+        (Armed, Done, Told::Further(Phase::Armed)),
+        (KeysDestroyed, Done, Told::Further(Phase::Executing)),
+        (DataDestroyed, Done, Told::Further(Phase::Executing)),
+        (Accepted, Refused, Told::Out(WayOut::Refused)),
+        (KeysDestroyed, Failed, Told::Out(WayOut::Failed)),
+        (Verified, Failed, Told::Out(WayOut::Failed)),
     ];
-    for (receipt, phases, expected) in table {
-        assert_eq!(told(&order(phases), &receipt, Level::Clear), expected, "{receipt:?}");
+    let (_, earlier) = wipe(|_| ());
+    for (phase, outcome, expected) in table {
+        let one = receipt(phase, outcome, Some(Level::Clear));
+        assert_eq!(told(&one, &earlier, Level::Clear), expected, "{phase} {outcome:?}");
+    }
+}
+
+#[test]
+fn only_a_whole_chain_as_far_as_asked_proves_a_wipe() {
+    let judge = |(last, earlier): (Receipt, Vec<Receipt>)| told(&last, &earlier, Level::Clear);
+    assert_eq!(judge(wipe(|_| ())), Told::Proven);
+    assert_eq!(judge(wipe(|one| one.level = Some(Level::FactoryReset))), Told::Proven);
+    let item = |fate| ReceiptItem { what: "/srv".into(), fate, size_bytes: 1 };
+    assert_eq!(judge(wipe(|one| one.items = vec![item(ItemFate::Kept)])), Told::Proven);
+    type Change<'a> = &'a dyn Fn(&mut Receipt);
+    for (at, phase) in PHASES.into_iter().enumerate() {
+        let broken: [(&str, Change<'_>); 7] = [
+            ("less far", &|one| one.level = Some(Level::Retire)),
+            ("no level", &|one| one.level = None),
+            ("an item failed", &|one| one.items = vec![item(ItemFate::Failed)]),
+            ("not done", &|one| one.outcome = ReceiptOutcome::Failed),
+            ("another warrant", &|one| one.warrant = Some(Sha256Digest([8; 32]))),
+            ("another certificate", &|one| one.certificate = Sha256Digest([8; 32])),
+            ("out of the chain", &|one| one.previous = Some(Sha256Digest([8; 32]))),
+        ];
+        for (how, change) in broken {
+            let told = judge(wipe(|one| {
+                if one.phase == phase {
+                    change(one)
+                }
+            }));
+            assert_eq!(told, Told::Out(WayOut::Failed), "{phase}: {how}");
+        }
+        let (last, mut earlier) = wipe(|_| ());
+        if at < earlier.len() {
+            let _ = earlier.remove(at);
+            assert_eq!(judge((last, earlier)), Told::Out(WayOut::Failed), "{phase} is missing");
+        }
     }
 }
 

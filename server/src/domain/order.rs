@@ -19,6 +19,14 @@ use serde::{Deserialize, Serialize};
 /// How long an order without a warrant is made again, in seconds.
 pub const EXPIRES_AFTER_S: i64 = 24 * 60 * 60;
 
+/// Receipts of one order that may take the place of an earlier one of the same phase.
+const REPLACED_MAX: u8 = 8;
+
+/// What refuses one more of these.
+const REPLACED_TOO_OFTEN: &str = "receipt.replaced_too_often";
+/// What refuses another word about an order that is verified as done.
+const VERIFIED_ALREADY: &str = "receipt.verified_already";
+
 /// Orders of one device that may be open at the same time.
 pub const OPEN_MAX: usize = 8;
 
@@ -187,6 +195,18 @@ pub struct OrderRecord {
     /// The receipts, in the order of their phases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipts: Vec<ReceiptNote>,
+    /// How many of them have taken the place of an earlier one.
+    #[serde(default)]
+    pub replaced: u8,
+    /// Whether it is written down that a receipt came which changes nothing any more.
+    #[serde(default)]
+    pub excess_noted: bool,
+}
+
+/// Whether a receipt refused by `rule` is acknowledged all the same: the device can do no better, and would bring it for
+/// ever.
+pub fn is_excess(rule: &str) -> bool {
+    matches!(rule, REPLACED_TOO_OFTEN | VERIFIED_ALREADY)
 }
 
 impl OrderRecord {
@@ -204,10 +224,12 @@ impl OrderRecord {
     /// when it is known already. The caller has verified its signature.
     ///
     /// The same phase again takes the former's place: a device signs anew what was not acknowledged when its key or
-    /// certificate changes in between.
+    /// certificate changes in between. It does so a few times and no more, and never in the place of one that says
+    /// that the order is verified and done.
     ///
     /// # Errors
-    /// [`Code::Conflict`] for a receipt that does not continue the chain, or one after the end.
+    /// [`Code::Conflict`] for a receipt that does not continue the chain, or one after the end; [`is_excess`] tells which
+    /// of these are acknowledged.
     pub fn receive(
         &self,
         receipt: &Receipt,
@@ -220,6 +242,17 @@ impl OrderRecord {
         if self.receipts.iter().any(|note| note.sha256 == sha256) {
             return Ok(None);
         }
+        let is_end =
+            |note: &ReceiptNote| (note.phase, note.outcome) == (ReceiptPhase::Verified, ReceiptOutcome::Done);
+        if receipt.phase == ReceiptPhase::Verified && self.receipts.iter().any(is_end) {
+            // The same word under another certificate is no news.
+            return match receipt.outcome {
+                ReceiptOutcome::Done => Ok(None),
+                ReceiptOutcome::Failed | ReceiptOutcome::Refused => {
+                    Err(Refusal::by(VERIFIED_ALREADY, Code::Conflict).at("phase"))
+                }
+            };
+        }
         let mut next = self.clone();
         next.receipts.retain(|note| note.phase < receipt.phase);
         if self.receipts.iter().any(|note| note.phase > receipt.phase) {
@@ -230,6 +263,12 @@ impl OrderRecord {
         }
         if receipt.previous != next.receipts.last().map(|note| note.sha256) {
             return Err(Refusal::by("receipt.chain", Code::Conflict).at("previous"));
+        }
+        if next.receipts.len() < self.receipts.len() {
+            if self.replaced >= REPLACED_MAX {
+                return Err(Refusal::by(REPLACED_TOO_OFTEN, Code::Conflict).at("phase"));
+            }
+            next.replaced = self.replaced.saturating_add(1);
         }
         next.receipts.push(ReceiptNote { phase: receipt.phase, outcome: receipt.outcome, sha256, at: now });
         next.phase = match (receipt.outcome, receipt.phase) {
@@ -261,6 +300,8 @@ mod tests {
             expires: 100,
             phase: Phase::Ordered,
             receipts: Vec::new(),
+            replaced: 0,
+            excess_noted: false,
         }
     }
 
@@ -308,6 +349,31 @@ mod tests {
         let again = take(&accepted, &receipt(ReceiptPhase::Accepted, None), 9).unwrap().unwrap();
         assert_eq!(again.receipts.len(), 1);
         assert_eq!(again.receipts[0].sha256, Sha256Digest([9; 32]));
+    }
+
+    #[test]
+    fn a_phase_is_signed_anew_eight_times_and_no_more_and_the_order_goes_on() {
+        let mut now = take(&order(), &receipt(ReceiptPhase::Accepted, None), 0).unwrap().unwrap();
+        for n in 1..=REPLACED_MAX {
+            now = take(&now, &receipt(ReceiptPhase::Accepted, None), n).unwrap().unwrap();
+        }
+        let refused = take(&now, &receipt(ReceiptPhase::Accepted, None), 99).unwrap_err();
+        assert!(is_excess(refused.rule), "{refused:?}");
+        let armed = take(&now, &receipt(ReceiptPhase::Armed, Some(REPLACED_MAX)), 100).unwrap().unwrap();
+        assert_eq!(armed.receipts.len(), 2);
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_a_receipt_that_says_verified_and_done() {
+        let done = take(&order(), &receipt(ReceiptPhase::Verified, None), 1).unwrap().unwrap();
+        assert_eq!(take(&done, &receipt(ReceiptPhase::Verified, None), 2).unwrap(), None);
+        for outcome in [ReceiptOutcome::Failed, ReceiptOutcome::Refused] {
+            let refused = take(&done, &Receipt { outcome, ..receipt(ReceiptPhase::Verified, None) }, 2);
+            assert!(is_excess(refused.unwrap_err().rule), "{outcome:?}");
+        }
+        let failed = Receipt { outcome: ReceiptOutcome::Failed, ..receipt(ReceiptPhase::Verified, None) };
+        let failed = take(&order(), &failed, 1).unwrap().unwrap();
+        assert!(take(&failed, &receipt(ReceiptPhase::Verified, None), 2).unwrap().is_some());
     }
 
     #[test]

@@ -208,7 +208,9 @@ pub fn may_be_done(device: &Device, wipe: Option<Level>, is_personal_profile: bo
         return Err(Refusal::by("rails.protected", Code::DeviceStateRefused).at("labels"));
     }
     match wipe {
-        Some(level) if (is_personal_profile || is_labelled_personal(&device.labels)) && level != Level::Retire => {
+        Some(level)
+            if (is_personal_profile || is_labelled_personal(&device.labels)) && level != Level::Retire =>
+        {
             Err(Refusal::by("rails.personal", Code::DeviceStateRefused).at("level"))
         }
         _ => Ok(()),

@@ -68,6 +68,8 @@ mod tests {
             expires,
             phase,
             receipts: Vec::new(),
+            replaced: 0,
+            excess_noted: false,
         }
     }
 

@@ -203,7 +203,10 @@ const REASONS: &[(&str, &str)] = &[
         "The device is labelled protected: an operator has to run `muster device unprotect` first.",
     ),
     ("rails.personal", "The device is somebody's own: only wipes of level retire are allowed."),
-    ("rails.too_many_wait", "Too many acts beyond the budget wait already, or too many of yours: `muster rails` lists them."),
+    (
+        "rails.too_many_wait",
+        "Too many acts beyond the budget wait already, or too many of yours: `muster rails` lists them.",
+    ),
     ("order.too_many_open", "Too many of the device's orders are open: wait until some have come back."),
 ];
 

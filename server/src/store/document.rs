@@ -47,6 +47,21 @@ impl Store {
         Ok(())
     }
 
+    /// Adds to `batch` that the document under `key` goes with all of its chunks, if there is one; the batch then
+    /// expects that it has not changed since.
+    ///
+    /// # Errors
+    /// [`ReadError`] when it cannot be read.
+    pub fn delete_document(&self, batch: &mut Batch, key: &[u8]) -> Result<(), ReadError> {
+        let Some(head) = self.get(key)? else { return Ok(()) };
+        batch.preconditions.push((key.to_vec(), Expect::Version(head.version)));
+        batch.writes.push(Write::Delete { key: key.to_vec() });
+        let chunks =
+            (0..chunk_count(&head.value)).map(|ordinal| Write::Delete { key: chunk_key(key, ordinal) });
+        batch.writes.extend(chunks);
+        Ok(())
+    }
+
     /// The document under `key`, and the version that wrote it.
     ///
     /// # Errors
