@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::SpkiDigest;
 use crate::key::sha256;
+use crate::name::{SERIAL_NUMBER, attribute, is_printable};
 use crate::serial::{Serial, SerialError};
 use crate::tlv::{self, DerError, Element, Reader};
 
@@ -117,6 +118,12 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub const fn subject_der(&self) -> &'a [u8] {
         self.subject
+    }
+
+    /// The hardware serial in the subject, if exactly one is there and it is a printable string.
+    #[must_use]
+    pub fn hardware_serial(&self) -> Option<String> {
+        attribute(self.subject, SERIAL_NUMBER).filter(|serial| is_printable(serial))
     }
 
     /// The SubjectPublicKeyInfo as DER.

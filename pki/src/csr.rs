@@ -19,7 +19,7 @@ use crate::SpkiDigest;
 use crate::armor::{self, ArmorError};
 use crate::certificate::SUBJECT_ALT_NAME;
 use crate::key::{Algorithm, ED25519, KeyError, PublicKey, sha256};
-use crate::name::{self, COMMON_NAME, SERIAL_NUMBER};
+use crate::name::{self, COMMON_NAME, SERIAL_NUMBER, attribute};
 use crate::tlv::{self, DerError};
 use crate::walk;
 
@@ -246,26 +246,6 @@ fn scheme(algorithm: Algorithm, oid: &[u8]) -> Option<(&'static dyn verify::Veri
         _ => return None,
     };
     Some((scheme, matches!(algorithm, Algorithm::Rsa { .. })))
-}
-
-/// The value of the one attribute with this type in a DER name; nothing when there are two or it is no ASCII or
-/// UTF-8 string.
-fn attribute(name: &[u8], wanted: &[u8]) -> Option<String> {
-    let mut sets = tlv::single(name, tlv::SEQUENCE).ok()?.reader();
-    let mut found = None;
-    while !sets.is_empty() {
-        let mut set = sets.expect(tlv::SET).ok()?.reader();
-        while !set.is_empty() {
-            let mut pair = set.expect(tlv::SEQUENCE).ok()?.reader();
-            let (oid, value) = (pair.expect(tlv::OID).ok()?, pair.any().ok()?);
-            if oid.body == wanted && found.replace(value).is_some() {
-                return None;
-            }
-        }
-    }
-    // UTF8String, PrintableString and IA5String.
-    let value = found.filter(|value| matches!(value.tag, 0x0c | 0x13 | 0x16))?;
-    std::str::from_utf8(value.body).ok().map(str::to_owned)
 }
 
 /// An OID in digits, for a message.

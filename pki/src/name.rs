@@ -115,6 +115,26 @@ fn text(attribute: &'static str, value: &str) -> Result<String, NameError> {
     if good { Ok(value.to_owned()) } else { Err(NameError::Text { attribute }) }
 }
 
+/// The value of the one attribute with this type in a DER name; nothing when there are two or it is no ASCII or
+/// UTF-8 string.
+pub(crate) fn attribute(name: &[u8], wanted: &[u8]) -> Option<String> {
+    let mut sets = tlv::single(name, tlv::SEQUENCE).ok()?.reader();
+    let mut found = None;
+    while !sets.is_empty() {
+        let mut set = sets.expect(tlv::SET).ok()?.reader();
+        while !set.is_empty() {
+            let mut pair = set.expect(tlv::SEQUENCE).ok()?.reader();
+            let (oid, value) = (pair.expect(tlv::OID).ok()?, pair.any().ok()?);
+            if oid.body == wanted && found.replace(value).is_some() {
+                return None;
+            }
+        }
+    }
+    // UTF8String, PrintableString and IA5String.
+    let value = found.filter(|value| matches!(value.tag, 0x0c | 0x13 | 0x16))?;
+    std::str::from_utf8(value.body).ok().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

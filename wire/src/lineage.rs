@@ -59,6 +59,8 @@ pub struct Lineage {
     founding_digest: Sha256Digest,
     founding_approvers: Vec<KeyId>,
     current: Verified<Authority>,
+    /// Version of the first document in which a command key of the current one stands, without a break since.
+    command_since: u64,
 }
 
 impl Lineage {
@@ -75,7 +77,7 @@ impl Lineage {
         document.check()?;
         let current = first.verify(&document.command_keys(), 1)?;
         let founding_approvers = current.approvers.iter().map(|approver| approver.key.key_id()).collect();
-        Ok(Self { founding_digest: trusted, founding_approvers, current })
+        Ok(Self { founding_digest: trusted, founding_approvers, current, command_since: 1 })
     }
 
     /// Walks a whole chain, oldest first, as COSE_Sign messages, at the time `now`.
@@ -95,6 +97,11 @@ impl Lineage {
     /// The document in force.
     pub fn current(&self) -> &Verified<Authority> {
         &self.current
+    }
+
+    /// Version of the document with which the command keys in force came: whatever others have signed is older.
+    pub fn command_since(&self) -> u64 {
+        self.command_since
     }
 
     /// SHA-256 of the first document's payload: what enrolment strings carry.
@@ -120,7 +127,11 @@ impl Lineage {
     /// # Errors
     /// As [`Lineage::verify_successor`].
     pub fn succeed(&self, next: &MultiSigned<Authority>, now: Timestamp) -> Result<Self, LineageError> {
-        Ok(Self { current: self.verify_successor(next, now)?, ..self.clone() })
+        let current = self.verify_successor(next, now)?;
+        let former = self.current.command_keys();
+        let stays = current.command_keys().iter().any(|key| former.contains(key));
+        let command_since = if stays { self.command_since } else { current.version };
+        Ok(Self { current, command_since, ..self.clone() })
     }
 
     /// Judges whether `next` may follow the document in force.

@@ -200,13 +200,13 @@ impl Engine {
         self.settle()?;
         let desired = Desired::of(admitted);
         let generation = desired.head.generation;
-        let mark = (Mark::of(&desired.head), desired.head.baseline);
+        let mark = (admitted.mark(), desired.head.baseline);
         let is_same = self.ledger.applied.as_ref().is_some_and(|applied| applied.key() == desired.key());
         if self.ledger.highest.is_some_and(|(highest, digest)| mark.0 < highest && mark.1 != digest) {
             return Err(ApplyError::Stale);
         }
         if is_same && self.ledger.failed.is_none() {
-            self.keep_head(admitted.head())?;
+            self.keep_head(admitted.head(), admitted.mark())?;
             return Ok(Outcome::Unchanged);
         }
         let highest = Some(mark).max(self.ledger.highest);
@@ -372,15 +372,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`ApplyError`]: the agent's own disk failed.
-    pub fn keep_head(&mut self, head: &DesiredHead) -> Result<(), ApplyError> {
+    pub fn keep_head(&mut self, head: &DesiredHead, mark: Mark) -> Result<(), ApplyError> {
         let Some(applied) = &self.ledger.applied else { return Ok(()) };
         let quiet = DesiredHead { issued_at: head.issued_at, ..applied.head.clone() };
         let desired = Desired { head: head.clone(), ..applied.clone() };
-        let is_newer = self.ledger.highest.is_none_or(|(highest, _)| Mark::of(head) > highest);
+        let is_newer = self.ledger.highest.is_none_or(|(highest, _)| mark > highest);
         if desired.key() != applied.key() || !is_newer || quiet == *head {
             return Ok(());
         }
-        let highest = Some((Mark::of(head), head.baseline));
+        let highest = Some((mark, head.baseline));
         self.save(Ledger { highest, applied: Some(desired), ..self.ledger.clone() })
     }
 

@@ -10,7 +10,8 @@
 //! authority in force says. What this build has no applier for is refused whole, approved or not: half of a desired
 //! state is another desired state.
 //!
-//! * **Freshness.** Generations are compared first, then when the head was signed: a device's own facts (site,
+//! * **Freshness.** What another command key signed before is older. Then generations are compared, then when the head was
+//!   signed: a device's own facts (site,
 //!   labels) may give it another baseline within one generation, and the later word counts. What is older than the
 //!   newest admitted head is [`BaselineRefusal::Stale`].
 //! * **Profile.** The first baseline in force says which profile this device is of; another one is refused.
@@ -49,6 +50,10 @@ pub const NEIGHBOUR: &str = ".muster-agent.new";
 /// How new a head is; compared field by field, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
+    /// Version of the authority document with which the command key came that signed it: whoever stole the former one
+    /// cannot exhaust the counters for its successor.
+    #[serde(default = "founding")]
+    pub command_since: u64,
     /// Counts the restores of the server's store.
     pub restore_epoch: u64,
     /// Counts the changes.
@@ -58,16 +63,21 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// How new `head` is.
-    pub fn of(head: &DesiredHead) -> Self {
+    /// How new `head` is, signed by a command key of the authority document of version `command_since` and later.
+    pub fn of(head: &DesiredHead, command_since: u64) -> Self {
         let Generation { restore_epoch, counter } = head.generation;
-        Self { restore_epoch, counter, issued_at_s: head.issued_at.seconds() }
+        Self { command_since, restore_epoch, counter, issued_at_s: head.issued_at.seconds() }
     }
 
     /// The generation alone.
     pub fn generation(&self) -> Generation {
         Generation { restore_epoch: self.restore_epoch, counter: self.counter }
     }
+}
+
+/// Of marks that were kept before they told.
+fn founding() -> u64 {
+    1
 }
 
 /// What the device knows of itself when a desired state comes.
@@ -174,12 +184,17 @@ impl BaselineRefusal {
 
 /// A head that is this device's, signed by the command key and not stale. Its baseline is still to be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckedHead(Verified<DesiredHead>);
+pub struct CheckedHead(Verified<DesiredHead>, Mark);
 
 impl CheckedHead {
     /// The head.
     pub fn head(&self) -> &DesiredHead {
         &self.0
+    }
+
+    /// How new it is.
+    pub fn mark(&self) -> Mark {
+        self.1
     }
 }
 
@@ -187,6 +202,7 @@ impl CheckedHead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
     head: DesiredHead,
+    mark: Mark,
     baseline: Baseline,
     is_wide: bool,
 }
@@ -195,6 +211,11 @@ impl Admitted {
     /// The head.
     pub fn head(&self) -> &DesiredHead {
         &self.head
+    }
+
+    /// How new the head is.
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// The baseline.
@@ -222,14 +243,18 @@ pub fn check_head(
     if head.device != subject.device {
         return Err(BaselineRefusal::OtherDevice);
     }
-    let offered = Mark::of(&head);
+    let offered = Mark::of(&head, lineage.command_since());
     match subject.highest {
         // The same desired state signed again, perhaps by a clock that was set back, is no step back.
         Some((highest, digest)) if offered < highest => {
             let is_same = offered.generation() == highest.generation() && digest == head.baseline;
-            if is_same { Ok(CheckedHead(head)) } else { Err(BaselineRefusal::Stale { offered, highest }) }
+            if is_same {
+                Ok(CheckedHead(head, offered))
+            } else {
+                Err(BaselineRefusal::Stale { offered, highest })
+            }
         }
-        _ => Ok(CheckedHead(head)),
+        _ => Ok(CheckedHead(head, offered)),
     }
 }
 
@@ -256,7 +281,7 @@ pub fn admit(
     let approvers = signed.signers(&lineage.counting_keys(now)).map_err(BaselineRefusal::Baseline)?.len();
     let mut judge = Judge { lineage, declared: subject.declared, approvers, is_wide: false };
     baseline.sections.iter().try_for_each(|section| judge.section(section))?;
-    Ok(Admitted { head: head.0.into_document(), baseline, is_wide: judge.is_wide })
+    Ok(Admitted { mark: head.1, head: head.0.into_document(), baseline, is_wide: judge.is_wide })
 }
 
 struct Judge<'a> {

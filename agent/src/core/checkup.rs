@@ -278,6 +278,7 @@ mod tests {
             not_after: Timestamp(300),
             trust_domain: String::new(),
             device: muster_wire::id::DeviceId::from_bytes([0; 16]),
+            hardware_serial: None,
         };
         let states = [-1, 0, 199, 200, 300, 301].map(|now| expiry(&leaf, Timestamp(now)).state);
         assert_eq!(states, [State::Fail, State::Pass, State::Pass, State::Warn, State::Warn, State::Fail]);

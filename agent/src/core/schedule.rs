@@ -137,6 +137,7 @@ mod tests {
             not_after: Timestamp(30_000),
             trust_domain: "fleet.example".into(),
             device: DeviceId::from_parts(1, [1; 10]),
+            hardware_serial: None,
         }
     }
 

@@ -33,7 +33,7 @@ use muster_wire::receipt::ReceiptPhase;
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
 
-use super::baseline::{Admitted, CheckedHead};
+use super::baseline::{Admitted, CheckedHead, Mark};
 use super::effect::{self, Caller, Held};
 use super::lease::{Boot, LeaseSheet, Meter, Word};
 use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
@@ -145,7 +145,7 @@ pub enum Effect {
     /// Put a desired state in place; then [`Event::Applied`].
     Apply(Box<Admitted>),
     /// Remember what this head, which is in force, says of intervals and policy.
-    KeepHead(Box<DesiredHead>),
+    KeepHead(Box<DesiredHead>, Mark),
     /// Look for drift and repair what is enforced; then [`Event::Drifted`].
     LookForDrift,
     /// Collect posture; then [`Event::Collected`].

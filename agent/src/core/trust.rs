@@ -139,6 +139,8 @@ pub struct Leaf {
     pub trust_domain: String,
     /// The device.
     pub device: DeviceId,
+    /// The serial number of the device itself, as its server knows it.
+    pub hardware_serial: Option<String>,
 }
 
 /// Why a certificate is not one of a device.
@@ -172,6 +174,7 @@ impl Leaf {
             not_after: Timestamp(parsed.not_after_s()),
             trust_domain: trust_domain.to_owned(),
             device,
+            hardware_serial: parsed.hardware_serial(),
         })
     }
 

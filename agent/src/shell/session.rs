@@ -214,7 +214,7 @@ impl Runner {
             Effect::AskAuthorities => return Ok(self.ask_authorities(stop).await),
             Effect::Fetch(digest) => return Ok(self.fetch(digest, stop).await),
             Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
-            Effect::KeepHead(head) => self.engine.keep_head(&head)?,
+            Effect::KeepHead(head, mark) => self.engine.keep_head(&head, mark)?,
             Effect::LookForDrift => return self.look_for_drift().map(Some),
             Effect::Collect => {
                 let now = self.hands.clock().now();

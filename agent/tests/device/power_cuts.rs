@@ -73,6 +73,7 @@ fn leaf(at: i64) -> Leaf {
         not_after: Timestamp(at + 30 * 86_400),
         trust_domain: TRUST_DOMAIN.into(),
         device: device(),
+        hardware_serial: None,
     }
 }
 

@@ -159,7 +159,7 @@ fn sections_without_an_applier_are_refused_whole_and_the_unapproved_ones_for_tha
 fn an_older_generation_is_stale_and_the_same_one_signed_again_is_not() {
     let (first, second) = (baseline(vec![]), baseline(vec![setting("kernel.kptr_restrict", "1")]));
     let seen = head(5, &first);
-    let highest = Some((Mark::of(&seen), seen.baseline));
+    let highest = Some((Mark::of(&seen, 1), seen.baseline));
     let offer = |head: &DesiredHead, baseline| judge_head(head, baseline, &[1], None, highest);
     assert!(offer(&head(4, &second), &second).unwrap_err().is_stale());
     assert!(offer(&head(6, &second), &second).is_ok());

@@ -85,7 +85,7 @@ impl Session {
         };
         if !self.in_force.has_failed && self.in_force.head.as_ref().is_some_and(same) {
             // Only what the head itself says can be new.
-            self.follow_head(checked.head(), now);
+            self.follow_head(&checked, now);
             return Ok(());
         }
         self.knows_authorities = !self.may_bring_authorities(checked.head().generation);
@@ -106,15 +106,15 @@ impl Session {
     }
 
     /// The desired state in force, signed again: intervals and policy in it count from now on, after a restart, too.
-    fn follow_head(&mut self, head: &DesiredHead, now: Moment) {
-        let mark = Mark::of(head);
+    fn follow_head(&mut self, checked: &CheckedHead, now: Moment) {
+        let (head, mark) = (checked.head(), checked.mark());
         let is_newer = self.in_force.highest.is_none_or(|(highest, _)| mark > highest);
         let quiet = |former: &DesiredHead| DesiredHead { issued_at: head.issued_at, ..former.clone() };
         let says_more = self.in_force.head.as_ref().is_some_and(|former| quiet(former) != *head);
         if is_newer && says_more {
             self.in_force.head = Some(head.clone());
             self.in_force.highest = Some((mark, head.baseline));
-            self.effects.push_back(Effect::KeepHead(Box::new(head.clone())));
+            self.effects.push_back(Effect::KeepHead(Box::new(head.clone()), mark));
             self.follow_intervals(now);
             self.alarms.renew = self.alarms.renew.map(|_| now.since_start);
         }

@@ -97,11 +97,22 @@ impl Session {
         Ok(true)
     }
 
+    /// This device's own serial number, written as its server writes it: in capitals or not, and known from the token alone
+    /// where nobody gave it at enrolment. One that was given and is another stays this device's.
+    pub(super) fn own_serial(&self) -> Option<&str> {
+        let given = self.past.accepted.as_ref().and_then(|accepted| accepted.serial.as_deref());
+        let certified = self.leaf.hardware_serial.as_deref();
+        match (given, certified) {
+            (Some(given), Some(certified)) if !is_same_serial(given, certified) => Some(given),
+            (given, certified) => certified.or(given),
+        }
+    }
+
     fn recipient<'a>(&'a self, log_origin: &'a str) -> Recipient<'a> {
         let empty = TreeHead { size: 0, root: muster_wire::merkle::root_of(&[]) };
         Recipient {
             device: self.leaf.device,
-            serial: self.past.accepted.as_ref().and_then(|accepted| accepted.serial.as_deref()),
+            serial: self.own_serial(),
             highest: self.past.last_order.as_ref().map(Taken::sequence),
             log_origin,
             log_head: self.past.log_head().unwrap_or(empty),
@@ -308,4 +319,10 @@ fn taken(order: &Order, admitted: &Admitted, certificate: Sha256Digest, now: Mom
         wipe,
         stops,
     }
+}
+
+/// Whether the two are one serial number: case and idle blanks do not count.
+fn is_same_serial(one: &str, other: &str) -> bool {
+    let words = |serial: &str| serial.split_whitespace().map(str::to_ascii_uppercase).collect::<Vec<_>>();
+    words(one) == words(other)
 }

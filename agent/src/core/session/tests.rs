@@ -67,6 +67,7 @@ fn leaf() -> Leaf {
         not_after: Timestamp(NOW + 30 * 86_400),
         trust_domain: DOMAIN.into(),
         device: device(),
+        hardware_serial: None,
     }
 }
 
@@ -272,7 +273,7 @@ impl World {
                 return Some(Event::Fetched(Err(trouble())));
             }
             Effect::Apply(_) => unreachable!("no baseline is ever served"),
-            Effect::KeepHead(_) => "keep head",
+            Effect::KeepHead(..) => "keep head",
             Effect::LookForDrift => {
                 self.effects.push("drift");
                 return Some(Event::Drifted { found: Vec::new(), left: Vec::new() });
@@ -683,7 +684,7 @@ fn head(issued_at: i64, state_s: u64) -> DesiredHead {
 fn intervals_in_a_newer_head_of_the_same_generation_are_kept_and_an_older_one_changes_nothing() {
     let mut world = World::new();
     let first = head(NOW, 3600);
-    let mark = super::super::baseline::Mark::of(&first);
+    let mark = super::super::baseline::Mark::of(&first, 1);
     world.session.in_force.highest = Some((mark, first.baseline));
     world.session.in_force.head = Some(first);
     world.connect(usize::MAX);
@@ -708,7 +709,7 @@ fn a_desired_state_that_nobody_renews_is_called_stale_and_an_old_word_again_rene
     };
     let mut world = World::new();
     let first = lasting(NOW);
-    let mark = super::super::baseline::Mark::of(&first);
+    let mark = super::super::baseline::Mark::of(&first, 1);
     world.session.in_force.highest = Some((mark, first.baseline));
     world.session.in_force.head = Some(first);
     world.connect(usize::MAX);
@@ -785,4 +786,20 @@ fn an_order_to_look_looks_for_drift_too_and_what_was_put_right_is_told() {
         Kept::Receipt(_) => None,
     });
     assert_eq!(events.collect::<Vec<_>>(), [(EventKind::DriftRepaired, "put right: /etc/motd")]);
+}
+
+#[test]
+fn a_device_knows_its_serial_number_as_its_certificate_has_it_unless_it_gave_another() {
+    let mut world = World::new();
+    for (given, certified, own) in [
+        (None, Some("SN-1"), Some("SN-1")),
+        (Some("sn-1 "), Some("SN-1"), Some("SN-1")),
+        (Some("SN-2"), Some("SN-1"), Some("SN-2")),
+        (Some("SN-2"), None, Some("SN-2")),
+        (None, None, None),
+    ] {
+        world.session.past.accepted.as_mut().unwrap().serial = given.map(str::to_owned);
+        world.session.leaf.hardware_serial = certified.map(str::to_owned);
+        assert_eq!(world.session.own_serial(), own, "{given:?}, {certified:?}");
+    }
 }

@@ -3,6 +3,12 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
 
+const MORE: &str = "/var/lib/muster-agent/managed/more";
+
+fn file(path: &str, content: &str) -> String {
+    format!("[[baseline.files]]\npath = \"{path}\"\ncontent = \"{content}\"\nmode = \"0644\"\n")
+}
+
 /// A lease that lapses at once.
 fn at_once(on_lapse: Lapse) -> Lease {
     Lease { lasts_s: 1, on_lapse }
@@ -130,6 +136,13 @@ async fn a_device_that_the_thief_locked_with_a_lease_is_unlocked_by_a_successor(
         (scene.trace().lines().last() == Some("unlock")).then_some(())
     })
     .await;
+    // He asked for the highest generation that there is; a baseline comes through all the same.
+    let more = format!("profile = \"sensor-linux\"\n{}{}", file(NOTICE, "ours"), file(MORE, "more"));
+    let generation = server.set_baseline(&more).await;
+    let id = scene.sensor.id();
+    let reported = |device: &Value| device["generation"]["reported"] == generation;
+    let _ = server.device_when(&id, "the next baseline is in place", reported).await;
+    assert_eq!(scene.sensor.file(MORE), "more");
     scene.stands();
     let _ = scene.siege.lift(1, &[]).await;
 }

@@ -13,7 +13,7 @@ fn granted(issued_at: i64, lasts_s: u64, on_lapse: Lapse) -> DesiredHead {
 impl World {
     /// A device in which the desired state of `head` is in place.
     pub(super) fn leased(head: &DesiredHead) -> Self {
-        let mark = super::super::super::baseline::Mark::of(head);
+        let mark = super::super::super::baseline::Mark::of(head, 1);
         let highest = Some((mark, head.baseline));
         let mut world = Self::new();
         world.disk.in_force = InForce { head: Some(head.clone()), highest, ..InForce::default() };
