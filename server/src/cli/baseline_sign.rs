@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 const ITEMS: &[Column] = &[
     column("BASELINE", "/baseline"),
     column("SECTION", "/section"),
+    column("MODE", "/mode"),
     column("ITEM", "/item"),
     column("VALUE", "/value"),
 ];
@@ -63,6 +64,15 @@ pub(super) async fn sign(context: &Context, client: &Client, args: &SignArgs) ->
         return Err(gone(args.generation, &profile, given.generation));
     }
     let papers = given.items.into_iter().map(Paper::read).collect::<Result<Vec<_>, _>>()?;
+    if let Some(other) = papers.iter().find(|paper| paper.baseline.profile != profile) {
+        return Err(Error::refused(
+            format!(
+                "What is to be signed is for {}, not for {profile}; nothing was signed",
+                other.baseline.profile
+            ),
+            "Do not sign it. Compare `muster baseline show` on another machine and look at `muster audit verify`.",
+        ));
+    }
     if agree(context, (&profile, args), &papers)? == Verdict::OnlyShown {
         return Ok(());
     }
@@ -118,14 +128,14 @@ impl Paper {
     fn items(&self) -> Vec<Value> {
         let sections = self.baseline.sections.iter();
         let items = sections.flat_map(|section| {
-            let of = section.content.kind().as_str();
+            let of = (section.content.kind().as_str(), section.mode.as_str());
             things(&section.content).into_iter().map(move |(item, value)| (of, item, value))
         });
         let name = self.digest.to_hex();
         let name = name.get(..12).unwrap_or_default().to_owned();
         items
-            .map(|(section, item, value)| {
-                json!({"baseline": name, "section": section, "item": item, "value": value})
+            .map(|((section, mode), item, value)| {
+                json!({"baseline": name, "section": section, "mode": mode, "item": item, "value": value})
             })
             .collect()
     }
