@@ -127,16 +127,17 @@ impl Paper {
             }
             Action::WipeOnLapse { after_s, level, data_roots } => {
                 // To the second: a signer must not read one hour where there are two.
-                let after =
-                    if after_s % 3600 == 0 { format!("{} h", after_s / 3600) } else { format!("{after_s} s") };
+                let after = if after_s % 3600 == 0 {
+                    format!("{} h", after_s / 3600)
+                } else {
+                    format!("{after_s} s")
+                };
                 let destroyed = if data_roots.is_empty() {
                     String::new()
                 } else {
                     format!(", destroying {},", data_roots.join(", "))
                 };
-                format!(
-                    "wipe({level}) by itself after {after}ours without a word from the server{destroyed}"
-                )
+                format!("wipe({level}) by itself after {after} without a word from the server{destroyed}")
             }
             Action::Stop { warrant } => format!("{kind} of warrant {warrant}"),
             Action::RotateIdentity
