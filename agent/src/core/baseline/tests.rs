@@ -218,5 +218,6 @@ pub(crate) fn admitted_later(former: &Admitted, drift_s: u64) -> Admitted {
     let mut later = former.clone();
     later.head.issued_at = later.head.issued_at.plus_seconds(1);
     later.head.intervals.drift_s = drift_s;
+    later.mark = Mark::of(&later.head, later.mark.command_since);
     later
 }
