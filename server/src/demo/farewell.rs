@@ -28,8 +28,12 @@ impl Story {
         let needed = value_at(&asked, "/required");
         teller.output(&format!("warrant {}: {needed} approvers have to sign", self.warrant));
         self.is_untouched("asking").await?;
-        teller.command("# meanwhile somebody copies the device's disk, with its key");
-        self.run(teller, &Call::of(Program::Copy, &["-a", "device", CLONE])).await?;
+        teller.command("# meanwhile somebody copies what the device is known by, its key with it");
+        let place = self.stage.path(CLONE);
+        std::fs::create_dir(&place).map_err(Broken::system("create", &place))?;
+        // The running agent replaces its other files under a copier's hands.
+        let copied = ["device/identity", "device/journal", "device/trust", "device/authority", CLONE];
+        self.run(teller, &Call::of(Program::Copy, &[&["-a"], &copied[..]].concat())).await?;
         Ok(json!({"warrant": self.warrant, "required": asked.get("required"), "phase": asked.get("phase")}))
     }
 

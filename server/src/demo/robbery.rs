@@ -30,9 +30,6 @@ impl Story {
     /// From here on the agent talks to the thief and takes him for the server.
     pub(super) async fn stolen(&mut self, teller: &mut Teller) -> Outcome {
         let victim = self.victim().await?;
-        self.run(teller, &Call::of(Program::Copy, &["-a", SERVER, LOOT])).await?;
-        let keys = self.stolen_keys()?;
-        teller.output(&keys.join("  "));
         let endpoints = self.endpoints()?;
         for (child, who) in
             [(self.server.take(), "the server"), (self.agent.take(), "the agent, for the night")]
@@ -40,6 +37,10 @@ impl Story {
             let mut child = child.ok_or_else(|| Broken::unexpected(format!("{who} does not run")))?;
             asked_to_end(&mut child, who, teller).await?;
         }
+        // Of a server that runs, a file may be gone before it is copied.
+        self.run(teller, &Call::of(Program::Copy, &["-a", SERVER, LOOT])).await?;
+        let keys = self.stolen_keys()?;
+        teller.output(&keys.join("  "));
         let mut thief = Thief::with(&self.stage.path(LOOT), victim)?;
         thief.stands_in(&endpoints).await?;
         teller.command("# the thief listens at the server's addresses, with certificates of the stolen CA");
