@@ -252,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_tells_since_when_its_command_key_signs() {
+        let kept = lineage().succeed(&signed(&second(NOW.0), &[10, 11]), NOW).unwrap();
+        assert_eq!((lineage().command_since(), kept.command_since()), (1, 1));
+        let mut renewed = second(NOW.0);
+        renewed.command_keys = vec![key(3)];
+        let renewed = lineage().succeed(&signed(&renewed, &[10, 11]), NOW).unwrap();
+        assert_eq!(renewed.command_since(), 2);
+        let mut third = renewed.current().clone().into_document();
+        (third.version, third.previous) = (3, Some(renewed.current().payload_digest()));
+        let third = renewed.succeed(&signed(&third, &[10, 11]), NOW).unwrap();
+        assert_eq!(third.command_since(), 2, "the same key signs on");
+    }
+
+    #[test]
     fn a_majority_of_recovery_keys_is_enough_alone() {
         assert!(lineage().succeed(&signed(&second(NOW.0), &[20, 22]), NOW).is_ok());
         assert!(lineage().succeed(&signed(&second(NOW.0), &[21]), NOW).is_err());

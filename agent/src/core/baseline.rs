@@ -10,10 +10,9 @@
 //! authority in force says. What this build has no applier for is refused whole, approved or not: half of a desired
 //! state is another desired state.
 //!
-//! * **Freshness.** What another command key signed before is older. Then generations are compared, then when the head was
-//!   signed: a device's own facts (site,
-//!   labels) may give it another baseline within one generation, and the later word counts. What is older than the
-//!   newest admitted head is [`BaselineRefusal::Stale`].
+//! * **Freshness.** What a former command key signed is older. Then generations are compared, then when the head was
+//!   signed: a device's own facts (site, labels) may give it another baseline within one generation, and the later word
+//!   counts. What is older than the newest admitted head is [`BaselineRefusal::Stale`].
 //! * **Profile.** The first baseline in force says which profile this device is of; another one is refused.
 
 mod kernel;

@@ -16,15 +16,16 @@
 //! That is no more than one write (two fsyncs) and one wake-up an hour. A power cut loses what was not marked: an hour, or
 //! half of what this boot lasted. A device without a lease writes nothing.
 //!
-//! A word is new by itself: by the authority it was signed under, its generation and when it was signed, in this order. What
-//! was heard before renews nothing, over however new a connection it comes.
+//! A word is new by itself ([`Mark`]). What was heard before renews nothing, over however new a connection it comes.
 
 use std::time::Duration;
 
-use muster_wire::desired::{DesiredHead, Lapse, Lease};
+use muster_wire::desired::{Lapse, Lease};
 use muster_wire::id::DeviceId;
 use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::baseline::Mark;
 
 /// The shortest time between two marks.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -42,43 +43,13 @@ pub struct Boot {
     pub age: Duration,
 }
 
-/// How new a word is; compared field by field, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Word {
-    /// Version of the authority document whose command key signed it.
-    pub authority_version: u64,
-    /// Counts the restores of the server's store.
-    pub restore_epoch: u64,
-    /// Counts the changes.
-    pub counter: u64,
-    /// When it was signed, in seconds since 1970.
-    pub signed_at_s: i64,
-}
-
-impl Word {
-    /// How new `head` is that was believed under the document of this version.
-    pub fn of(head: &DesiredHead, authority_version: u64) -> Self {
-        Self {
-            authority_version,
-            restore_epoch: head.generation.restore_epoch,
-            counter: head.generation.counter,
-            signed_at_s: head.issued_at.seconds(),
-        }
-    }
-
-    /// When it was signed, by the server's clock.
-    pub fn signed_at(&self) -> Timestamp {
-        Timestamp(self.signed_at_s)
-    }
-}
-
 /// What is kept of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseSheet {
     /// Whose.
     pub device: DeviceId,
-    /// The newest word.
-    pub word: Word,
+    /// How new the newest word is.
+    pub word: Mark,
     /// How long the device may go without a newer one, in seconds.
     pub lasts_s: u64,
     /// What it does then.
@@ -116,7 +87,7 @@ fn millis(duration: Duration) -> u64 {
 pub struct Meter {
     device: DeviceId,
     boot: Boot,
-    newest: Option<Word>,
+    newest: Option<Mark>,
     sheet: Option<LeaseSheet>,
 }
 
@@ -134,12 +105,12 @@ impl Meter {
 
     /// When the newest word was signed.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.newest.map(|word| word.signed_at())
+        self.newest.map(|word| Timestamp(word.issued_at_s))
     }
 
     /// A head was believed that is as new as `word` and grants `lease`. Answers whether that is newer than all before;
     /// then the lease begins anew.
-    pub fn hear(&mut self, word: Word, lease: Lease, now: Duration) -> bool {
+    pub fn hear(&mut self, word: Mark, lease: Lease, now: Duration) -> bool {
         if self.newest.is_some_and(|newest| word <= newest) {
             return false;
         }

@@ -7,8 +7,8 @@ fn meter(boot: &str, age_s: u64, found: Option<LeaseSheet>) -> Meter {
     Meter::new(DeviceId::from_bytes(DEVICE), boot, found)
 }
 
-fn word(signed_at_s: i64) -> Word {
-    Word { authority_version: 1, restore_epoch: 0, counter: 1, signed_at_s }
+fn word(issued_at_s: i64) -> Mark {
+    Mark { command_since: 1, restore_epoch: 0, counter: 1, issued_at_s }
 }
 
 const fn s(seconds: u64) -> Duration {
@@ -45,15 +45,15 @@ fn a_kernel_that_names_no_boot_is_told_by_its_age() {
 fn only_what_is_newer_than_all_before_renews() {
     let mut meter = meter("a", 0, None);
     assert!(meter.hear(word(100), LEASE, s(0)));
-    for old in [word(100), word(99), word(i64::MIN), Word { counter: 0, ..word(200) }] {
+    for old in [word(100), word(99), word(i64::MIN), Mark { counter: 0, ..word(200) }] {
         assert!(!meter.hear(old, LEASE, s(500)), "{old:?}");
     }
     assert_eq!(meter.used(s(500)), s(500));
     let newer = [
         word(101),
-        Word { counter: 2, ..word(0) },
-        Word { restore_epoch: 1, counter: 0, ..word(0) },
-        Word { authority_version: 2, restore_epoch: 0, counter: 0, signed_at_s: -1 },
+        Mark { counter: 2, ..word(0) },
+        Mark { restore_epoch: 1, counter: 0, ..word(0) },
+        Mark { command_since: 2, restore_epoch: 0, counter: 0, issued_at_s: -1 },
     ];
     for new in newer {
         assert!(meter.hear(new, LEASE, s(600)), "{new:?}");

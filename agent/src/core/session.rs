@@ -35,7 +35,7 @@ use muster_wire::topic::Channel;
 
 use super::baseline::{Admitted, CheckedHead, Mark};
 use super::effect::{self, Caller, Held};
-use super::lease::{Boot, LeaseSheet, Meter, Word};
+use super::lease::{Boot, LeaseSheet, Meter};
 use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
 use super::record::{Past, Record};
 use super::schedule::{self, Alarms, Moment, went_off};
@@ -279,9 +279,10 @@ impl Session {
         let Beginning { leaf, past, held, lineage, .. } = beginning;
         let last_contact = past.proven.as_ref().map(|proven| proven.at);
         let mut meter = Meter::new(leaf.device, beginning.boot, beginning.lease);
-        if let Some(head) = beginning.in_force.head.as_ref().filter(|_| meter.sheet().is_none()) {
-            // Without a sheet, lost or never needed, the word in force is the newest known, and its lease begins anew.
-            meter.hear(Word::of(head, lineage.current().version), head.lease, Duration::ZERO);
+        let InForce { head, highest, .. } = &beginning.in_force;
+        if let (Some(head), Some((newest, _)), None) = (head, highest, meter.sheet()) {
+            // Without a sheet, lost or never needed, the lease of the word in force begins anew.
+            meter.hear(*newest, head.lease, Duration::ZERO);
         }
         Self {
             leaf,

@@ -88,7 +88,7 @@ impl LeaseStatus {
             left_s: sheet.lasts().saturating_sub(used).as_secs(),
             on_lapse: sheet.on_lapse,
             lapsed: used >= sheet.lasts(),
-            newest: sheet.word.signed_at(),
+            newest: Timestamp(sheet.word.issued_at_s),
         }
     }
 }

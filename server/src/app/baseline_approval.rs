@@ -2,11 +2,13 @@
 //!
 //! Which parts of a baseline need them, and how many, each device judges itself by its own declared roots and its own
 //! build (`authority.md`, "The authority document"): here is only kept who has signed what. Deviations for sites and
-//! labels make several baselines of one generation, and each is signed for itself. A signature is over the sections, not
-//! over the generation: it holds whenever the very same are desired again.
+//! labels make several baselines of one generation, and each is signed for itself.
+//!
+//! A signature is over the sections, not over the generation, so that a device takes it for as long as its approvers count.
+//! Here it is kept with the generation that it came for: whoever sets what was approved once has to ask again.
 
 use super::desired::{Plan, Ready};
-use super::signing::signers;
+use super::signing::{names_of, signers};
 use super::{App, Error};
 use crate::domain::desired::ProfileDesired;
 use crate::domain::ledger::Draft;
@@ -90,19 +92,21 @@ impl App {
 
     fn baseline_paper(&self, ready: &Ready, devices: u64) -> Result<BaselinePaper, Error> {
         let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
-        let digest = ready.settled.digest;
-        let signed = self.approvals(&digest)?;
-        let found = signed.map(|signed| signed.signers(&lineage.counting_keys(now))).transpose();
-        let found = found.map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
-        let found = found.unwrap_or_default();
-        let counts = lineage.counting(now).filter(|one| found.contains(&one.key.key_id()));
-        let signed_by = counts.map(|one| one.name.to_string()).collect();
-        Ok(BaselinePaper { digest, document: self.signed_baseline(ready)?.to_vec(), devices, signed_by })
+        let document = self.signed_baseline(ready)?.to_vec();
+        let found = MultiSigned::<Baseline>::parse(&document)
+            .and_then(|signed| signed.signers(&lineage.counting_keys(now)))
+            .map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
+        let signed_by = names_of(&found, &lineage, now);
+        Ok(BaselinePaper { digest: ready.settled.digest, document, devices, signed_by })
     }
 
-    /// The baseline with this digest as approvers have signed it, if any has.
-    pub(super) fn approvals(&self, digest: &Sha256Digest) -> Result<Option<MultiSigned<Baseline>>, Error> {
-        let held = self.store.get_document(&BASELINE_APPROVALS.key(digest.as_bytes()))?;
+    /// The baseline with this digest as approvers have signed it for the generation `counter`, if any has.
+    pub(super) fn approvals(
+        &self,
+        counter: u64,
+        digest: &Sha256Digest,
+    ) -> Result<Option<MultiSigned<Baseline>>, Error> {
+        let held = self.store.get_document(&approvals_key(counter, digest))?;
         let signed = held.map(|held| MultiSigned::parse(&held.value)).transpose();
         signed.map_err(|error| Error::internal("reading approvals")(Box::new(error)))
     }
@@ -155,7 +159,7 @@ impl App {
         // A profile's own baseline has no record; and its files and settings need nobody's word.
         let set = plan.set.as_ref().ok_or(BUILT_IN)?;
         let names = signers(&handed, &self.lineage(), Timestamp(self.clock.now_s())).ok_or(SIGNER)?;
-        let gathered = match self.approvals(&digest)? {
+        let gathered = match self.approvals(set.counter, &digest)? {
             None => handed,
             Some(mut gathered) => match gathered.merge(&handed) {
                 Ok(0) => return Ok(None),
@@ -175,8 +179,12 @@ impl App {
             .expect(key.clone(), Expect::Version(plan.version()))
             .audit(Draft { payload_sha256: digest.to_hex(), ..entry });
         self.store.put_document(&mut batch, &key, &bytes)?;
-        let approvals = BASELINE_APPROVALS.key(digest.as_bytes());
+        let approvals = approvals_key(set.counter, &digest);
         self.store.put_document(&mut batch, &approvals, &gathered.to_bytes())?;
         Ok(Some(batch))
     }
+}
+
+fn approvals_key(counter: u64, digest: &Sha256Digest) -> Vec<u8> {
+    BASELINE_APPROVALS.key(&[&counter.to_be_bytes()[..], digest.as_bytes()].concat())
 }

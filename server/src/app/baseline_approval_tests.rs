@@ -55,4 +55,10 @@ async fn approvers_sign_a_baseline_and_its_devices_are_told_again() {
     let fetched = MultiSigned::<Baseline>::parse(&fetched).unwrap();
     assert_eq!(fetched.verify(&[command], 1).unwrap().payload_digest(), signed.papers[0].digest);
     assert_eq!(fetched.signers(&keys.each_ref().map(public)).unwrap().len(), 2);
+
+    let other = SET.replace("hi", "ho");
+    for text in [other.as_str(), SET] {
+        let _ = site.app.set_baseline(site.operator(), "b.toml", text, |_| true).await.unwrap();
+        assert_eq!(papers()[0].signed_by, [""; 0], "what was approved once is asked for again");
+    }
 }

@@ -47,14 +47,16 @@ pub(super) struct Ready {
     pub(super) settled: Settled,
     /// What their heads say, whoever they are, and how often approvers have signed: told once, told for a session.
     pub(super) says: Sha256Digest,
+    /// The generation that approvers signed it for.
+    counter: u64,
     signed: OnceLock<Vec<u8>>,
 }
 
 impl Ready {
-    fn new(settled: Settled, signings: u64) -> Self {
+    fn new(settled: Settled, (counter, signings): (u64, u64)) -> Self {
         let nobody = DeviceId::from_bytes([0; 16]);
         let head = settled.head(nobody, Generation { restore_epoch: 0, counter: signings }, Timestamp(0));
-        Self { says: Sha256Digest::of(&cbor::encode(&head)), settled, signed: OnceLock::new() }
+        Self { says: Sha256Digest::of(&cbor::encode(&head)), settled, counter, signed: OnceLock::new() }
     }
 }
 
@@ -73,7 +75,7 @@ impl Plan {
         }
         let ready = places.entry(place).or_insert_with(|| {
             let signings = self.set.as_ref().map_or(0, |set| set.signings);
-            Arc::new(Ready::new(settle(&self.profile, site, labels), signings))
+            Arc::new(Ready::new(settle(&self.profile, site, labels), (self.counter, signings)))
         });
         Arc::clone(ready)
     }
@@ -142,10 +144,9 @@ impl App {
         let failed = |error| Error::internal("signing a baseline")(error);
         let signed =
             self.ca.sign_baseline(&ready.settled.baseline).map_err(|error| failed(Box::new(error)))?;
-        let signed = match self.approvals(&ready.settled.digest)? {
+        let signed = match self.approvals(ready.counter, &ready.settled.digest)? {
             None => signed.to_bytes(),
             Some(mut approved) => {
-                // The approvers' signatures hold whenever these very sections are desired.
                 approved.merge(&signed).map_err(|error| failed(Box::new(error)))?;
                 approved.to_bytes()
             }

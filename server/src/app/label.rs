@@ -1,7 +1,8 @@
 //! Labels of a device after its enrolment.
 //!
 //! The label that protects a device goes by an act of its own, which is told outside at once; every other one is changed
-//! here; that a device is somebody's own no more is told as well. What a device should be like may differ by label, so it looks again afterwards.
+//! here, and that a device is somebody's own no more is told as well. What a device should be like may differ by label, so
+//! it looks again afterwards.
 
 use super::device::Shown;
 use super::refuse::About;

@@ -16,6 +16,7 @@ use crate::store::collections::{Held, Paper};
 use muster_wire::cbor;
 use muster_wire::envelope::{MultiSigned, SignedByMany, Verified};
 use muster_wire::id::WarrantId;
+use muster_wire::key::KeyId;
 use muster_wire::lineage::Lineage;
 use muster_wire::order::Action;
 use muster_wire::problem::Code;
@@ -272,6 +273,11 @@ pub(super) fn signers<T: SignedByMany>(
     if found.is_empty() || found.len() != handed.key_ids().len() {
         return None;
     }
-    let named = lineage.counting(now).filter(|one| found.contains(&one.key.key_id()));
-    Some(named.map(|one| one.name.to_string()).collect())
+    Some(names_of(&found, lineage, now))
+}
+
+/// The names of those of `keys` that are of approvers who count now.
+pub(super) fn names_of(keys: &[KeyId], lineage: &Lineage, now: Timestamp) -> Vec<String> {
+    let named = lineage.counting(now).filter(|one| keys.contains(&one.key.key_id()));
+    named.map(|one| one.name.to_string()).collect()
 }

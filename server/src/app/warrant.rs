@@ -4,6 +4,7 @@
 //! with their signatures. Asking for one stands in `warrant_request.rs`, signatures in `signing.rs`, orders in
 //! `warrant_orders.rs`.
 
+use super::signing::names_of;
 use super::{App, Error, Page};
 use crate::domain::policy::{Permit, act};
 use crate::domain::warrant::{State, WarrantRecord};
@@ -110,8 +111,7 @@ impl App {
         let signed = self.signatures(id)?;
         let signers = signed.as_ref().map(|signed| signed.signers(&lineage.counting_keys(now)));
         let signers = signers.and_then(Result::ok).unwrap_or_default();
-        let named = lineage.counting(now).filter(|one| signers.contains(&one.key.key_id()));
-        let signed_by: Vec<String> = named.map(|one| one.name.to_string()).collect();
+        let signed_by = names_of(&signers, &lineage, now);
         let authority = &lineage.current().required;
         let required = warrant::approvers_needed(authority, record.kind(), record.level(), record.count);
         let required = required.unwrap_or(usize::MAX);

@@ -297,4 +297,29 @@ mod tests {
         assert!(!ledger.is_crowded("operator/b", 1));
         assert!(!ledger.is_crowded("operator/a", 100 + OPEN_S), "what nobody asks for again makes room");
     }
+
+    #[test]
+    fn no_label_takes_from_a_device_what_a_personal_profile_promises() {
+        let device = |labels: serde_json::Value| -> Device {
+            let text = serde_json::json!({
+                "v": 1, "id": muster_wire::id::DeviceId::from_bytes([1; 16]), "profile": "p", "state": "active",
+                "token": muster_wire::id::TokenId::from_bytes([2; 16]), "created_at": 0, "changed_at": 0,
+                "labels": labels,
+            });
+            serde_json::from_value(text).unwrap()
+        };
+        let (company, own) =
+            (serde_json::json!({"ownership": "company"}), serde_json::json!({"ownership": "personal"}));
+        for (labels, is_personal_profile, may) in [
+            (&company, false, true),
+            (&company, true, false),
+            (&own, false, false),
+            (&serde_json::json!({}), true, false),
+        ] {
+            let device = device(labels.clone());
+            let cleared = may_be_done(&device, Some(Level::Clear), is_personal_profile);
+            assert_eq!(cleared.is_ok(), may, "{labels} {is_personal_profile}");
+            assert!(may_be_done(&device, Some(Level::Retire), is_personal_profile).is_ok());
+        }
+    }
 }

@@ -14,7 +14,7 @@
 //! | `w/` | observers | name | [`Observer`] |
 //! | `q/` | idempotency | slot digest | [`Kept`] |
 //! | `g/` | baselines | profile name | document: `ProfileDesired` |
-//! | `j/` | baseline approvals | SHA-256 of the baseline's payload | document: COSE_Sign |
+//! | `j/` | baseline approvals | generation, 8 bytes ‖ SHA-256 of the baseline's payload | document: COSE_Sign |
 //! | `e/` | reported | device id | [`Reported`] |
 //! | `v/` | events | device id | [`EventsTaken`] |
 //! | `p/` | posture | device id | document: `PostureRecord` |

@@ -173,6 +173,16 @@ fn an_older_generation_is_stale_and_the_same_one_signed_again_is_not() {
 }
 
 #[test]
+fn whoever_had_a_former_command_key_has_used_up_no_generation() {
+    let own = baseline(vec![]);
+    let last = Mark { command_since: 0, restore_epoch: u64::MAX, counter: u64::MAX, issued_at_s: i64::MAX };
+    let offer =
+        |highest: Mark| judge_head(&head(1, &own), &own, &[1], None, Some((highest, Sha256Digest([9; 32]))));
+    assert!(offer(last).is_ok());
+    assert!(offer(Mark { command_since: 1, ..last }).unwrap_err().is_stale());
+}
+
+#[test]
 fn another_device_digest_profile_or_key_is_refused() {
     let (own, other) = (baseline(vec![]), baseline(vec![setting("kernel.kptr_restrict", "1")]));
     let foreign = DesiredHead { device: DeviceId::from_bytes([8; 16]), ..head(1, &own) };

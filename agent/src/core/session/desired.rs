@@ -77,7 +77,7 @@ impl Session {
     /// A head came.
     pub(super) fn hear(&mut self, bytes: &[u8], now: Moment) -> Result<(), Refused> {
         let checked = baseline::check_head(bytes, &self.lineage, &self.subject())?;
-        if !self.refresh(checked.head(), now) {
+        if !self.refresh(&checked, now) {
             return Ok(());
         }
         let same = |head: &DesiredHead| {

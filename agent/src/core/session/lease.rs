@@ -15,10 +15,10 @@
 use std::time::Duration;
 
 use muster_wire::authority::Matter;
-use muster_wire::desired::{DesiredHead, Lapse};
+use muster_wire::desired::Lapse;
 use muster_wire::posture::EventKind;
 
-use super::super::lease::Word;
+use super::super::baseline::CheckedHead;
 use super::super::record::{Lapsed, LeaseRenewed, Record};
 use super::super::schedule::Moment;
 use super::super::wiping::{Hook, HookEnd};
@@ -49,10 +49,9 @@ pub struct Dropped {
 impl Session {
     /// A head was believed. Only one that is newer than all before shows that the server still speaks to this device.
     /// Answers whether what it says may count: while a lease has lapsed, an old word changes nothing.
-    pub(super) fn refresh(&mut self, head: &DesiredHead, now: Moment) -> bool {
-        let word = Word::of(head, self.lineage.current().version);
+    pub(super) fn refresh(&mut self, word: &CheckedHead, now: Moment) -> bool {
         let had_one = self.meter.sheet().is_some();
-        if !self.meter.hear(word, head.lease, now.since_start) {
+        if !self.meter.hear(word.mark(), word.head().lease, now.since_start) {
             return self.past.lapsed.is_none();
         }
         let sheet = self.meter.sheet().cloned();
