@@ -10,8 +10,9 @@
 //! * when a newer word comes, when the agent starts and when it is told to end;
 //! * while it runs after a minute, then each time that it has run twice as long, and at least once an hour.
 //!
-//! Time in a farewell session does not count: the server is there, but lets the device go and says no word that is new
-//! ([`Meter::pass_over`]). A kill in such a session costs what passed since the last mark.
+//! Time in a farewell session does not count: the server is there, but lets the device go and says no word that is new.
+//! For how long the device has been *apart*, in no session at all, is counted beside ([`Meter::met`]): a server that has
+//! nothing new to say, under a freeze for instance, is not silent. A kill in a session costs what passed since the last mark.
 //!
 //! That is no more than one write (two fsyncs) and one wake-up an hour. A power cut loses what was not marked: an hour, or
 //! half of what this boot lasted. A device without a lease writes nothing.
@@ -56,6 +57,8 @@ pub struct LeaseSheet {
     pub on_lapse: Lapse,
     /// How long it had been switched on since that word at the last mark, in milliseconds.
     pub used_ms: u64,
+    /// How much of that, at its end, it had been in no session with the server, in milliseconds.
+    pub apart_ms: u64,
     /// The boot of that mark.
     pub boot: String,
     /// The age of that boot then, in milliseconds.
@@ -65,11 +68,18 @@ pub struct LeaseSheet {
 impl LeaseSheet {
     /// How long the device has been switched on since the word, `age` into the boot `id`.
     pub fn used(&self, id: &str, age: Duration) -> Duration {
+        Duration::from_millis(self.used_ms.saturating_add(self.since_mark_ms(id, age)))
+    }
+
+    /// How long it has been switched on in no session, `age` into the boot `id`.
+    fn apart(&self, id: &str, age: Duration) -> Duration {
+        Duration::from_millis(self.apart_ms.saturating_add(self.since_mark_ms(id, age)))
+    }
+
+    fn since_mark_ms(&self, id: &str, age: Duration) -> u64 {
         let (age_ms, marked_ms) = (millis(age), self.marked_ms);
         // Time goes back only from one boot to the next.
-        let is_same = self.boot == id && age_ms >= marked_ms;
-        let since_ms = if is_same { age_ms - marked_ms } else { age_ms };
-        Duration::from_millis(self.used_ms.saturating_add(since_ms))
+        if self.boot == id && age_ms >= marked_ms { age_ms - marked_ms } else { age_ms }
     }
 
     /// How long it lasts.
@@ -121,6 +131,7 @@ impl Meter {
             lasts_s: lease.lasts_s,
             on_lapse: lease.on_lapse,
             used_ms: 0,
+            apart_ms: 0,
             boot: self.boot.id.clone(),
             marked_ms: millis(self.boot.age.saturating_add(now)),
         });
@@ -129,26 +140,23 @@ impl Meter {
 
     /// Puts what was used until `now` on the sheet; the sheet to keep.
     pub fn mark(&mut self, now: Duration) -> Option<LeaseSheet> {
-        let used_ms = millis(self.used(now));
-        let sheet = self.sheet.as_mut()?;
-        sheet.used_ms = used_ms;
-        sheet.boot.clone_from(&self.boot.id);
-        sheet.marked_ms = millis(self.boot.age.saturating_add(now));
-        Some(sheet.clone())
+        self.count(self.used(now), self.apart(now), now);
+        self.sheet.clone()
     }
 
-    /// From `since`, the former event, to `now` the device was in a farewell session: that time is not used. A device that
-    /// slept through it was in no session, so that this counts.
-    pub fn pass_over(&mut self, since: Duration, now: Duration) {
-        if now.saturating_sub(since) >= ASLEEP {
-            return;
+    /// From `since`, the former event, to `now` the device was in a session: it was not apart, and in a `farewell` that
+    /// time is not used. A device that slept through it was in no session, so that this counts.
+    pub fn met(&mut self, since: Duration, now: Duration, farewell: bool) {
+        if now.saturating_sub(since) < ASLEEP {
+            self.count(self.used(if farewell { since } else { now }), Duration::ZERO, now);
         }
-        let used_ms = millis(self.used(since));
-        if let Some(sheet) = self.sheet.as_mut() {
-            sheet.used_ms = used_ms;
-            sheet.boot.clone_from(&self.boot.id);
-            sheet.marked_ms = millis(self.boot.age.saturating_add(now));
-        }
+    }
+
+    fn count(&mut self, used: Duration, apart: Duration, now: Duration) {
+        let Some(sheet) = self.sheet.as_mut() else { return };
+        (sheet.used_ms, sheet.apart_ms) = (millis(used), millis(apart));
+        sheet.boot.clone_from(&self.boot.id);
+        sheet.marked_ms = millis(self.boot.age.saturating_add(now));
     }
 
     /// How long the device has been switched on since the newest word; nothing without a lease.
@@ -157,14 +165,20 @@ impl Meter {
         self.sheet.as_ref().map_or(Duration::ZERO, |sheet| sheet.used(&self.boot.id, age))
     }
 
+    /// How long of that it has been in no session, up to `now`.
+    pub fn apart(&self, now: Duration) -> Duration {
+        let age = self.boot.age.saturating_add(now);
+        self.sheet.as_ref().map_or(Duration::ZERO, |sheet| sheet.apart(&self.boot.id, age))
+    }
+
     /// Whether the lease has lapsed.
     pub fn has_lapsed(&self, now: Duration) -> bool {
         self.sheet.as_ref().is_some_and(|sheet| self.used(now) >= sheet.lasts())
     }
 
-    /// When to look again, where the device does something once `until` has been used: then, or for the next mark.
-    pub fn look_at(&self, until: Duration, now: Duration) -> Duration {
-        let left = until.saturating_sub(self.used(now)).max(Duration::from_millis(1));
+    /// When to look again, where the device does something once `left` has passed: then, or for the next mark.
+    pub fn look_at(left: Duration, now: Duration) -> Duration {
+        let left = left.max(Duration::from_millis(1));
         now.saturating_add(left.min(now.clamp(SHORTEST, LONGEST)))
     }
 }

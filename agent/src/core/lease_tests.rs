@@ -77,7 +77,7 @@ fn lengths_beyond_all_time_neither_lapse_nor_panic() {
         assert!(meter.hear(word(1), Lease { lasts_s, ..LEASE }, s(1)));
         assert!(!meter.has_lapsed(s(u64::MAX / 4_000)));
         let until = meter.sheet().unwrap().lasts();
-        assert!(meter.look_at(until, s(10)) <= s(10 + 3600));
+        assert!(Meter::look_at(until - meter.used(s(10)), s(10)) <= s(10 + 3600));
         assert!(meter.mark(s(u64::MAX)).is_some());
     }
 }
@@ -89,13 +89,13 @@ fn marks_come_when_the_agent_has_run_twice_as_long_and_once_an_hour() {
     let until = meter.sheet().unwrap().lasts();
     let (mut now, mut marks) = (Duration::ZERO, Vec::new());
     while now < s(86_400) {
-        now = meter.look_at(until, now);
+        now = Meter::look_at(until - meter.used(now), now);
         marks.push(now.as_secs());
     }
     assert_eq!(marks[..8], [60, 120, 240, 480, 960, 1920, 3840, 7440]);
     assert!(marks.len() <= 30, "{} in a day", marks.len());
     let late = until - s(10);
-    assert_eq!(meter.look_at(until, late), until, "and at the end of the lease");
+    assert_eq!(Meter::look_at(until - meter.used(late), late), until, "and at the end of the lease");
 }
 
 #[test]
@@ -112,4 +112,26 @@ fn a_sheet_reads_back() {
     let sheet = meter.mark(s(7)).unwrap();
     let bytes = crate::core::sheet::write(&sheet).unwrap();
     assert_eq!(crate::core::sheet::read::<LeaseSheet>(&bytes).unwrap(), sheet);
+}
+
+#[test]
+fn a_session_ends_the_time_apart_and_only_a_farewell_holds_the_lease_still() {
+    for (farewell, used) in [(false, 250), (true, 150)] {
+        let mut meter = meter("a", 0, None);
+        assert!(meter.hear(word(1), LEASE, s(0)));
+        assert_eq!(meter.apart(s(100)), s(100));
+        meter.met(s(100), s(200), farewell);
+        assert_eq!((meter.used(s(250)), meter.apart(s(250))), (s(used), s(50)));
+        let sheet = meter.mark(s(250)).unwrap();
+        let rebooted = self::meter("b", 30, Some(sheet));
+        assert_eq!((rebooted.used(s(0)), rebooted.apart(s(0))), (s(used + 30), s(80)));
+    }
+}
+
+#[test]
+fn who_sleeps_through_a_session_was_apart() {
+    let mut meter = meter("a", 0, None);
+    assert!(meter.hear(word(1), LEASE, s(0)));
+    meter.met(s(100), s(100 + 2 * 3_600), false);
+    assert_eq!(meter.apart(s(7_300)), s(7_300));
 }

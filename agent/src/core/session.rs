@@ -357,8 +357,8 @@ impl Session {
     /// Takes note of `event` and queues what follows from it.
     pub fn handle(&mut self, event: Event, now: Moment) {
         self.drawn = 0;
-        self.pass_over_farewell(now);
-        let was_farewell = self.is_farewell();
+        self.count_session(now);
+        let (was_live, was_farewell) = (self.live().is_some(), self.is_farewell());
         self.look_at_clock(now);
         match event {
             Event::Woke => {}
@@ -383,7 +383,7 @@ impl Session {
                 return self.stop();
             }
         }
-        self.follow_farewell(was_farewell, now);
+        self.follow_session(was_live, was_farewell, now);
         self.look_at_alarms(now);
         self.send();
         self.show();

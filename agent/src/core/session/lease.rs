@@ -19,6 +19,7 @@ use muster_wire::desired::Lapse;
 use muster_wire::posture::EventKind;
 
 use super::super::baseline::CheckedHead;
+use super::super::lease::Meter;
 use super::super::record::{Lapsed, LeaseRenewed, Record};
 use super::super::schedule::Moment;
 use super::super::wiping::{Hook, HookEnd};
@@ -86,30 +87,37 @@ impl Session {
         }
     }
 
-    /// Since the former event the device was in a farewell session, if it is in one: the lease stood still.
-    pub(super) fn pass_over_farewell(&mut self, now: Moment) {
-        if let Some((_, since)) = self.clock_seen.filter(|_| self.is_farewell()) {
-            self.meter.pass_over(since, now.since_start);
-            self.lapsing.clears_at = None;
+    /// Since the former event the device was in a session, if it is in one.
+    pub(super) fn count_session(&mut self, now: Moment) {
+        if let Some((_, since)) = self.clock_seen.filter(|_| self.live().is_some()) {
+            self.meter.met(since, now.since_start, self.is_farewell());
         }
     }
 
-    /// After an event: a lease that stood still before runs again, and is marked.
-    pub(super) fn follow_farewell(&mut self, was_farewell: bool, now: Moment) {
-        if was_farewell && !self.is_farewell() {
+    /// After an event: a lease that stood still before runs again, and is marked; so is the end of a silence, where that
+    /// counts.
+    pub(super) fn follow_session(&mut self, was_live: bool, was_farewell: bool, now: Moment) {
+        let is_met = !was_live && self.live().is_some();
+        if is_met {
+            self.meter.met(now.since_start, now.since_start, false);
+        }
+        if (is_met && self.waiting().is_some()) || (was_farewell && !self.is_farewell()) {
             self.alarms.lease = Some(now.since_start);
         }
     }
 
     fn set_lease_alarm(&mut self, now: Moment) {
-        let until = match self.meter.sheet() {
-            Some(sheet) if !self.meter.has_lapsed(now.since_start) => Some(sheet.lasts()),
-            Some(_) => self.clears_after(),
+        let at = now.since_start;
+        let left = match self.meter.sheet() {
+            Some(sheet) if !self.meter.has_lapsed(at) => {
+                Some(sheet.lasts().saturating_sub(self.meter.used(at)))
+            }
+            Some(_) => self.left_before_clearing(now),
             None => None,
         };
         // Where the lease stands still, there is nothing but marks to look for.
-        let until = until.map(|until| if self.is_farewell() { Duration::MAX } else { until });
-        let looked = until.map(|until| self.meter.look_at(until, now.since_start));
+        let left = left.map(|left| if self.is_farewell() { Duration::MAX } else { left });
+        let looked = left.map(|left| Meter::look_at(left, at));
         self.alarms.lease = self.lapsing.clears_at.or(looked).filter(|_| !self.is_wiping());
     }
 

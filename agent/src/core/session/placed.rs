@@ -4,8 +4,9 @@
 //! taken ─▶ accepted: placed ─(silent for long enough, and a moment more)─▶ fired ─▶ accepted again ─▶ armed ─▶ … ─▶ verified
 //!             └ stopped, replaced by the next, or over with its warrant: nothing happens
 //! ```
-//! It begins only when the lease in force says `clear` and has lapsed, **and** nothing newer was heard for as long as the
-//! approvers signed: a server that makes leases short hastens nothing. The warrant is verified again in that moment, by the
+//! It begins only when the lease in force says `clear` and has lapsed, **and** nothing newer was heard, nor any session
+//! held with the server, for as long as the approvers signed: a server that makes leases short hastens nothing, and one
+//! that is there but has no word for this device, since somebody asks to let it go or has frozen all, is not silent. The warrant is verified again in that moment, by the
 //! approvers that count then. A device that was asleep first gets a moment to hear a newer word. What has fired goes on as
 //! any other wipe does (`super::wiping`), whether anybody hears its receipts or not.
 
@@ -91,16 +92,17 @@ impl Session {
         Some((taken.clone(), Duration::from_secs(after_s), warrant))
     }
 
-    /// How long nothing newer must have been heard before this device clears itself; nothing where it does not.
-    pub(super) fn clears_after(&self) -> Option<Duration> {
+    /// How long the silence must still last before this device clears itself; nothing where it does not.
+    pub(super) fn left_before_clearing(&self, now: Moment) -> Option<Duration> {
         let sheet = self.meter.sheet().filter(|sheet| sheet.on_lapse == Lapse::Clear)?;
-        self.waiting().map(|(_, after, _)| after.max(sheet.lasts()))
+        let (_, after, _) = self.waiting()?;
+        let unheard = after.max(sheet.lasts()).saturating_sub(self.meter.used(now.since_start));
+        Some(unheard.max(after.saturating_sub(self.meter.apart(now.since_start))))
     }
 
     /// Begins the wipe that waits, if its time has come.
     pub(super) fn consider_clearing(&mut self, now: Moment) {
-        let due = self.clears_after().filter(|_| !self.is_farewell());
-        let due = due.filter(|after| self.meter.used(now.since_start) >= *after);
+        let due = self.left_before_clearing(now).filter(|left| left.is_zero());
         let (Some(_), Some((taken, after, warrant))) = (due, self.waiting()) else {
             self.lapsing.clears_at = None;
             return;

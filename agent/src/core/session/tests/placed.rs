@@ -65,30 +65,56 @@ fn a_device_that_is_silent_for_long_enough_clears_itself_with_a_receipt_for_each
 }
 
 #[test]
-fn a_device_that_is_let_go_and_connected_does_not_clear_itself_for_want_of_a_word() {
-    let mut world = placed(&warranted(1, on_lapse(DAY)));
-    world.is_alone_for(DAY / 2);
-    world.is_let_go();
-    world.listens_for(9 * DAY);
+fn a_device_that_is_let_go_does_not_clear_itself_for_want_of_a_word_between_its_sessions() {
+    let mut world = placed(&warranted(1, on_lapse(2 * DAY)));
+    for _ in 0..6 {
+        world.is_alone_for(DAY);
+        world.is_let_go();
+        world.listens_for(DAY / 2);
+    }
+    assert!(world.has_lapsed(), "between them it was without a word for longer than a day");
     assert_eq!(world.phases, [ReceiptPhase::Accepted], "nobody has signed for this");
-    world.is_alone_for(DAY / 2 - 1_000);
+    world.is_alone_for(2 * DAY - 3_600);
     assert_eq!(world.phases, [ReceiptPhase::Accepted]);
-    world.is_alone_for(1_000 + MORE);
+    world.is_alone_for(3_600 + 2 * MORE);
     assert_eq!(world.reached()[1..], done(&PHASES), "silence is silence");
 }
 
 #[test]
-fn the_moment_before_it_begins_ends_with_a_farewell_session_and_comes_anew() {
+fn a_server_that_keeps_back_its_words_is_not_silent() {
     let mut world = placed(&warranted(1, on_lapse(DAY)));
-    world.is_alone_for(DAY + 100);
-    assert!(world.has_lapsed() && world.session.lapsing.clears_at.is_some());
-    world.is_let_go();
-    world.listens_for(DAY);
-    assert_eq!(world.phases, [ReceiptPhase::Accepted], "the server is there");
-    world.is_alone_for(500);
-    assert_eq!(world.phases, [ReceiptPhase::Accepted]);
-    world.is_alone_for(MORE);
-    assert_eq!(world.reached()[1..], done(&PHASES));
+    for boot in 0..9 {
+        world.is_alone_for(DAY / 2);
+        world.connect(usize::MAX);
+        world.connect(usize::MAX);
+        world.listens_for(DAY / 4 * (boot % 3));
+        if boot % 4 == 0 {
+            world.reboots(60);
+        }
+    }
+    assert!(world.has_lapsed(), "there was no newer word, as under a freeze");
+    assert_eq!(world.phases, [ReceiptPhase::Accepted], "but there was the server");
+}
+
+#[test]
+fn the_moment_before_it_begins_ends_with_any_session_and_the_silence_counts_anew() {
+    for farewell in [true, false] {
+        let mut world = placed(&warranted(1, on_lapse(DAY)));
+        world.is_alone_for(DAY + 100);
+        assert!(world.has_lapsed() && world.session.lapsing.clears_at.is_some());
+        if farewell {
+            world.is_let_go();
+        } else {
+            world.connect(usize::MAX);
+            world.connect(usize::MAX);
+        }
+        world.listens_for(DAY);
+        assert_eq!(world.phases, [ReceiptPhase::Accepted], "the server is there");
+        world.is_alone_for(DAY - 100);
+        assert_eq!(world.phases, [ReceiptPhase::Accepted]);
+        world.is_alone_for(MORE + 3_700);
+        assert_eq!(world.reached()[1..], done(&PHASES));
+    }
 }
 
 #[test]
