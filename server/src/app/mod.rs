@@ -18,7 +18,13 @@ mod crl;
 mod csr;
 mod deprovision;
 #[cfg(test)]
-mod deprovision_tests;
+mod deprovision_fixture;
+#[cfg(test)]
+mod deprovision_proof_tests;
+#[cfg(test)]
+mod deprovision_warrant_tests;
+#[cfg(test)]
+mod deprovision_ways_out_tests;
 mod desired;
 mod device;
 mod discovery;
