@@ -264,6 +264,8 @@ impl App {
                 let batch = self.count_end(batch, id, false)?;
                 self.leave_by(permit, batch, device, way)
             }
+            // It did what it was asked for, whatever else becomes of the device.
+            Told::Proven if before.phase.is_open() => self.count_end(batch, id, true),
             Told::Further(_) | Told::Proven => Ok(batch),
         }
     }

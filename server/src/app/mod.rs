@@ -20,6 +20,8 @@ mod deprovision;
 #[cfg(test)]
 mod deprovision_fixture;
 #[cfg(test)]
+mod deprovision_placed_tests;
+#[cfg(test)]
 mod deprovision_proof_tests;
 #[cfg(test)]
 mod deprovision_warrant_tests;
