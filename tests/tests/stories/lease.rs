@@ -4,7 +4,7 @@
 //!
 //! That it was switched on for nearly two weeks is written on its sheet, while its agent is stopped; the rest is real.
 
-use muster_tests::{Agent, Launch, Server, eventually, judge};
+use muster_tests::{Agent, Launch, RunningAgent, Server, Site, eventually, judge};
 use muster_wire::digest::Sha256Digest;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,6 +64,43 @@ async fn until_lapsed(laptop: &Agent) {
     .await;
 }
 
+/// A server that is away; nobody else is at its address meanwhile.
+struct Away {
+    site: Site,
+    launch: Launch,
+}
+
+impl Away {
+    async fn back(self) -> Server {
+        Server::on(self.site, self.launch).await
+    }
+}
+
+/// The server goes away, and the stopped laptop is started and alone until its lease has lapsed.
+async fn until_lapsed_alone(server: Server, laptop: &Agent) -> (Away, RunningAgent) {
+    let launch = server.in_place(Launch::plain());
+    let away = Away { launch, site: server.stop().await };
+    has_been_silent(laptop);
+    let running = laptop.start();
+    until_lapsed(laptop).await;
+    (away, running)
+}
+
+/// A warrant by which the running laptop clears itself when its lease has lapsed for an hour, signed and in place there.
+async fn placed(server: &Server, laptop: &Agent) -> String {
+    let id = laptop.id();
+    let asked = ["warrant", "request", "--kind", "wipe_on_lapse", "--after", "1h", "--device", &id, "--yes"];
+    let asked = server.cli(&asked).await;
+    assert_eq!((&asked["required"], &asked["phase"]), (&2.into(), &Value::Null), "{asked}");
+    let warrant = asked["warrant"].as_str().unwrap().to_owned();
+    let _ = server.sign_warrant(&warrant, "alice").await;
+    assert_eq!(laptop.status().await["clears"], Value::Null, "one of two has signed");
+    let _ = server.sign_warrant(&warrant, "bob").await;
+    eventually("it is placed", async || (laptop.status().await["clears"]["after_s"] == 3600).then_some(()))
+        .await;
+    warrant
+}
+
 async fn until_renewed(laptop: &Agent) -> Value {
     eventually("the lease runs again", async || {
         let status = laptop.status().await;
@@ -86,11 +123,7 @@ async fn a_silent_laptop_locks_itself_again_after_each_start_and_the_next_word_u
     );
     assert!(lease["left_s"].as_u64() > Some(TWO_WEEKS_S - 600), "{lease}");
 
-    let launch = server.in_place(Launch::plain());
-    let site = server.stop().await;
-    has_been_silent(&laptop);
-    let running = laptop.start();
-    until_lapsed(&laptop).await;
+    let (away, running) = until_lapsed_alone(server, &laptop).await;
     eventually("it is locked", async || (trace(&laptop) == ["lock"]).then_some(())).await;
     drop(running);
     let running = laptop.start();
@@ -99,7 +132,7 @@ async fn a_silent_laptop_locks_itself_again_after_each_start_and_the_next_word_u
     })
     .await;
 
-    let server = Server::on(site, launch).await;
+    let server = away.back().await;
     let status = until_renewed(&laptop).await;
     assert_eq!(status["lease"]["lapsed"], false, "{status}");
     assert_eq!(trace(&laptop), ["lock", "lock", "unlock"]);
@@ -117,11 +150,7 @@ async fn secrets_are_dropped_and_come_again_and_a_held_laptop_renews_its_lease()
     let server = Server::start().await;
     let laptop = laptop(&server, "drop_secrets").await;
     assert_eq!(laptop.file(SECRET), "hidden-0123");
-    let launch = server.in_place(Launch::plain());
-    let site = server.stop().await;
-    has_been_silent(&laptop);
-    let running = laptop.start();
-    until_lapsed(&laptop).await;
+    let (away, running) = until_lapsed_alone(server, &laptop).await;
     eventually("the secret is gone", async || (!laptop.within(SECRET).exists()).then_some(())).await;
     assert_eq!(laptop.file(NOTICE), "ours", "what is no secret stays");
     let kept = |name: &str| std::fs::read(laptop.state_dir().join(name)).unwrap_or_default();
@@ -133,7 +162,7 @@ async fn secrets_are_dropped_and_come_again_and_a_held_laptop_renews_its_lease()
     })
     .await;
 
-    let server = Server::on(site, launch).await;
+    let server = away.back().await;
     let _ = until_renewed(&laptop).await;
     eventually("the secret is there again", async || (laptop.file(SECRET) == "hidden-0123").then_some(()))
         .await;
@@ -154,15 +183,7 @@ async fn a_laptop_that_nobody_hears_from_clears_itself_as_approvers_signed_and_p
     let id = laptop.id();
     let _ = laptop.put(DATA, "the customers").put("/home/ada/letter", "mine");
     let running = laptop.start();
-    let asked = ["warrant", "request", "--kind", "wipe_on_lapse", "--after", "1h", "--device", &id, "--yes"];
-    let asked = server.cli(&asked).await;
-    assert_eq!((&asked["required"], &asked["phase"]), (&2.into(), &Value::Null), "{asked}");
-    let warrant = asked["warrant"].as_str().unwrap().to_owned();
-    let _ = server.sign_warrant(&warrant, "alice").await;
-    assert_eq!(laptop.status().await["clears"], Value::Null, "one of two has signed");
-    let _ = server.sign_warrant(&warrant, "bob").await;
-    eventually("it is placed", async || (laptop.status().await["clears"]["after_s"] == 3600).then_some(()))
-        .await;
+    let warrant = placed(&server, &laptop).await;
     let device = server.device(&id).await;
     assert_ne!(device["state"], "deprovisioning", "it goes on as before");
     let order = placed_order(&server, &id).await;
@@ -173,17 +194,13 @@ async fn a_laptop_that_nobody_hears_from_clears_itself_as_approvers_signed_and_p
     .await;
     assert_eq!(running.terminate().await, Some(0));
 
-    let launch = server.in_place(Launch::plain());
-    let site = server.stop().await;
-    has_been_silent(&laptop);
-    let running = laptop.start();
-    until_lapsed(&laptop).await;
+    let (away, running) = until_lapsed_alone(server, &laptop).await;
     assert_eq!(laptop.file(DATA), "the customers", "it has a moment to hear a newer word");
     eventually("it has cleared itself", async || (!laptop.within(DATA).exists()).then_some(())).await;
     assert!(!laptop.within(SECRET).exists());
     assert_eq!(laptop.file("/home/ada/letter"), "mine", "beneath the declared roots only");
 
-    let server = Server::on(site, launch).await;
+    let server = away.back().await;
     let gone = server.device_when(&id, "it is proven", |device| device["phase"] == "proven").await;
     assert_eq!((&gone["state"], &gone["retirement"]), (&"retired".into(), &"proven".into()), "{gone}");
     let shown = server.cli(&["order", "show", &order]).await;
@@ -208,24 +225,14 @@ async fn one_approver_stops_what_was_placed_and_the_laptop_only_tells() {
     let laptop = laptop(&server, "clear").await;
     let id = laptop.id();
     let running = laptop.start();
-    let asked = ["warrant", "request", "--kind", "wipe_on_lapse", "--after", "1h", "--device", &id, "--yes"];
-    let warrant = server.cli(&asked).await["warrant"].as_str().unwrap().to_owned();
-    for name in ["alice", "bob"] {
-        let _ = server.sign_warrant(&warrant, name).await;
-    }
-    eventually("it is placed", async || (laptop.status().await["clears"]["after_s"] == 3600).then_some(()))
-        .await;
+    let warrant = placed(&server, &laptop).await;
     let key = server.site().path("alice.key").display().to_string();
     let stopped = server.cli(&["warrant", "stop", &warrant, "--key", &key]).await;
     assert_eq!(stopped["state"], "stopped", "{stopped}");
     eventually("it is gone", async || laptop.status().await["clears"].is_null().then_some(())).await;
     assert_eq!(running.terminate().await, Some(0));
-    let launch = server.in_place(Launch::plain());
-    let site = server.stop().await;
-    has_been_silent(&laptop);
-    let running = laptop.start();
-    until_lapsed(&laptop).await;
-    let server = Server::on(site, launch).await;
+    let (away, running) = until_lapsed_alone(server, &laptop).await;
+    let server = away.back().await;
     let _ = until_renewed(&laptop).await;
     eventually("why nothing happened is told", async || {
         server.history(&id).await.contains("its approvers have placed no warrant").then_some(())
