@@ -8,6 +8,7 @@
 )]
 
 mod stories {
+    mod agent_killed;
     mod approved_baseline;
     mod approver_leaves;
     mod bad_baseline;

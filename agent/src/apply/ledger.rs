@@ -2,7 +2,7 @@
 //!
 //! | file in the state directory | holds |
 //! | --- | --- |
-//! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last |
+//! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last, what was put right and is not told yet |
 //! | `applied.undo` | while a generation is put in place: everything as it was before |
 //! | `applied.aside` | while a wipe forgets: what `applied` held; nobody reads it |
 //!
@@ -11,7 +11,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_wire::cbor;
-use muster_wire::desired::{Baseline, DesiredHead};
+use muster_wire::desired::{Baseline, DesiredHead, SectionKind};
 use muster_wire::digest::Sha256Digest;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -40,6 +40,9 @@ pub(super) struct Ledger {
     /// The profile of a desired state that was forgotten along with its secrets; another one is refused as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<String>,
+    /// What a look put right, or was about to, and nobody has been told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) untold: Vec<(SectionKind, String)>,
 }
 
 /// A desired state as it was admitted.

@@ -26,6 +26,7 @@
 //! match engine.apply(&admitted)? { Applied{..} | RolledBack{..} | Unchanged }
 //! engine.drift()?      // on schedule: what differs, changing nothing
 //! engine.repair()?     // on schedule: the same, with what `enforce` names repaired
+//! engine.told()        // when what it found is on its way
 //! engine.current()     // what to report as the generation in place
 //! ```
 //! An [`ApplyError`] says that the agent's own disk failed; drop the engine and make a new one later.
@@ -239,13 +240,19 @@ impl Engine {
     }
 
     /// Looks for drift and repairs what the baseline enforces, each thing by itself: a kill leaves the rest for the
-    /// next look.
+    /// next look. What was put right is found again by every look until [`Engine::told`]: it is on disk before anything
+    /// is changed, so that a kill in between leaves nothing untold.
     ///
     /// # Errors
     /// As [`Engine::drift`].
     pub fn repair(&mut self) -> Result<Repair, ApplyError> {
         let diffs = self.differences();
-        let found = diffs.iter().map(drift_of).collect();
+        let mut found: Vec<Drift> = diffs.iter().map(drift_of).collect();
+        self.remember(&diffs);
+        let untold =
+            self.ledger.untold.iter().map(|(section, item)| Drift { section: *section, item: item.clone() });
+        let earlier: Vec<Drift> = untold.filter(|drift| !found.contains(drift)).collect();
+        found.extend(earlier);
         let reach = Reach::of(self.ledger.applied.as_ref().is_some_and(|desired| desired.is_wide));
         let mut left = Vec::new();
         for diff in diffs {
@@ -263,6 +270,33 @@ impl Engine {
             }
         }
         Ok(Repair { found, left })
+    }
+
+    /// Puts down what of `diffs` is about to be put right, before it is.
+    fn remember(&mut self, diffs: &[Diff]) {
+        let repairable = diffs.iter().filter(|diff| diff.mode == Mode::Enforce && diff.change.is_ok());
+        let mut untold = self.ledger.untold.clone();
+        for diff in repairable {
+            let item = (diff.section, diff.item.clone());
+            if !untold.contains(&item) {
+                untold.push(item);
+            }
+        }
+        if untold != self.ledger.untold {
+            // A full disk may refuse this. What is put right is told all the same, unless a kill comes in between.
+            let _ = self.save(Ledger { untold, ..self.ledger.clone() });
+        }
+    }
+
+    /// Whoever is to know what the last [`Engine::repair`] found knows it, durably.
+    pub fn told(&mut self) {
+        if self.ledger.untold.is_empty() {
+            return;
+        }
+        let left = Ledger { untold: Vec::new(), ..self.ledger.clone() };
+        // A full disk may refuse this. The next start tells it once more, then.
+        let _ = self.save(left.clone());
+        self.ledger = left;
     }
 
     fn differences(&self) -> Vec<Diff> {

@@ -148,6 +148,8 @@ pub enum Effect {
     KeepHead(Box<DesiredHead>, Mark),
     /// Look for drift and repair what is enforced; then [`Event::Drifted`].
     LookForDrift,
+    /// Forget what the last look found: it was told, durably.
+    ForgetDrift,
     /// Collect posture; then [`Event::Collected`].
     Collect,
     /// A step of a renewal, answered with [`Event::Renewal`] where it has an answer.

@@ -216,6 +216,7 @@ impl Runner {
             Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
             Effect::KeepHead(head, mark) => self.engine.keep_head(&head, mark)?,
             Effect::LookForDrift => return self.look_for_drift().map(Some),
+            Effect::ForgetDrift => self.engine.told(),
             Effect::Collect => {
                 let now = self.hands.clock().now();
                 let facts = posture::collect_with_state(&self.root, &self.place.state_dir, now);

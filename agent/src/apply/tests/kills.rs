@@ -168,3 +168,29 @@ fn killed_at_any_step_of_a_repair_the_next_one_ends_it() {
         }
     }
 }
+
+#[test]
+fn killed_at_any_step_of_a_repair_what_was_put_right_is_found_until_it_is_told_and_no_longer() {
+    let mut put_right_before = 0;
+    for n in 0.. {
+        let (device, _) = prepared();
+        device.write("/srv/managed/a", "by hand");
+        let (disk, count) = killed_at(n);
+        let looked = device.engine_on(disk).unwrap().repair();
+        put_right_before += usize::from(device.read("/srv/managed/a") == "one");
+
+        let mut engine = device.engine();
+        let Repair { found, left } = engine.repair().unwrap();
+        let items: Vec<&str> = found.iter().map(|drift| drift.item.as_str()).collect();
+        assert_eq!((&items[..], &left[..]), (&["/srv/managed/a"][..], &[][..]), "killed at step {n}");
+        assert_eq!(device.read("/srv/managed/a"), "one");
+        engine.told();
+        assert_eq!(engine.repair().unwrap(), Repair::default());
+        assert_eq!(device.engine().repair().unwrap(), Repair::default(), "after another start, too");
+        if count.load(Ordering::Relaxed) <= n {
+            assert_eq!(looked.unwrap().left, []);
+            break;
+        }
+    }
+    assert!(put_right_before > 1, "killed after the file was put right only {put_right_before} times");
+}

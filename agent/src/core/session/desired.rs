@@ -207,6 +207,10 @@ impl Session {
             // The state reported below says that all is well; that it was not is told for itself.
             self.tell(EventKind::DriftRepaired, &format!("put right: {}", repaired.join(", ")), now);
         }
+        if !found.is_empty() {
+            // After the event is on disk: a kill before this tells it again, and the outbox knows that it does.
+            self.effects.push_back(Effect::ForgetDrift);
+        }
         let is_news =
             !found.is_empty() || left != self.drift || self.reported != Some(self.in_force.generation());
         self.drift = left;

@@ -278,6 +278,7 @@ impl World {
                 self.effects.push("drift");
                 return Some(Event::Drifted { found: Vec::new(), left: Vec::new() });
             }
+            Effect::ForgetDrift => "forget drift",
             Effect::Collect => {
                 self.effects.push("collect");
                 return Some(Event::Collected(Vec::new()));
@@ -786,6 +787,9 @@ fn an_order_to_look_looks_for_drift_too_and_what_was_put_right_is_told() {
         Kept::Receipt(_) => None,
     });
     assert_eq!(events.collect::<Vec<_>>(), [(EventKind::DriftRepaired, "put right: /etc/motd")]);
+    let at = |name| world.effects.iter().rposition(|effect| *effect == name);
+    let in_turn = matches!((at("keep"), at("forget drift")), (Some(kept), Some(forgot)) if kept < forgot);
+    assert!(in_turn, "it is on disk before it is forgotten: {:?}", world.effects);
 }
 
 #[test]
