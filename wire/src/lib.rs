@@ -4,6 +4,7 @@
 //! calls says what time it is and brings the entropy. Documents follow `authority.md`, everything a user may
 //! rely on follows `contract.md`.
 
+pub mod approval;
 pub mod approver;
 pub mod authority;
 pub mod cbor;

@@ -111,10 +111,18 @@ impl Lineage {
 
     /// The approvers in force that count at `now`.
     pub fn counting(&self, now: Timestamp) -> impl Iterator<Item = &Approver> {
-        self.current.approvers.iter().filter(move |approver| {
-            let founding = self.founding_approvers.contains(&approver.key.key_id());
-            founding || now >= approver.valid_from.plus_seconds(APPROVER_COOLING_S)
-        })
+        let counts = move |one: &&Approver| self.is_founding(one) || now >= self.counts_from(one);
+        self.current.approvers.iter().filter(counts)
+    }
+
+    /// From when on `approver` counts: a founding one at once, whatever clocks say, every other a day after joining.
+    pub fn counts_from(&self, approver: &Approver) -> Timestamp {
+        let cooling = if self.is_founding(approver) { 0 } else { APPROVER_COOLING_S };
+        approver.valid_from.plus_seconds(cooling)
+    }
+
+    fn is_founding(&self, approver: &Approver) -> bool {
+        self.founding_approvers.contains(&approver.key.key_id())
     }
 
     /// The keys of [`Lineage::counting`].
@@ -277,6 +285,12 @@ mod tests {
         let names = |at: i64| lineage.counting(Timestamp(at)).map(|it| it.key).collect::<Vec<_>>();
         assert_eq!(names(NOW.0 + APPROVER_COOLING_S - 1), [key(10), key(11)]);
         assert_eq!(names(NOW.0 + APPROVER_COOLING_S), [key(10), key(11), key(13)]);
+        let joined = lineage.current().approvers.iter().find(|it| it.key == key(13)).unwrap();
+        assert_eq!(lineage.counts_from(joined), NOW.plus_seconds(APPROVER_COOLING_S));
+        assert_eq!(
+            lineage.counts_from(&lineage.current().approvers[0]),
+            lineage.current().approvers[0].valid_from
+        );
         let mut third = second(NOW.0);
         third.version = 3;
         third.previous = Some(lineage.current().payload_digest());

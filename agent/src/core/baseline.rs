@@ -18,6 +18,7 @@
 mod kernel;
 mod reach;
 
+use muster_wire::approval;
 use muster_wire::authority::Matter;
 use muster_wire::desired::{
     Baseline, Content, DesiredHead, FileEntry, Generation, Section, SectionKind, Setting,
@@ -30,10 +31,8 @@ use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use kernel::SettingFlaw;
-pub use reach::{PathFlaw, declared_root};
-
-/// The roots that are declared when nobody declares others at enrolment.
-pub const DECLARED_ROOTS: &[&str] = &["/var/lib/muster-agent/managed"];
+pub use muster_wire::approval::{DECLARED_ROOTS, declared_root};
+pub use reach::PathFlaw;
 
 /// Where kernel settings are kept for the next boot. No other section may name it.
 pub const SYSCTL_DROP_IN: &str = "/etc/sysctl.d/60-muster.conf";
@@ -292,7 +291,8 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn section(&mut self, section: &Section) -> Result<(), BaselineRefusal> {
-        let section = match &section.content {
+        let kind = section.content.kind();
+        match &section.content {
             Content::Files(files) => {
                 unrepeated(files.iter().map(|file| file.path.as_str()))?;
                 return files.iter().try_for_each(|file| self.file(file));
@@ -301,33 +301,31 @@ impl Judge<'_> {
                 unrepeated(settings.iter().map(|setting| setting.key.as_str()))?;
                 return settings.iter().try_for_each(|setting| self.setting(setting));
             }
-            Content::SystemdUnits(_) => (SectionKind::SystemdUnits, Matter::SystemdUnits),
-            Content::Ssh(_) => (SectionKind::Ssh, Matter::Ssh),
-            Content::Time(_) => (SectionKind::Time, Matter::Time),
-            Content::Packages(_) => (SectionKind::Packages, Matter::Packages),
-            Content::Agent(_) => (SectionKind::Agent, Matter::DeclaredRoots),
-        };
+            Content::SystemdUnits(_)
+            | Content::Ssh(_)
+            | Content::Time(_)
+            | Content::Packages(_)
+            | Content::Agent(_) => {}
+        }
         // Who asks without approval is told that first: it is what an attacker would have to hear.
-        self.approved(&format!("section {}", section.0), section.1)?;
-        Err(BaselineRefusal::Unsupported { section: section.0 })
+        let matter = approval::of_section(&section.content);
+        matter.map_or(Ok(()), |matter| self.approved(&format!("section {kind}"), matter))?;
+        Err(BaselineRefusal::Unsupported { section: kind })
     }
 
     fn file(&mut self, file: &FileEntry) -> Result<(), BaselineRefusal> {
         let refuse = |flaw| BaselineRefusal::File { path: file.path.clone(), flaw };
         reach::check_path(&file.path).and_then(|()| reach::check_mode(file.mode)).map_err(refuse)?;
-        let is_declared = declared_root(&file.path, self.declared).is_some();
-        let runs = reach::is_executable(file.mode);
-        let matter = if is_declared && !runs { Matter::Files } else { Matter::FilesElsewhere };
-        self.approved(&format!("file {:?}", file.path), matter)?;
-        self.is_wide |= !is_declared;
+        self.approved(&format!("file {:?}", file.path), approval::of_file(file, self.declared))?;
+        self.is_wide |= declared_root(&file.path, self.declared).is_none();
         Ok(())
     }
 
     fn setting(&self, setting: &Setting) -> Result<(), BaselineRefusal> {
         let refuse = |flaw| BaselineRefusal::Kernel { key: setting.key.clone(), flaw };
         kernel::check(setting).map_err(refuse)?;
-        let matter = if kernel::is_listed(setting) { Matter::Sysctl } else { Matter::SysctlOther };
-        self.approved(&format!("kernel setting {} = {}", setting.key, setting.value), matter)
+        let item = format!("kernel setting {} = {}", setting.key, setting.value);
+        self.approved(&item, approval::of_setting(setting))
     }
 
     fn approved(&self, item: &str, matter: Matter) -> Result<(), BaselineRefusal> {

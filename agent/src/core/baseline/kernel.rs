@@ -1,41 +1,6 @@
-//! Which kernel settings a command key may ask for without an approver: those that only harden, each with the
-//! values that do. A key on the list with another value needs approvers like a key that is not on it.
+//! Which kernel settings can be written at all; which of them need an approver, [`muster_wire::approval`] says.
 
 use muster_wire::desired::Setting;
-
-/// Key, and the values that need no approver.
-const LISTED: &[(&str, &[&str])] = &[
-    ("fs.protected_fifos", &["1", "2"]),
-    ("fs.protected_hardlinks", &["1"]),
-    ("fs.protected_regular", &["1", "2"]),
-    ("fs.protected_symlinks", &["1"]),
-    ("fs.suid_dumpable", &["0"]),
-    ("kernel.dmesg_restrict", &["1"]),
-    ("kernel.kptr_restrict", &["1", "2"]),
-    ("kernel.perf_event_paranoid", &["2", "3"]),
-    ("kernel.randomize_va_space", &["2"]),
-    ("kernel.unprivileged_bpf_disabled", &["1", "2"]),
-    ("kernel.yama.ptrace_scope", &["1", "2"]),
-    ("net.core.bpf_jit_harden", &["1", "2"]),
-    ("net.ipv4.conf.all.accept_redirects", &["0"]),
-    ("net.ipv4.conf.all.accept_source_route", &["0"]),
-    ("net.ipv4.conf.all.log_martians", &["1"]),
-    ("net.ipv4.conf.all.rp_filter", &["1", "2"]),
-    ("net.ipv4.conf.all.secure_redirects", &["0"]),
-    ("net.ipv4.conf.all.send_redirects", &["0"]),
-    ("net.ipv4.conf.default.accept_redirects", &["0"]),
-    ("net.ipv4.conf.default.accept_source_route", &["0"]),
-    ("net.ipv4.conf.default.rp_filter", &["1", "2"]),
-    ("net.ipv4.conf.default.send_redirects", &["0"]),
-    ("net.ipv4.icmp_echo_ignore_broadcasts", &["1"]),
-    ("net.ipv4.icmp_ignore_bogus_error_responses", &["1"]),
-    ("net.ipv4.tcp_rfc1337", &["1"]),
-    ("net.ipv4.tcp_syncookies", &["1"]),
-    ("net.ipv6.conf.all.accept_redirects", &["0"]),
-    ("net.ipv6.conf.all.accept_source_route", &["0"]),
-    ("net.ipv6.conf.default.accept_redirects", &["0"]),
-    ("net.ipv6.conf.default.accept_source_route", &["0"]),
-];
 
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 256;
@@ -69,11 +34,6 @@ pub(super) fn check(setting: &Setting) -> Result<(), SettingFlaw> {
     Ok(())
 }
 
-/// Whether the setting needs no approver.
-pub(super) fn is_listed(setting: &Setting) -> bool {
-    LISTED.iter().any(|(key, values)| *key == setting.key && values.contains(&setting.value.trim()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,21 +43,8 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_sorted_and_can_be_written() {
-        assert!(LISTED.is_sorted_by(|a, b| a.0 < b.0));
-        for (key, values) in LISTED {
-            for value in *values {
-                assert_eq!(check(&setting(key, value)), Ok(()), "{key}");
-            }
-        }
-    }
-
-    #[test]
-    fn hardening_is_listed_and_loosening_is_not() {
-        assert!(is_listed(&setting("kernel.dmesg_restrict", "1")));
-        assert!(!is_listed(&setting("kernel.dmesg_restrict", "0")));
-        assert!(!is_listed(&setting("kernel.core_pattern", "|/tmp/x")));
-        assert!(!is_listed(&setting("kernel.modprobe", "/tmp/x")));
+    fn what_hardens_can_be_written() {
+        assert_eq!(check(&setting("net.ipv4.conf.all.rp_filter", "1")), Ok(()));
     }
 
     #[test]

@@ -44,21 +44,6 @@ pub(super) fn check_mode(mode: u32) -> Result<(), PathFlaw> {
     if mode & !0o7777 == 0 { Ok(()) } else { Err(PathFlaw::Mode) }
 }
 
-/// Whether a file of this mode could be run, or carries setuid, setgid or sticky.
-pub(super) fn is_executable(mode: u32) -> bool {
-    mode & 0o7111 != 0
-}
-
-/// The innermost of `declared` beneath which `path` lies; never the path itself.
-pub fn declared_root<'a>(path: &str, declared: &'a [String]) -> Option<&'a str> {
-    let contains = |root: &&'a str| {
-        let inside = path.strip_prefix(root.trim_end_matches('/'));
-        inside.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
-    };
-    let sound = declared.iter().map(String::as_str).filter(|root| root.starts_with('/'));
-    sound.filter(contains).max_by_key(|root| root.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,20 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn a_root_contains_what_lies_beneath_it_and_not_what_begins_alike() {
-        let declared = ["/srv".to_owned(), "/srv/a/".to_owned(), "relative".to_owned()];
-        assert_eq!(declared_root("/srv/x", &declared), Some("/srv"));
-        assert_eq!(declared_root("/srv/a/x", &declared), Some("/srv/a/"));
-        for outside in ["/srv", "/srv/", "/srvx/a", "/etc/x", "relative/x"] {
-            assert_eq!(declared_root(outside, &declared), None, "{outside}");
-        }
-        assert_eq!(declared_root("/etc/x", &["/".to_owned()]), Some("/"));
-    }
-
-    #[test]
-    fn what_could_be_run_is_known_by_its_mode() {
-        assert!([0o755, 0o010, 0o001, 0o4644, 0o2600, 0o1600].into_iter().all(is_executable));
-        assert!([0o644, 0o600, 0o000, 0o666].into_iter().all(|mode| !is_executable(mode)));
+    fn a_mode_is_bits_of_permissions() {
+        assert_eq!(check_mode(0o7777), Ok(()));
         assert_eq!(check_mode(0o10_644), Err(PathFlaw::Mode));
     }
 }
