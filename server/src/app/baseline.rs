@@ -5,7 +5,7 @@
 
 use super::desired::Plan;
 use super::report::GENERATION_ID;
-use super::{App, Error};
+use super::{App, Approval, Error};
 use crate::domain::desired::{ProfileDesired, settle};
 use crate::domain::device::Device;
 use crate::domain::policy::{Permit, act};
@@ -49,6 +49,8 @@ pub struct Effect {
     pub devices: u64,
     /// How many of them get another baseline than they have.
     pub changed: u64,
+    /// What approvers have to sign before devices take it; `None` where they take it as it is.
+    pub approval: Option<Approval>,
 }
 
 /// What one device should be like, beside what it said.
@@ -66,6 +68,8 @@ pub struct Difference {
     pub drift: Vec<DriftNote>,
     /// How many there are.
     pub drift_total: u64,
+    /// What approvers have to sign before it takes the baseline; `None` where it takes it as it is.
+    pub approval: Option<Approval>,
 }
 
 impl App {
@@ -251,7 +255,8 @@ impl App {
         })?;
         let unknown = Refusal::by("profile.known", Code::ProfileUnknown).at("profile");
         let known = self.profiles.get(&next.profile).ok_or(unknown)?;
-        Ok(Effect { baseline: shown(next, known, version), devices, changed })
+        let approval = then.map(|then| self.approval_of(&then, &next.profile)).transpose()?.flatten();
+        Ok(Effect { baseline: shown(next, known, version), devices, changed, approval })
     }
 
     /// Shows `look` every device of `profile` whose life goes on.
@@ -291,6 +296,7 @@ impl App {
             desired: plan.generation(reported.as_ref()),
             reported: reported.as_ref().and_then(Reported::in_place),
             digest: ready.settled.digest,
+            approval: self.approval(&ready)?,
             baseline: ready.settled.baseline.clone(),
             drift_total: reported.as_ref().map_or(0, |reported| reported.drift_total),
             drift: reported.map_or_else(Vec::new, |reported| reported.drift),

@@ -1,8 +1,8 @@
 //! Approvers' signatures on baselines: what a device applies only when enough of them have signed.
 //!
 //! Which parts of a baseline need them, and how many, each device judges itself by its own declared roots and its own
-//! build (`authority.md`, "The authority document"): here is only kept who has signed what. Deviations for sites and
-//! labels make several baselines of one generation, and each is signed for itself.
+//! build (`authority.md`, "The authority document"): here is kept who has signed what, and said what devices of this release
+//! will ask for. Deviations for sites and labels make several baselines of one generation, and each is signed for itself.
 //!
 //! A signature is over the sections, not over the generation, so that a device takes it for as long as its approvers count.
 //! Here it is kept with the generation that it came for: whoever sets what was approved once has to ask again.
@@ -16,6 +16,7 @@ use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
 use crate::store::collections::{BASELINE_APPROVALS, BASELINES};
 use crate::store::{Batch, Expect};
+use muster_wire::approval;
 use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::MultiSigned;
@@ -40,6 +41,44 @@ pub struct BaselinePaper {
     pub devices: u64,
     /// The approvers who have signed it and count now.
     pub signed_by: Vec<String>,
+    /// How many have to, before a device takes it.
+    pub required: u64,
+}
+
+/// What approvers have to sign before devices take a baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// The generation that they sign.
+    pub counter: u64,
+    /// How many have to.
+    pub required: u64,
+    /// How many of those are missing.
+    pub missing: u64,
+    /// What needs them: paths, keys and sections, in order.
+    pub items: Vec<String>,
+}
+
+impl Approval {
+    /// What to do about it, as sentences.
+    pub fn remedy(&self) -> String {
+        let Self { counter, required, missing, .. } = self;
+        if *missing == 0 {
+            return "Enough approvers have signed it.".to_owned();
+        }
+        format!(
+            "Devices refuse generation {counter} until approvers have signed it: {missing} of {required} signatures are missing. \
+             Each runs `muster baseline sign {counter} --key FILE`."
+        )
+    }
+
+    /// What two baselines of one generation need together.
+    fn and(mut self, other: Self) -> Self {
+        self.items.extend(other.items);
+        self.items.sort_unstable();
+        self.items.dedup();
+        let (required, missing) = (self.required.max(other.required), self.missing.max(other.missing));
+        Self { required, missing, ..self }
+    }
 }
 
 /// The baselines that one generation comes to.
@@ -97,7 +136,35 @@ impl App {
             .and_then(|signed| signed.signers(&lineage.counting_keys(now)))
             .map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
         let signed_by = names_of(&found, &lineage, now);
-        Ok(BaselinePaper { digest: ready.settled.digest, document, devices, signed_by })
+        let required = self.approval(ready)?.map_or(0, |approval| approval.required);
+        Ok(BaselinePaper { digest: ready.settled.digest, document, devices, signed_by, required })
+    }
+
+    /// What approvers have to sign before devices take `ready`; `None` where they take it as it is.
+    pub(super) fn approval(&self, ready: &Ready) -> Result<Option<Approval>, Error> {
+        let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
+        let needs = |matter| lineage.current().required.count(matter).unwrap_or(usize::MAX);
+        let items = approval::items(&ready.settled.baseline, approval::DECLARED_ROOTS).into_iter();
+        let (items, counts): (Vec<_>, Vec<_>) =
+            items.map(|(item, matter)| (item, needs(matter))).filter(|(_, count)| *count > 0).unzip();
+        let Some(required) = counts.into_iter().max() else { return Ok(None) };
+        let gathered = self.approvals(ready.counter, &ready.settled.digest)?;
+        let signed = gathered.map(|signed| signed.signers(&lineage.counting_keys(now))).transpose();
+        let signed = signed.map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
+        let missing = required.saturating_sub(signed.map_or(0, |keys| keys.len()));
+        let [required, missing] = [required, missing].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        Ok(Some(Approval { counter: ready.counter, required, missing, items }))
+    }
+
+    /// What approvers have to sign before all devices of `profile` take what `plan` comes to.
+    pub(super) fn approval_of(&self, plan: &Plan, profile: &str) -> Result<Option<Approval>, Error> {
+        let mut all: Option<Approval> = None;
+        for (ready, _) in self.variants(plan, profile)?.into_values() {
+            if let Some(one) = self.approval(&ready)? {
+                all = Some(all.map_or(one.clone(), |all| all.and(one)));
+            }
+        }
+        Ok(all)
     }
 
     /// The baseline with this digest as approvers have signed it for the generation `counter`, if any has.
@@ -126,10 +193,10 @@ impl App {
         for _ in 0..super::ATTEMPTS {
             let plan = self.known_plan(profile)?;
             let batch = match self.approval_batch(&permit, &plan, profile, signed) {
-                Err(Error::Refused(refusal)) => {
-                    return Err(self.decline(&permit, &format!("baseline/{profile}"), refusal).await);
+                Ok(batch) => batch,
+                Err(error) => {
+                    return Err(self.decline_for(&permit, &format!("baseline/{profile}"), error).await);
                 }
-                batch => batch?,
             };
             match batch {
                 None => {}
@@ -158,7 +225,8 @@ impl App {
         }
         // A profile's own baseline has no record; and its files and settings need nobody's word.
         let set = plan.set.as_ref().ok_or(BUILT_IN)?;
-        let names = signers(&handed, &self.lineage(), Timestamp(self.clock.now_s())).ok_or(SIGNER)?;
+        let names = signers(&handed, &self.lineage(), Timestamp(self.clock.now_s()));
+        let names = names.map_err(Error::signature(SIGNER))?;
         let gathered = match self.approvals(set.counter, &digest)? {
             None => handed,
             Some(mut gathered) => match gathered.merge(&handed) {

@@ -18,6 +18,40 @@ fn public(key: &SigningKey) -> PublicKey {
 }
 
 #[tokio::test]
+async fn a_baseline_that_devices_will_refuse_is_said_to_be_wherever_it_is_looked_at() {
+    let keys = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
+    let site = Site::found_by(&keys);
+    let life = site.enroll(None).await;
+    let profile = &site.app.device(life.id).unwrap().record.profile.clone();
+    let preview = |text| site.app.preview_baseline(&site.operator(), "b.toml", text).unwrap().approval;
+    let plain = SET.replace("/etc/motd", "/var/lib/muster-agent/managed/motd");
+    assert_eq!(preview(&plain), None, "a file beneath the declared roots is for nobody");
+    let needed = preview(SET).unwrap();
+    assert_eq!((needed.required, needed.missing, &needed.items[..]), (2, 2, &["/etc/motd".to_owned()][..]));
+
+    let set = site.app.set_baseline(site.operator(), "b.toml", SET, |_| true).await.unwrap();
+    assert_eq!(set.approval.unwrap(), needed);
+    let told = || {
+        let difference = site.app.difference(&site.operator(), life.id).unwrap();
+        (difference.approval.unwrap().missing, site.app.explain(&site.operator(), life.id).unwrap())
+    };
+    let (missing, explained) = told();
+    assert_eq!((missing, explained.rule.as_str()), (2, "baseline.unsigned"));
+    let command = format!("muster baseline sign {} --key FILE", set.baseline.counter);
+    assert!(explained.remedy.contains("2 of 2 signatures") && explained.remedy.contains(&command));
+    for (key, missing) in keys.iter().zip([1, 0]) {
+        let paper = &site.app.baseline_papers(&site.operator(), profile).unwrap().papers[0];
+        assert_eq!(paper.required, 2);
+        let of = MultiSigned::<Baseline>::parse(&paper.document).unwrap().read_unverified().unwrap();
+        let mut signed = MultiSigned::unsigned(&of);
+        signed.add_signature(key).unwrap();
+        let _ = site.app.sign_baseline(site.operator(), profile, &signed.to_bytes()).await.unwrap();
+        let (left, explained) = told();
+        assert_eq!((left, explained.rule == "baseline.unsigned"), (missing, missing > 0), "{explained:?}");
+    }
+}
+
+#[tokio::test]
 async fn approvers_sign_a_baseline_and_its_devices_are_told_again() {
     let keys = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
     let site = Site::found_by(&keys);

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_pki::certificate::Certificate;
 use muster_wire::digest::Sha256Digest;
+use muster_wire::key::Ed25519Key;
 use std::collections::BTreeMap;
 
 /// A CA certificate.
@@ -58,14 +59,27 @@ pub struct AuthorityShown {
     pub digest: Sha256Digest,
     /// The trust domain.
     pub trust_domain: String,
-    /// Name, key, since when (unix seconds).
-    pub approvers: Vec<(String, String, Option<i64>)>,
-    /// The same for recovery keys.
-    pub recovery: Vec<(String, String, Option<i64>)>,
+    /// Who approves.
+    pub approvers: Vec<SignerShown>,
+    /// The recovery keys.
+    pub recovery: Vec<SignerShown>,
     /// Approvers needed, by matter.
     pub required: BTreeMap<String, u64>,
     /// Base64 of each document, oldest first.
     pub chain: Vec<String>,
+}
+
+/// An approver, or a recovery key.
+#[derive(Clone, Debug)]
+pub struct SignerShown {
+    /// Whose.
+    pub name: String,
+    /// The public key.
+    pub key: Ed25519Key,
+    /// When they joined, unix seconds; `None` for recovery keys.
+    pub valid_from: Option<i64>,
+    /// From when on their signature counts, unix seconds; `None` for recovery keys.
+    pub counts_from: Option<i64>,
 }
 
 /// Why requests cannot be answered.
@@ -157,15 +171,18 @@ impl App {
     pub fn authority(&self, _permit: &Permit<act::ReadAuthority>) -> AuthorityShown {
         let in_force = self.in_force();
         let document = in_force.lineage.current();
-        let approvers = document.approvers.iter().map(|approver| {
-            (
-                approver.name.to_string(),
-                hex::encode(approver.key.as_bytes()),
-                Some(approver.valid_from.seconds()),
-            )
+        let approvers = document.approvers.iter().map(|approver| SignerShown {
+            name: approver.name.to_string(),
+            key: approver.key,
+            valid_from: Some(approver.valid_from.seconds()),
+            counts_from: Some(in_force.lineage.counts_from(approver).seconds()),
         });
-        let recovery =
-            document.recovery.iter().map(|key| (key.name.to_string(), hex::encode(key.key.as_bytes()), None));
+        let recovery = document.recovery.iter().map(|one| SignerShown {
+            name: one.name.to_string(),
+            key: one.key,
+            valid_from: None,
+            counts_from: None,
+        });
         AuthorityShown {
             version: document.version,
             digest: self.founding.authority_digest,

@@ -48,7 +48,7 @@ pub(super) struct Ready {
     /// What their heads say, whoever they are, and how often approvers have signed: told once, told for a session.
     pub(super) says: Sha256Digest,
     /// The generation that approvers signed it for.
-    counter: u64,
+    pub(super) counter: u64,
     signed: OnceLock<Vec<u8>>,
 }
 

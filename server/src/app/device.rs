@@ -1,7 +1,8 @@
 //! Devices: listed, shown, explained.
 
 use super::listing::{Placed, part};
-use super::{App, Error, Page};
+use super::progress::Known;
+use super::{App, Approval, Error, Frozen, Page};
 use crate::domain::commissioning::Missing;
 use crate::domain::deprovision::Phase;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
@@ -15,6 +16,7 @@ use crate::store::collections::{DEVICES, Facet, decode};
 use crate::store::key::ordinal;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
+use muster_wire::time::Timestamp;
 use std::borrow::Cow;
 
 /// Which devices a list shows; all that is given must hold.
@@ -68,8 +70,8 @@ pub struct Shown {
     pub device: Device,
     /// The record of its current, else its issued certificate.
     pub certificate: Option<CertificateRecord>,
-    /// Whether it has an MQTT session.
-    pub connected: bool,
+    /// Since when it has an MQTT session, unix seconds; `None` where it has none.
+    pub connected_since: Option<i64>,
     /// The counter of the generation that it should have.
     pub desired: u64,
     /// What it last reported.
@@ -115,11 +117,11 @@ impl App {
             (device, version) = (now.record, now.version);
             certificate = self.certificate_of(&device)?;
         }
-        let connected = self.doors.registry.session_of(&device.id).is_some();
+        let connected_since = self.doors.registry.connected_since(&device.id);
         let reported = self.store.load::<Reported>(device.id.as_bytes())?.map(|held| held.record);
         let desired = self.plan(&device.profile)?.generation(reported.as_ref()).counter;
         let posture = self.posture(device.id)?.map(|held| held.record);
-        Ok(Shown { device, certificate, connected, desired, reported, posture, version })
+        Ok(Shown { device, certificate, connected_since, desired, reported, posture, version })
     }
 
     fn certificate_of(&self, device: &Device) -> Result<Option<CertificateRecord>, Error> {
@@ -187,11 +189,49 @@ impl App {
         }
         let missing = known.missing();
         let outstanding = device.state == DeviceState::Commissioning && device.current.is_some();
-        Ok(match missing.as_slice() {
+        let explained = match missing.as_slice() {
             [_, ..] if outstanding => by_missing(&missing, known.posture.as_ref().map(|held| &held.record)),
             _ => by_state(device),
-        })
+        };
+        let explained = by_approval(explained, self.awaited_approval(&known)?.as_ref());
+        Ok(by_freeze(explained, self.lasting_freeze()?.filter(|_| device.state.is_open()).as_ref()))
     }
+
+    /// What approvers have to sign before this device takes the baseline that it should have and has not.
+    fn awaited_approval(&self, known: &Known) -> Result<Option<Approval>, Error> {
+        let reported = known.reported.as_ref().map(|held| &held.record);
+        let is_in_place = reported.and_then(Reported::in_place) == Some(known.plan.generation(reported));
+        let device = &known.device.record;
+        let hears = matches!(device.state, DeviceState::Commissioning | DeviceState::Active);
+        if is_in_place || device.current.is_none() || !hears {
+            return Ok(None);
+        }
+        Ok(self.approval(&known.ready)?.filter(|approval| approval.missing > 0))
+    }
+}
+
+/// A device that waits for approvers' signatures on its baseline waits for nothing else first.
+fn by_approval(explained: Explanation, approval: Option<&Approval>) -> Explanation {
+    let Some(approval) = approval else { return explained };
+    let remedy = format!("{} {}", approval.remedy(), explained.remedy);
+    Explanation {
+        rule: "baseline.unsigned".to_owned(),
+        field: Some("baseline".to_owned()),
+        remedy,
+        ..explained
+    }
+}
+
+/// While a freeze lasts nothing reaches the device that would take it further.
+fn by_freeze(explained: Explanation, frozen: Option<&Frozen>) -> Explanation {
+    let Some(Frozen { began_at, by, .. }) = frozen else { return explained };
+    let remedy = format!(
+        "{} Nothing new is sent to it: there is a freeze since {}, begun by {by}; approvers lift it with \
+         `muster freeze --lift --key FILE`.",
+        explained.remedy,
+        Timestamp(*began_at),
+    );
+    Explanation { remedy, ..explained }
 }
 
 fn by_refusal(last: &LastRefusal) -> Explanation {

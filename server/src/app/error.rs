@@ -1,6 +1,7 @@
 //! How a verb ends when it does not end well.
 
 use crate::domain::refusal::Refusal;
+use crate::domain::signature::SignatureFlaw;
 use crate::store::collections::LoadError;
 use crate::store::{CommitError, ReadError};
 
@@ -11,6 +12,15 @@ pub enum Error {
     /// A rule refused it.
     #[error("refused by {}", .0.rule)]
     Refused(Refusal),
+    /// A rule refused a signature, and whose it is.
+    #[error("refused by {}", .refusal.rule)]
+    Signature {
+        /// The rule.
+        refusal: Refusal,
+        /// What is wrong with it.
+        #[source]
+        flaw: SignatureFlaw,
+    },
     /// A field of the request is not what it must be.
     #[error("{field} {expected}")]
     Invalid {
@@ -95,6 +105,28 @@ impl From<ReadError> for Error {
 }
 
 impl Error {
+    /// For `map_err`: `refusal`, for what is wrong with a signature.
+    pub fn signature(refusal: Refusal) -> impl FnOnce(SignatureFlaw) -> Self {
+        move |flaw| Self::Signature { refusal, flaw }
+    }
+
+    /// The rule that refused, if one did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Signature { refusal, .. } => Some(*refusal),
+            Self::Invalid { .. }
+            | Self::NotFound { .. }
+            | Self::RateLimited { .. }
+            | Self::CoolingOff { .. }
+            | Self::Contended
+            | Self::Busy { .. }
+            | Self::NoSpace
+            | Self::Stopped
+            | Self::Load(_)
+            | Self::Internal { .. } => None,
+        }
+    }
+
     /// An error that must not happen, met while `doing`.
     pub fn internal(doing: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
         move |source| Self::Internal { doing, source }

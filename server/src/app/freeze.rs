@@ -6,6 +6,7 @@
 use super::{App, Error};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
+use crate::domain::signature;
 use crate::store::collections::INSTALLATION;
 use crate::store::{Batch, Expect};
 use muster_wire::digest::Sha256Digest;
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 /// Under which id the freeze lies.
 const FREEZE_ID: &[u8] = b"freeze";
+
+const OTHER_FREEZE: Refusal = Refusal::by("rails.other_freeze", Code::Conflict).at("signature");
+const NO_APPROVER: Refusal = Refusal::by("rails.no_approver", Code::Forbidden).at("signature");
 
 /// A freeze.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,8 +65,15 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`] where none does.
     pub fn frozen(&self, _permit: &Permit<act::ReadRails>) -> Result<Frozen, Error> {
-        let held = self.held_freeze()?.1.ok_or(Error::NotFound { kind: "freeze" })?;
-        self.shown_freeze(&held)
+        self.lasting_freeze()?.ok_or(Error::NotFound { kind: "freeze" })
+    }
+
+    /// The freeze that lasts, if one does.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub(super) fn lasting_freeze(&self) -> Result<Option<Frozen>, Error> {
+        self.held_freeze()?.1.map(|held| self.shown_freeze(&held)).transpose()
     }
 
     /// Begins a freeze; one that lasts goes on.
@@ -110,15 +121,10 @@ impl App {
             let mut lift = read_lift(&held)?;
             let lineage = self.in_force().lineage.clone();
             let now = Timestamp(self.clock.now_s());
-            let refused = match lift.merge(&copy) {
-                Err(_) => Some(Refusal::by("rails.other_freeze", Code::Conflict).at("signature")),
-                Ok(_) => match lift.signers(&lineage.counting_keys(now)) {
-                    Ok(found) if found.len() == lift.key_ids().len() => None,
-                    Ok(_) | Err(_) => Some(Refusal::by("rails.no_approver", Code::Forbidden).at("signature")),
-                },
-            };
-            if let Some(refusal) = refused {
-                return Err(self.decline(&permit, "rails", refusal).await);
+            let judged = signature::by_approvers(&copy, &lineage, now).map_err(Error::signature(NO_APPROVER));
+            let merged = lift.merge(&copy).map_err(|_| Error::Refused(OTHER_FREEZE));
+            if let Err(error) = merged.and(judged) {
+                return Err(self.decline_for(&permit, "rails", error).await);
             }
             let is_lifted = match lift::verify(&lift, &lineage, now) {
                 Ok(_) => true,

@@ -131,6 +131,6 @@ pub(super) fn pair(key: &SigningKey) -> DeviceKey {
 
 /// The rule by which something was refused.
 pub(super) fn rule(error: &super::Error) -> &'static str {
-    let super::Error::Refused(refusal) = error else { panic!("{error}") };
+    let Some(refusal) = error.refusal() else { panic!("{error}") };
     refusal.rule
 }

@@ -81,6 +81,8 @@ pub struct RailsShown {
     pub used_day: u64,
     /// What waits, oldest first.
     pub waiting: Vec<Waiting>,
+    /// The freeze that lasts, if one does.
+    pub frozen: Option<super::Frozen>,
 }
 
 impl Rails {
@@ -176,7 +178,7 @@ impl App {
         Ok(())
     }
 
-    /// The budget, what was spent of it and what waits.
+    /// The budget, what was spent of it and what waits; and whether anything leaves at all.
     ///
     /// # Errors
     /// [`Error::Load`].
@@ -185,7 +187,15 @@ impl App {
         let ledger = self.rails_ledger()?.1;
         let (used_hour, used_day) = ledger.used(now);
         let day = self.rails.limits.day(self.grown_up(now)?);
-        Ok(RailsShown { limits: self.rails.limits, day, used_hour, used_day, waiting: ledger.waiting })
+        let frozen = self.lasting_freeze()?;
+        Ok(RailsShown {
+            limits: self.rails.limits,
+            day,
+            used_hour,
+            used_day,
+            waiting: ledger.waiting,
+            frozen,
+        })
     }
 
     /// Writes down that the settings of the rails are others than at the last start, and tells of it.

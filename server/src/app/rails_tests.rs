@@ -143,6 +143,12 @@ async fn a_freeze_stops_what_leaves_and_only_the_quorum_lifts_it() {
     assert!(site.due_to(&lives[0]) > 0);
     let frozen = site.app.freeze(site.operator()).await.unwrap();
     assert_eq!((site.due_to(&lives[0]), frozen.required), (0, 2));
+    let told = |site: &Site| {
+        let shown = site.app.rails(&site.operator()).unwrap().frozen;
+        let remedy = site.app.explain(&site.operator(), lives[0].id).unwrap().remedy;
+        (shown.map(|frozen| frozen.by), remedy.contains("there is a freeze since"))
+    };
+    assert_eq!(told(&site), (Some("operator/admin".to_owned()), true));
     let lift = |key: &SigningKey, bytes: &[u8]| {
         let document = MultiSigned::<Lift>::parse_unfinished(bytes).unwrap().read_unverified().unwrap();
         let mut copy = MultiSigned::unsigned(&document);
@@ -156,6 +162,7 @@ async fn a_freeze_stops_what_leaves_and_only_the_quorum_lifts_it() {
     assert!(!bring(&first).await.unwrap().is_lifted, "one person is one person");
     assert!(bring(&lift(&approvers[1], &frozen.lift)).await.unwrap().is_lifted);
     assert!(site.due_to(&lives[0]) > 0, "what was due is due");
+    assert_eq!(told(&site), (None, false));
 
     // A lift that was signed once ends nothing later.
     let _ = site.app.freeze(site.operator()).await.unwrap();

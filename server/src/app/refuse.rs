@@ -104,6 +104,19 @@ impl App {
         self.settle(self.audit_refusal(permit, object, refusal).await, refusal)
     }
 
+    /// Writes down what `error` refuses about `object`, with the key where it is about a signature; any other error is the
+    /// answer as it is.
+    pub(super) async fn decline_for<A: Act>(&self, permit: &Permit<A>, object: &str, error: Error) -> Error {
+        let Some(refusal) = error.refusal() else { return error };
+        let key = if let Error::Signature { flaw, .. } = &error { flaw.key() } else { None };
+        let entry = permit.refused(self.clock.now_ms(), object.to_owned(), &refusal);
+        let entry = entry.facts(key.map(|key| ("key", key.to_string())));
+        match self.settle(self.commit(essential(entry)).await, refusal) {
+            Error::Refused(_) => error,
+            failed => failed,
+        }
+    }
+
     /// Writes down that a request for `action` was refused at the edge for what it is, and not for who asks.
     ///
     /// Past as many a minute from one address as wrong tokens are allowed, only one more is written. The answer

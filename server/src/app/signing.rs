@@ -10,6 +10,7 @@ use crate::domain::device::DeviceState;
 use crate::domain::order::{Ask, OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Permit, act};
 use crate::domain::refusal::Refusal;
+use crate::domain::signature::{self, SignatureFlaw};
 use crate::domain::warrant::{State, WarrantRecord};
 use crate::store::Batch;
 use crate::store::collections::{Held, Paper};
@@ -45,10 +46,8 @@ impl App {
         for _ in 0..super::ATTEMPTS {
             let held = self.warrant(id)?;
             let batch = match self.signature_batch(&permit, held, signed) {
-                Err(Error::Refused(refusal)) => {
-                    return Err(self.decline(&permit, &format!("warrant/{id}"), refusal).await);
-                }
-                batch => batch?,
+                Ok(batch) => batch,
+                Err(error) => return Err(self.decline_for(&permit, &format!("warrant/{id}"), error).await),
             };
             let Some(batch) = batch else { return self.warrant_shown(id) };
             match self.commit(batch).await {
@@ -78,7 +77,7 @@ impl App {
         if !held.record.state.is_open() || held.record.has_lapsed(now.seconds()) {
             return Err(ENDED.into());
         }
-        let names = signers(&handed, &lineage, now).ok_or(SIGNER)?;
+        let names = signers(&handed, &lineage, now).map_err(Error::signature(SIGNER))?;
         let gathered = match self.signatures(id)? {
             None => handed,
             Some(mut gathered) => match gathered.merge(&handed) {
@@ -140,10 +139,8 @@ impl App {
                 return self.warrant_shown(id);
             }
             let batch = match self.stop_batch(&permit, held, signed) {
-                Err(Error::Refused(refusal)) => {
-                    return Err(self.decline(&permit, &format!("warrant/{id}"), refusal).await);
-                }
-                batch => batch?,
+                Ok(batch) => batch,
+                Err(error) => return Err(self.decline_for(&permit, &format!("warrant/{id}"), error).await),
             };
             let (stop, batch) = batch;
             match self.commit(batch).await {
@@ -197,7 +194,7 @@ impl App {
     ) -> Result<(Verified<Warrant>, Vec<String>), Error> {
         let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
         let handed = MultiSigned::<Warrant>::parse(signed).map_err(|_| UNREADABLE)?;
-        let names = signers(&handed, &lineage, now).ok_or(SIGNER)?;
+        let names = signers(&handed, &lineage, now).map_err(Error::signature(SIGNER))?;
         let stop = warrant::verify(&handed, &lineage, now).map_err(|_| SIGNER)?;
         let says_so = stop.kind == Kind::Stop
             && stop.plan == Action::Stop { warrant: id }.plan()
@@ -268,12 +265,8 @@ pub(super) fn signers<T: SignedByMany>(
     handed: &MultiSigned<T>,
     lineage: &Lineage,
     now: Timestamp,
-) -> Option<Vec<String>> {
-    let found = handed.signers(&lineage.counting_keys(now)).ok()?;
-    if found.is_empty() || found.len() != handed.key_ids().len() {
-        return None;
-    }
-    Some(names_of(&found, lineage, now))
+) -> Result<Vec<String>, SignatureFlaw> {
+    Ok(names_of(&signature::by_approvers(handed, lineage, now)?, lineage, now))
 }
 
 /// The names of those of `keys` that are of approvers who count now.

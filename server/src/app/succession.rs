@@ -20,8 +20,9 @@ use crate::domain::desired::FIRST;
 use crate::domain::ledger::Draft;
 use crate::domain::policy::{Caller, Permit, act, decide};
 use crate::domain::refusal::Refusal;
+use crate::domain::signature::SignatureFlaw;
 use crate::domain::succession::{
-    Changes, Progress, Proposal, Quorum, SignatureFlaw, Succession, check_signatures, successor,
+    Changes, Progress, Proposal, Quorum, Succession, check_signatures, successor,
 };
 use crate::store::collections::INSTALLATION;
 use crate::store::{Batch, Expect, Store};
@@ -72,6 +73,17 @@ pub struct Pending {
     pub proposed_by: String,
     /// Whether it is in force by now.
     pub is_in_force: bool,
+    /// The proposal in whose place it was just put, where somebody had signed that.
+    pub replaced: Option<Replaced>,
+}
+
+/// A proposal that was signed and is none any more: its signatures count for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// SHA-256 of its payload.
+    pub digest: Sha256Digest,
+    /// Who had signed it.
+    pub signed_by: Vec<String>,
 }
 
 /// What an operator asks a successor to be like.
@@ -152,7 +164,7 @@ impl App {
         }
     }
 
-    /// Stores a successor for signing, in place of one that waited.
+    /// Stores a successor for signing, in place of one that waited: what was gathered for that is lost, and said to be.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what no device would take.
@@ -202,18 +214,29 @@ impl App {
                 request: request.clone(),
             };
             let (version, waiting) = self.held_proposal()?;
+            let replaced = waiting.as_ref().and_then(|waiting| self.loses(waiting));
             let entry = permit
                 .entry(self.clock.now_ms(), format!("authority/{}", next.version))
-                .states(waiting.map_or("", |_| "pending"), "pending");
+                .states(waiting.map_or("", |_| "pending"), "pending")
+                .facts(replaced.iter().flat_map(Replaced::facts));
             let entry = Draft { payload_sha256: signed.payload_digest().to_hex(), ..entry };
             let held = Held { record, signed, next };
             match self.commit(self.proposal_batch(version, Some(&held.record))?.audit(entry)).await {
                 Err(Error::Contended) => {}
                 Err(error) => return Err(error),
-                Ok(()) => return Ok(self.shown_proposal(&held)),
+                Ok(()) => return Ok(Pending { replaced, ..self.shown_proposal(&held) }),
             }
         }
         Err(Error::Contended)
+    }
+
+    /// What is lost with `waiting`, if anybody has signed it.
+    fn loses(&self, waiting: &Held) -> Option<Replaced> {
+        let Progress { current, next, recovery, waiting: young } = self.shown_proposal(waiting).progress;
+        let names = current.signed.iter().chain(&next.signed).chain(&recovery.signed);
+        let names = names.chain(young.iter().map(|(name, _)| name)).map(ToString::to_string);
+        let signed_by: Vec<_> = names.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        (!signed_by.is_empty()).then(|| Replaced { digest: waiting.signed.payload_digest(), signed_by })
     }
 
     /// Takes the signatures under `copy`, a copy of the proposal, and lets the proposal take over once enough are there.
@@ -240,9 +263,9 @@ impl App {
             let mut held = held.ok_or(nothing)?;
             let added = match self.add_signatures(&in_force, &mut held, &copy) {
                 Ok(added) => added,
-                Err(refusal) => {
+                Err(error) => {
                     let object = format!("authority/{}", held.next.version);
-                    return Err(self.decline(&permit, &object, refusal).await);
+                    return Err(self.decline_for(&permit, &object, error).await);
                 }
             };
             let judged = in_force.lineage.succeed(&held.signed, Timestamp(self.clock.now_s()));
@@ -267,18 +290,16 @@ impl App {
         in_force: &InForce,
         held: &mut Held,
         copy: &MultiSigned<Authority>,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, Error> {
         let other = Refusal::by("authority.other_proposal", Code::Conflict).at("signature");
         let added = held.signed.merge(copy).map_err(|_| other)?;
-        match check_signatures(&in_force.lineage, &held.next, &held.signed) {
-            Ok(()) => Ok(added),
-            Err(SignatureFlaw::Stranger { .. }) => {
-                Err(Refusal::by("authority.no_approver", Code::Forbidden).at("signature"))
-            }
-            Err(SignatureFlaw::False(_)) => {
-                Err(Refusal::by("authority.signature_false", Code::Forbidden).at("signature"))
-            }
-        }
+        let judged = check_signatures(&in_force.lineage, &held.next, &held.signed);
+        let refused = |flaw: SignatureFlaw| {
+            let is_false = matches!(flaw, SignatureFlaw::False(_));
+            let rule = if is_false { "authority.signature_false" } else { "authority.no_approver" };
+            Error::signature(Refusal::by(rule, Code::Forbidden).at("signature"))(flaw)
+        };
+        judged.map(|()| added).map_err(refused)
     }
 
     async fn keep_signatures(
@@ -449,7 +470,14 @@ impl App {
             proposed_at: held.record.proposed_at,
             proposed_by: held.record.proposed_by.clone(),
             is_in_force: false,
+            replaced: None,
         }
+    }
+}
+
+impl Replaced {
+    fn facts(&self) -> [(&'static str, String); 2] {
+        [("replaced_sha256", self.digest.to_hex()), ("replaced_signed_by", self.signed_by.join(","))]
     }
 }
 
@@ -467,6 +495,7 @@ fn taken_over(in_force: &InForce) -> Pending {
         proposed_at: 0,
         proposed_by: String::new(),
         is_in_force: true,
+        replaced: None,
     }
 }
 

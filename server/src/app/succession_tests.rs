@@ -10,6 +10,8 @@ use crate::domain::succession::Changes;
 use ed25519_dalek::SigningKey;
 use muster_wire::authority::{Authority, Matter};
 use muster_wire::envelope::MultiSigned;
+use muster_wire::key::{Ed25519Key, Signer as _};
+use muster_wire::lift::Lift;
 use muster_wire::problem::Code;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +44,13 @@ async fn succeed(bench: &Bench, asked: Asked) -> Authority {
     let settled = bring(bench, &pending, &bench.approver).await.unwrap();
     assert!(settled.is_in_force);
     pending.next
+}
+
+/// The audit entries of this action, oldest first.
+fn entries(bench: &Bench, action: &str) -> Vec<serde_json::Value> {
+    let mut all = bench.app.audit_tail(&bench.permit(operator()), None, 10_000).unwrap().items;
+    all.retain(|entry| entry["action"] == action);
+    all
 }
 
 fn version(bench: &Bench) -> u64 {
@@ -89,13 +98,59 @@ async fn nothing_changes_before_enough_have_signed_and_everything_at_once_then()
 async fn a_stranger_signs_nothing_and_a_former_proposal_is_signed_no_more() {
     let bench = Bench::founded(UNLIMITED);
     let former = propose(&bench, stricter()).await;
-    let refused = bring(&bench, &former, &fresh_ed25519()).await.unwrap_err();
-    assert!(matches!(refused, Error::Refused(refusal) if refusal.code == Code::Forbidden), "{refused}");
+    let stranger = fresh_ed25519();
+    let refused = bring(&bench, &former, &stranger).await.unwrap_err();
+    assert_eq!(refused.refusal().unwrap().code, Code::Forbidden, "{refused}");
+    let key = stranger.public_key().key_id();
+    assert!(matches!(&refused, Error::Signature { flaw, .. } if flaw.key() == Some(key)), "{refused:?}");
+    let refusals = entries(&bench, "authority.sign");
+    assert_eq!(
+        refusals[0]["facts"]["key"],
+        key.to_string(),
+        "the log names the key, not only who brought it"
+    );
     let _ = propose(&bench, new_keys()).await;
     let refused = bring(&bench, &former, &bench.approver).await.unwrap_err();
     assert!(matches!(refused, Error::Refused(refusal) if refusal.code == Code::Conflict), "{refused}");
     assert_eq!(version(&bench), 1);
     assert_eq!(bench.refusals(), ["authority.no_approver", "authority.other_proposal"]);
+}
+
+#[tokio::test]
+async fn a_proposal_in_place_of_one_that_was_signed_says_and_writes_down_whose_signatures_are_lost() {
+    let keys = [fresh_ed25519(), fresh_ed25519()];
+    let bench = Bench::founded_by(UNLIMITED, &keys);
+    let former = propose(&bench, stricter()).await;
+    assert_eq!(former.replaced, None);
+    let signed = bring(&bench, &former, &keys[0]).await.unwrap();
+    let next = propose(&bench, new_keys()).await;
+    let replaced = next.replaced.unwrap();
+    let signed_by: Vec<_> = signed.progress.current.signed.iter().map(ToString::to_string).collect();
+    assert_eq!((replaced.digest, &replaced.signed_by), (former.digest, &signed_by));
+    let proposals = entries(&bench, "authority.propose");
+    assert_eq!(proposals[0]["facts"].get("replaced_sha256"), None);
+    assert_eq!(proposals[1]["facts"]["replaced_sha256"], former.digest.to_hex());
+    assert_eq!(proposals[1]["facts"]["replaced_signed_by"], signed_by.join(","));
+    assert_eq!(propose(&bench, stricter()).await.replaced, None, "nobody had signed that one");
+}
+
+#[tokio::test]
+async fn who_joined_today_is_shown_to_count_from_tomorrow_on() {
+    let bench = Bench::founded(UNLIMITED);
+    let joins = fresh_ed25519();
+    let key = Ed25519Key::from_bytes(joins.verifying_key().as_bytes()).unwrap();
+    let changes = Changes { add_approvers: vec![("late".parse().unwrap(), key)], ..Changes::default() };
+    let _ = succeed(&bench, Asked { changes, ..Asked::default() }).await;
+    let shown = bench.app.authority(&bench.permit(operator())).approvers;
+    assert_eq!(shown[0].counts_from, shown[0].valid_from, "a founding approver counts at once");
+    assert_eq!(shown[1].counts_from, shown[1].valid_from.map(|joined| joined + 86_400));
+    let frozen = bench.app.freeze(bench.permit(operator())).await.unwrap();
+    let lift = MultiSigned::<Lift>::parse_unfinished(&frozen.lift).unwrap().read_unverified().unwrap();
+    let mut copy = MultiSigned::unsigned(&lift);
+    copy.add_signature(&joins).unwrap();
+    let refused = bench.app.lift_freeze(bench.permit(operator()), &copy.to_bytes()).await.unwrap_err();
+    let Error::Signature { flaw, .. } = refused else { panic!("{refused}") };
+    assert!(flaw.to_string().contains("late's") && flaw.remedy().starts_with("Sign again after"), "{flaw}");
 }
 
 #[tokio::test]

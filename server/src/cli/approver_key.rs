@@ -4,11 +4,14 @@
 //! writes (PROTOCOL.key of OpenSSH), both without a passphrase: this program asks for none. A file that others may read
 //! is refused, as ssh refuses it.
 
+use super::Context;
 use super::error::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+use muster_wire::approver::parse_public_key;
+use serde_json::Value;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -33,18 +36,22 @@ enum Unfit {
 ///
 /// # Errors
 /// [`Error::File`]; [`Error::Refused`] where others may read it; [`Error::Usage`] where it is no key of a kind that
-/// approves, or asks for a passphrase.
+/// approves, the public half of one, or asks for a passphrase.
 pub(super) fn read(file: &Path) -> Result<SigningKey, Error> {
     let opened = File::open(file).map_err(Error::file("read", file))?;
     let mode = opened.metadata().map_err(Error::file("read", file))?.mode() & 0o777;
+    let mut text = Zeroizing::new(String::new());
+    opened.take(MAX_BYTES).read_to_string(&mut text).map_err(Error::file("read", file))?;
+    // Everybody may read that one: its mode is nothing to warn of.
+    if parse_public_key(&text).is_ok() {
+        return Err(public_half(file));
+    }
     if mode & 0o077 != 0 {
         return Err(Error::refused(
             format!("{} may be read by others (mode {mode:o})", file.display()),
             "Run `chmod 600` on it; if others may have read it, replace the key in the authority document.",
         ));
     }
-    let mut text = Zeroizing::new(String::new());
-    opened.take(MAX_BYTES).read_to_string(&mut text).map_err(Error::file("read", file))?;
     parse(&text).map_err(|unfit| match unfit {
         Unfit::Passphrase => Error::usage(
             format!("{} asks for a passphrase", file.display()),
@@ -55,6 +62,25 @@ pub(super) fn read(file: &Path) -> Result<SigningKey, Error> {
             "Give the file that `muster operator keygen` or `ssh-keygen -t ed25519` wrote, not the .pub beside it.",
         ),
     })
+}
+
+/// What is said of a public key: where its private half lies, as a rule.
+fn public_half(file: &Path) -> Error {
+    let beside = [file.with_extension("key"), file.with_extension("")];
+    let found = beside.iter().find(|other| other.as_path() != file && other.is_file());
+    let remedy = found.map_or_else(
+        || "Give the private half, a file that stays with the approver.".to_owned(),
+        |private| format!("Give the private half: --key {}", private.display()),
+    );
+    Error::usage(format!("{} is the public half of a key and signs nothing", file.display()), remedy)
+}
+
+/// Says to a person that a signature was there `before` it was handed in: what is at `pointer` is the same `after` it.
+pub(super) fn tell_if_again(context: &Context, (before, after): (&Value, &Value), pointer: &str) {
+    let [before, after] = [before, after].map(|shown| shown.pointer(pointer));
+    if after.is_some() && before == after {
+        context.out.notice("This key has signed it before: nothing has changed.");
+    }
 }
 
 fn parse(text: &str) -> Result<SigningKey, Unfit> {
@@ -110,7 +136,6 @@ impl<'b> Strings<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_wire::approver::parse_public_key;
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
     use tempfile::TempDir;
@@ -156,6 +181,24 @@ mod tests {
         let file = ssh_key(&directory, "");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(read(&file).unwrap_err().exit() as u8, 3);
+    }
+
+    #[test]
+    fn a_public_half_is_told_from_a_private_one_that_others_may_read() {
+        let directory = TempDir::new().unwrap();
+        let ours = directory.path().join("a.key");
+        let _ = super::super::operator::make_key(&ours, &directory.path().join("a.pub")).unwrap();
+        let theirs = ssh_key(&directory, "");
+        for (public, private) in [(ours.with_extension("pub"), ours), (theirs.with_extension("pub"), theirs)]
+        {
+            std::fs::set_permissions(&public, std::fs::Permissions::from_mode(0o644)).unwrap();
+            let error = read(&public).unwrap_err();
+            assert_eq!(error.exit() as u8, 2, "{error}");
+            assert!(error.to_string().contains("public half"), "{error}");
+            assert!(error.remedy().ends_with(&format!("--key {}", private.display())), "{}", error.remedy());
+            std::fs::remove_file(&private).unwrap();
+            assert!(!read(&public).unwrap_err().remedy().contains("--key"));
+        }
     }
 
     #[test]

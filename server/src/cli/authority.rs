@@ -1,27 +1,23 @@
 //! `muster authority`: who may order what, and how that is changed.
 //!
-//! A successor is proposed by an operator and signed by approvers, each with their own key on their own machine: `sign`
-//! reads the bytes, says in words what they change, and adds one signature. No private key is sent anywhere. Without a
-//! way to the server the bytes go there and back as files: `show --pending --package`, `sign --package --out`,
-//! `sign --signature`.
+//! A successor is proposed by an operator and signed by approvers, each with their own key on their own machine
+//! ([`super::authority_sign`]).
 
-use super::approver_key;
+use super::authority_paper::{Change, read, unreadable};
+use super::authority_sign::{self, SignArgs};
 use super::client::Client;
-use super::confirm::{Intent, Verdict, consent};
+use super::confirm::{Intent, consent};
 use super::error::Error;
 use super::operator::name_of;
 use super::output::Reader;
 use super::table::{self, Column, column};
 use super::{Context, difference};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use muster_wire::approver::parse_public_key;
 use muster_wire::authority::Authority;
-use muster_wire::envelope::MultiSigned;
-use muster_wire::key::Signer;
 use muster_wire::problem::Exit;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The commands about the authority document.
@@ -74,27 +70,6 @@ pub struct ProposeArgs {
     new_audit_key: bool,
 }
 
-/// What `muster authority sign` takes.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = true)]
-pub struct SignArgs {
-    /// The approver's private key
-    #[arg(long, value_name = "FILE", conflicts_with = "signature")]
-    key: Option<PathBuf>,
-    /// Sign what `show --pending --package` wrote, without asking a server
-    #[arg(long, value_name = "FILE", requires = "key", requires = "out")]
-    package: Option<PathBuf>,
-    /// Where the signature goes then
-    #[arg(long, value_name = "SIG", requires = "package")]
-    out: Option<PathBuf>,
-    /// Bring a signature that was made on another machine
-    #[arg(long, value_name = "SIG")]
-    signature: Option<PathBuf>,
-    /// Say what would be signed, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
 const HEAD: &[Column] = &[
     column("trust domain", "/trust_domain"),
     column("version", "/version"),
@@ -103,12 +78,16 @@ const HEAD: &[Column] = &[
     column("not told yet", "/heard/missing"),
 ];
 
-const NAMES: &[Column] = &[column("NAME", "/name"), column("KEY", "/key")];
+const NAMES: &[Column] = &[column("NAME", "/name"), column("KEY ID", "/key_id"), column("KEY", "/key")];
 
-const KEYS: &[Column] =
-    &[column("NAME", "/name"), column("KEY", "/key"), column("COUNTS FROM", "/valid_from")];
+const KEYS: &[Column] = &[
+    column("NAME", "/name"),
+    column("KEY ID", "/key_id"),
+    column("COUNTS FROM", "/counts_from"),
+    column("KEY", "/key"),
+];
 
-const PENDING: &[Column] = &[
+pub(super) const PENDING: &[Column] = &[
     column("version", "/version"),
     column("state", "/state"),
     column("sha256", "/sha256"),
@@ -118,8 +97,11 @@ const PENDING: &[Column] = &[
     column("signed by those", "/successor_approvers/signed_by"),
     column("recovery keys that are enough", "/recovery/required"),
     column("signed by recovery", "/recovery/signed_by"),
+    column("signed, and do not count yet", "/waiting"),
     column("proposed", "/proposed_at"),
     column("by", "/proposed_by"),
+    column("in place of", "/replaced/sha256"),
+    column("  which these had signed", "/replaced/signed_by"),
 ];
 
 /// Runs one of the commands about the authority document.
@@ -132,7 +114,7 @@ pub async fn run(context: &Context, command: AuthorityCommand) -> Result<Exit, E
         AuthorityCommand::Show(args) => show_pending(context, args.package.as_deref()).await?,
         AuthorityCommand::History => history(context).await?,
         AuthorityCommand::Propose(args) => propose(context, &args).await?,
-        AuthorityCommand::Sign(args) => sign(context, &args).await?,
+        AuthorityCommand::Sign(args) => authority_sign::sign(context, &args).await?,
     }
     Ok(Exit::Done)
 }
@@ -251,143 +233,40 @@ async fn propose(context: &Context, args: &ProposeArgs) -> Result<(), Error> {
         "new_command_key": args.new_command_key,
         "new_audit_key": args.new_audit_key,
     });
-    let proposed = context.client()?.post(&["v1", "authority", "pending"], &body).await?;
+    let client = context.client()?;
+    agree_to_replace(context, &client).await?;
+    let proposed = client.post(&["v1", "authority", "pending"], &body).await?;
     print(context, proposed)?;
     context.out.notice("Nothing has changed yet: each approver runs `muster authority sign --key FILE`.");
     Ok(())
 }
 
-async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error> {
-    if let Some(file) = &args.signature {
-        let bytes = std::fs::read(file).map_err(Error::file("read", file))?;
-        return bring(context, &context.client()?, &bytes).await;
-    }
-    let Some(key) = &args.key else {
-        return Err(Error::usage("No key is named", "Name the approver's private key with --key."));
+/// Asks first where a proposal waits that somebody has signed: what was gathered for it is lost with it.
+async fn agree_to_replace(context: &Context, client: &Client) -> Result<(), Error> {
+    let waiting = match client.get(&["v1", "authority", "pending"], &[]).await {
+        Err(error) if error.exit() == Exit::NotFound => return Ok(()),
+        waiting => waiting?,
     };
-    let client = if args.package.is_some() { None } else { Some(context.client()?) };
-    let pending = match (&args.package, &client) {
-        (Some(file), _) => {
-            let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
-            serde_json::from_str(&text).map_err(|_| unreadable())?
-        }
-        (None, Some(client)) => client.get(&["v1", "authority", "pending"], &[]).await?,
-        (None, None) => return Err(unreadable()),
-    };
-    let change = Change::of(&pending)?;
-    let signer = approver_key::read(key)?;
-    let key_id = signer.public_key().key_id();
-    let who = change.name_of(&key_id).ok_or_else(|| {
-        Error::refused(
-            format!("{} is neither an approver's key nor a recovery key of this document", key.display()),
-            "Sign with the key whose public half `muster authority show` lists.",
+    let Some(consequence) = loss(&waiting) else { return Ok(()) };
+    let target = json!({"version": waiting.get("version"), "sha256": waiting.get("sha256")});
+    consent(context, &Intent { action: "authority.propose", consequence, target: &target }, false).map(drop)
+}
+
+/// What is lost with the proposal `waiting`, if anybody has signed it.
+fn loss(waiting: &Value) -> Option<String> {
+    let of = |pointer: &str| waiting.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let sides = ["/approvers/signed_by", "/successor_approvers/signed_by", "/recovery/signed_by"];
+    let names = sides.into_iter().flat_map(of).filter_map(Value::as_str);
+    let young = of("/waiting").filter_map(|one| one.get("name")?.as_str());
+    let names: Vec<&str> = names.chain(young).collect::<BTreeSet<_>>().into_iter().collect();
+    (!names.is_empty()).then(|| {
+        let version = table::value_at(waiting, "/version");
+        format!(
+            "A proposal of version {version} waits already, signed by {}: this one takes its place, and those signatures \
+             count for nothing.",
+            names.join(", ")
         )
-    })?;
-    let consequence = format!("{}\n{who} signs this.", change.in_words());
-    let target = json!({"version": change.next.version, "sha256": change.signed.payload_digest().to_hex(), "changes": change.lines()});
-    if context.global.yes && !args.dry_run {
-        context.out.notice(&consequence);
-    }
-    let intent = Intent { action: "authority.sign", consequence, target: &target };
-    if consent(context, &intent, args.dry_run)? == Verdict::OnlyShown {
-        return Ok(());
-    }
-    // A copy that carries this signature alone: others' are brought by others.
-    let mut copy = MultiSigned::unsigned(&change.next);
-    copy.add_signature(&signer)
-        .map_err(|cause| Error::failed(format!("The key cannot sign: {cause}"), "Try another copy of it."))?;
-    match (&args.out, &client) {
-        (Some(out), _) => {
-            std::fs::write(out, copy.to_bytes()).map_err(Error::file("write", out))?;
-            let shown = json!({"version": change.next.version, "signed_by": who, "signature": out.display().to_string()});
-            context.out.item(
-                &shown,
-                &[
-                    column("version", "/version"),
-                    column("signed by", "/signed_by"),
-                    column("signature", "/signature"),
-                ],
-            )
-        }
-        (None, Some(client)) => bring(context, client, &copy.to_bytes()).await,
-        (None, None) => Err(unreadable()),
-    }
-}
-
-/// Brings a signed copy to the server.
-async fn bring(context: &Context, client: &Client, copy: &[u8]) -> Result<(), Error> {
-    let body = json!({"signature": STANDARD.encode(copy)});
-    let settled = client.post(&["v1", "authority", "signatures"], &body).await?;
-    let is_in_force = settled.get("state").and_then(Value::as_str) == Some("in_force");
-    context.out.item(&settled, PENDING)?;
-    context.out.notice(if is_in_force {
-        "It is in force. Devices that are connected hear of it now, the others when they come back."
-    } else {
-        "More signatures are needed; `muster authority show --pending` says whose are there."
-    });
-    Ok(())
-}
-
-/// A successor beside the document that it follows, read from the bytes that are signed.
-struct Change {
-    signed: MultiSigned<Authority>,
-    current: Authority,
-    next: Authority,
-}
-
-impl Change {
-    /// Reads a proposal as the server or a package tells it.
-    fn of(pending: &Value) -> Result<Self, Error> {
-        let current = read(pending.get("current").unwrap_or(&Value::Null))?;
-        let signed = read(pending.get("document").unwrap_or(&Value::Null))?;
-        let (before, next) = (current.read_unverified(), signed.read_unverified());
-        let (Ok(before), Ok(next)) = (before, next) else { return Err(unreadable()) };
-        // Signed for is a document with this predecessor: so what it changes is changed in nothing but that one.
-        let follows = next.previous == Some(current.payload_digest())
-            && before.version.checked_add(1) == Some(next.version);
-        let is_in_force = current.payload_digest() == signed.payload_digest();
-        if follows || is_in_force {
-            return Ok(Self { signed, current: before, next });
-        }
-        Err(Error::refused(
-            format!("The proposal of version {} does not follow version {}", next.version, before.version),
-            "Sign nothing: get a new package, and ask whoever runs the server.",
-        ))
-    }
-
-    fn lines(&self) -> Vec<String> {
-        difference::lines(&self.current, &self.next)
-    }
-
-    fn in_words(&self) -> String {
-        let (from, to) = (self.current.version, self.next.version);
-        let domain = self.next.trust_domain.as_str();
-        let head = format!("The authority of {domain}, version {from}, becomes version {to}:");
-        let lines = self.lines();
-        let lines = if lines.is_empty() { vec!["nothing changes".to_owned()] } else { lines };
-        format!("{head}\n  {}", lines.join("\n  "))
-    }
-
-    /// Whose key has this id, in either document.
-    fn name_of(&self, key: &muster_wire::key::KeyId) -> Option<String> {
-        let approvers = self.current.approvers.iter().chain(&self.next.approvers);
-        let mut names = approvers.map(|one| (one.key, &one.name));
-        let mut recovery = self.current.recovery.iter().map(|one| (one.key, &one.name));
-        let found = names.find(|(held, _)| held.key_id() == *key);
-        found.or_else(|| recovery.find(|(held, _)| held.key_id() == *key)).map(|(_, name)| name.to_string())
-    }
-}
-
-fn read(text: &Value) -> Result<MultiSigned<Authority>, Error> {
-    let bytes = text.as_str().and_then(|text| STANDARD.decode(text).ok()).ok_or_else(unreadable)?;
-    MultiSigned::parse_unfinished(&bytes).map_err(|_| unreadable())
-}
-
-fn unreadable() -> Error {
-    Error::failed(
-        "What came is no proposal of an authority document",
-        "Get it again with `muster authority show --pending --package FILE`.",
-    )
+    })
 }
 
 /// Public keys of the form `NAME=FILE` or `FILE`, as the API takes them.
@@ -414,4 +293,21 @@ fn named_keys(given: &[String]) -> Result<Vec<Value>, Error> {
 fn kind_and_count(text: &str) -> Result<(String, u64), String> {
     let parsed = text.rsplit_once('=').and_then(|(kind, count)| Some((kind.to_owned(), count.parse().ok()?)));
     parsed.ok_or_else(|| "write KIND=N, for instance lock=2".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_signatures_a_new_proposal_loses_is_said_and_each_name_once() {
+        let waiting = json!({
+            "version": 2, "approvers": {"signed_by": ["alice"]}, "successor_approvers": {"signed_by": ["alice", "bob"]},
+            "recovery": {"signed_by": []}, "waiting": [{"name": "carol", "counts_from": "2026-01-02T00:00:00Z"}],
+        });
+        let told = loss(&waiting).unwrap();
+        assert!(told.contains("version 2") && told.contains("signed by alice, bob, carol:"), "{told}");
+        let unsigned = json!({"version": 2, "approvers": {"signed_by": []}, "waiting": []});
+        assert_eq!(loss(&unsigned), None);
+    }
 }

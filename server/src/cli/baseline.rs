@@ -84,6 +84,9 @@ const EFFECT: &[Column] = &[
     column("generation", "/baseline/generation"),
     column("devices", "/devices"),
     column("changed", "/changed"),
+    column("needs approvers", "/approval/items"),
+    column("signatures needed", "/approval/required"),
+    column("  missing", "/approval/missing"),
     column("dry run", "/dry_run"),
 ];
 
@@ -94,6 +97,9 @@ const DIFFERENCE: &[Column] = &[
     column("sections", "/sections"),
     column("drift", "/drift"),
     column("differences", "/drift_total"),
+    column("needs approvers", "/approval/items"),
+    column("signatures needed", "/approval/required"),
+    column("  missing", "/approval/missing"),
 ];
 
 /// Runs one of the commands about baselines.
@@ -116,6 +122,7 @@ pub async fn run(context: &Context, command: BaselineCommand) -> Result<Exit, Er
             let id = super::device::resolve(&client, &device).await?;
             let item = client.get(&["v1", "devices", &id, "baseline"], &[]).await?;
             context.out.item(&item, DIFFERENCE)?;
+            tell_if_unsigned(context, &item);
         }
     }
     Ok(Exit::Done)
@@ -139,7 +146,18 @@ async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), E
         Ok(asked) => replaced(client, &asked.profile, args.if_match).await?,
         Err(_) => None,
     };
-    context.out.item(&client.post_over(&["v1", "baselines"], &body, replaced).await?, EFFECT)
+    let effect = client.post_over(&["v1", "baselines"], &body, replaced).await?;
+    context.out.item(&effect, EFFECT)?;
+    tell_if_unsigned(context, &effect);
+    Ok(())
+}
+
+/// Says to a person that devices refuse a baseline for now, and how that ends.
+fn tell_if_unsigned(context: &Context, item: &Value) {
+    let is_missing = item.pointer("/approval/missing").and_then(Value::as_u64).is_some_and(|count| count > 0);
+    if let Some(remedy) = item.pointer("/approval/remedy").and_then(Value::as_str).filter(|_| is_missing) {
+        context.out.notice(&format!("Not signed yet. {}", super::table::plain(remedy)));
+    }
 }
 
 /// The version that is about to be replaced, which has to be of the generation `wanted` where one is named. Whoever

@@ -26,8 +26,12 @@ const ITEMS: &[Column] = &[
 ];
 
 /// Who has signed what, of one generation.
-const PAPERS: &[Column] =
-    &[column("BASELINE", "/sha256"), column("DEVICES", "/devices"), column("SIGNED BY", "/signed_by")];
+const PAPERS: &[Column] = &[
+    column("BASELINE", "/sha256"),
+    column("DEVICES", "/devices"),
+    column("NEEDS", "/required"),
+    column("SIGNED BY", "/signed_by"),
+];
 
 /// The baselines of a profile as the API gives them.
 #[derive(Deserialize)]
@@ -58,7 +62,8 @@ struct Paper {
 pub(super) async fn sign(context: &Context, client: &Client, args: &SignArgs) -> Result<(), Error> {
     let profile = profile_of(client, args.generation).await?;
     let path = ["v1", "baselines", profile.as_str(), "papers"];
-    let given: Given = Deserialize::deserialize(&client.get(&path, &[]).await?)
+    let before = client.get(&path, &[]).await?;
+    let given: Given = Deserialize::deserialize(&before)
         .map_err(|error: serde_json::Error| not_understood(&error.to_string()))?;
     if given.generation != args.generation || given.profile != profile {
         return Err(gone(args.generation, &profile, given.generation));
@@ -86,6 +91,7 @@ pub(super) async fn sign(context: &Context, client: &Client, args: &SignArgs) ->
         let body = json!({"signed": STANDARD.encode(signed.to_bytes())});
         shown = client.post(&["v1", "baselines", &profile, "signatures"], &body).await?;
     }
+    approver_key::tell_if_again(context, (&before, &shown), "/items");
     context.out.items(told(shown), PAPERS, "There is nothing to sign.")
 }
 
@@ -108,7 +114,7 @@ async fn profile_of(client: &Client, generation: u64) -> Result<String, Error> {
     };
     let found = all.iter().find(is_meant).and_then(|item| item.get("profile")).and_then(Value::as_str);
     found.map(str::to_owned).ok_or_else(|| {
-        Error::refused(
+        Error::not_found(
             format!("No baseline of generation {generation} is set"),
             "See `muster baseline show`: it lists the generations.",
         )

@@ -206,6 +206,7 @@ const RECORD: &[Column] = &[
     column("owner", "/owner"),
     column("labels", "/labels"),
     column("connected", "/connected"),
+    column("  since", "/connected_since"),
     column("certificate", "/certificate/status"),
     column("  on hold", "/certificate/held"),
     column("  serial", "/certificate/serial"),
@@ -215,7 +216,7 @@ const RECORD: &[Column] = &[
     column("posture", "/posture/verdict"),
     column("  failing", "/posture/failing"),
     column("  unknown", "/posture/unknown"),
-    column("last contact", "/last_contact"),
+    column("last report", "/last_contact"),
     column("agent", "/agent_version"),
     column("created", "/created_at"),
     column("changed", "/changed_at"),
@@ -303,7 +304,23 @@ async fn quarantine(context: &Context, client: &Client, args: &QuarantineArgs) -
     }
     let body = json!({"reason": args.reason});
     let item = client.post(&["v1", "devices", &format!("{id}:quarantine")], &body).await?;
-    context.out.item(&item, RECORD)
+    context.out.item(&item, RECORD)?;
+    if let Some(held) = held_before(&item, &args.reason) {
+        context.out.notice(&held);
+    }
+    Ok(())
+}
+
+/// What to tell whoever gave `reason` where the device was held by a person already, for another.
+fn held_before(device: &Value, reason: &str) -> Option<String> {
+    let held = device.get("quarantine").filter(|held| !held.is_null())?;
+    (held.get("reason").and_then(Value::as_str) != Some(reason.trim())).then(|| {
+        let [since, by, before] = ["/since", "/operator", "/reason"].map(|at| value_at(held, at));
+        format!(
+            "It was held already, since {since} by {by}, for: {before}. Nothing was changed, and this reason was not kept; \
+             `muster device release` ends that hold."
+        )
+    })
 }
 
 async fn label(context: &Context, client: &Client, args: &LabelArgs) -> Result<(), Error> {
@@ -480,6 +497,18 @@ mod tests {
 
     fn life(id: &str, state: &str) -> Value {
         json!({"id": id, "state": state})
+    }
+
+    #[test]
+    fn a_second_reason_is_said_not_to_be_kept_and_by_whom_the_device_is_held() {
+        let device = json!({"quarantine": {
+            "operator": "operator/ada", "reason": "left in a train", "since": "2026-01-01T00:00:00Z",
+        }});
+        assert_eq!(held_before(&device, " left in a train"), None);
+        let told = held_before(&device, "stolen").unwrap();
+        for part in ["2026-01-01T00:00:00Z", "operator/ada", "left in a train", "not kept"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

@@ -202,11 +202,27 @@ async fn server_checks(context: &Context) -> Vec<Check> {
     )];
     checks.extend(server_s.map(|server_s| clock_check(server_s, context.clock.now_s())));
     checks.extend(authority_checks(&document));
+    match client.get(&["v1", "rails"], &[]).await {
+        Ok(rails) => checks.push(freeze_check(&rails)),
+        Err(error) => checks.push(bad("freeze", &error)),
+    }
     match client.get(&["v1", "ca"], &[]).await {
         Ok(authorities) => checks.extend(expiry_checks(&authorities, context.clock.now_s())),
         Err(error) => checks.push(bad("certificate authorities", &error)),
     }
     checks
+}
+
+/// Whether a freeze keeps back everything that would leave.
+fn freeze_check(rails: &Value) -> Check {
+    match rails.get("frozen").filter(|frozen| !frozen.is_null()) {
+        None => good("freeze", "none"),
+        Some(frozen) => {
+            let [since, by] = ["/began_at", "/by"].map(|at| value_at(frozen, at));
+            let detail = format!("nothing new leaves since {since}, by {by}");
+            warning("freeze", detail, super::rails::HOW_TO_LIFT)
+        }
+    }
 }
 
 fn clock_check(server_s: i64, here_s: i64) -> Check {
@@ -284,6 +300,16 @@ mod tests {
         assert_eq!(states(&authority_checks(&document(2))), [State::Warning]);
         let unmet = authority_checks(&document(3));
         assert!(unmet[0].detail.contains("wipe.clear"));
+    }
+
+    #[test]
+    fn a_freeze_is_a_warning_that_says_since_when_and_how_it_ends() {
+        assert_eq!(freeze_check(&json!({"frozen": null})).state, State::Good);
+        let frozen = json!({"frozen": {"began_at": "2026-01-01T00:00:00Z", "by": "operator/ada"}});
+        let found = freeze_check(&frozen);
+        assert_eq!(found.state, State::Warning);
+        assert!(found.detail.contains("2026-01-01T00:00:00Z") && found.detail.contains("operator/ada"));
+        assert!(found.remedy.contains("muster freeze --lift"));
     }
 
     #[test]

@@ -313,7 +313,7 @@ fn capitalised(text: &str) -> String {
 fn sentence(problem: &Problem) -> String {
     let mut text = match &problem.detail {
         // The title says it in general, the detail of what.
-        Some(detail) if problem.code == Code::NotFound => detail.clone(),
+        Some(detail) if matches!(problem.code, Code::NotFound | Code::Forbidden) => detail.clone(),
         Some(detail) => format!("{}: {detail}", problem.title.trim_end_matches('.')),
         None => problem.title.clone(),
     };

@@ -8,6 +8,8 @@
 mod approver_key;
 pub mod audit;
 pub mod authority;
+mod authority_paper;
+pub mod authority_sign;
 pub mod baseline;
 mod baseline_sign;
 pub mod ca;

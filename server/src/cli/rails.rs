@@ -52,7 +52,10 @@ const FREEZE: &[Column] = &[
     column("signed by", "/signed_by"),
 ];
 
-/// Shows the budget, and what waits.
+/// How a freeze ends.
+pub(super) const HOW_TO_LIFT: &str = "To lift it, approvers run `muster freeze --lift --key FILE`.";
+
+/// Shows the budget, what waits, and whether there is a freeze.
 ///
 /// # Errors
 /// Whatever the server refuses or the way there does not allow.
@@ -65,6 +68,10 @@ pub async fn show(context: &Context) -> Result<Exit, Error> {
             let mut text = table::record(&shown, BUDGET, context.out.look);
             if let Some(waiting) = table::listing(&waiting, WAITING, context.out.look) {
                 text = format!("{text}\n\nWaiting\n{waiting}");
+            }
+            if let Some(frozen) = shown.get("frozen").filter(|frozen| !frozen.is_null()) {
+                let frozen = table::record(frozen, FREEZE, context.out.look);
+                text = format!("{text}\n\nFrozen: nothing leaves. {HOW_TO_LIFT}\n{frozen}");
             }
             context.out.line(&text)?;
         }
@@ -85,7 +92,7 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
             Intent { action: "rails.freeze", consequence: consequence.to_owned(), target: &Value::Null };
         if consent(context, &intent, args.dry_run)? == Verdict::Go {
             context.out.item(&client.act(&["v1", "freeze"]).await?, FREEZE)?;
-            context.out.notice("To lift it, approvers run `muster freeze --lift --key FILE`.");
+            context.out.notice(HOW_TO_LIFT);
         }
         return Ok(Exit::Done);
     };
@@ -106,7 +113,9 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
     copy.add_signature(&signer)
         .map_err(|cause| Error::failed(format!("The key cannot sign: {cause}"), "Try another copy of it."))?;
     let body = json!({"signature": STANDARD.encode(copy.to_bytes())});
-    context.out.item(&client.post(&["v1", "freeze", "signatures"], &body).await?, FREEZE)?;
+    let shown = client.post(&["v1", "freeze", "signatures"], &body).await?;
+    context.out.item(&shown, FREEZE)?;
+    approver_key::tell_if_again(context, (&frozen, &shown), "/lift");
     Ok(Exit::Done)
 }
 

@@ -11,7 +11,7 @@ use super::warrant::{NAMES, RECORD, SignArgs, fetch};
 use super::warrant_paper::{Handed, Paper};
 use super::{Context, approver_key};
 use muster_wire::id::WarrantId;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Signs a warrant or a package, or hands in a signature.
@@ -23,18 +23,19 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error
         (Some(package), _, _, Some(key)) => sign_package(context, package, key, args),
         (None, Some(signature), Some(warrant), _) => {
             let handed = read_signature(signature, warrant)?;
-            hand_in(context, &context.client()?, &handed).await
+            hand_in(context, &context.client()?, &handed, &Value::Null).await
         }
         (None, None, Some(warrant), Some(key)) => {
             let client = context.client()?;
-            let paper = Paper::read(&fetch(&client, warrant).await?)?;
+            let before = fetch(&client, warrant).await?;
+            let paper = Paper::read(&before)?;
             if paper.warrant.id.to_string() != *warrant {
                 return Err(other());
             }
-            match agree(context, ("warrant.sign", &paper), args.dry_run)? {
-                Verdict::Go => hand_in(context, &client, &paper.sign(&approver_key::read(key)?)?).await,
-                Verdict::OnlyShown => Ok(()),
+            if agree(context, ("warrant.sign", &paper), args.dry_run)? == Verdict::OnlyShown {
+                return Ok(());
             }
+            hand_in(context, &client, &paper.sign(&approver_key::read(key)?)?, &before).await
         }
         _ => Err(Error::usage("There is nothing to sign", "See `muster warrant sign --help`.")),
     }
@@ -92,10 +93,13 @@ fn other() -> Error {
     Error::refused("This is about another warrant", "Compare the ids with `muster warrant list`.")
 }
 
-async fn hand_in(context: &Context, client: &Client, handed: &Handed) -> Result<(), Error> {
+/// Hands in a signature on the warrant that was as `before`.
+async fn hand_in(context: &Context, client: &Client, handed: &Handed, before: &Value) -> Result<(), Error> {
     let path = ["v1", "warrants", &format!("{}:sign", handed.warrant)];
     let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
-    context.out.item(&shown, RECORD)
+    context.out.item(&shown, RECORD)?;
+    approver_key::tell_if_again(context, (before, &shown), "/signed_by");
+    Ok(())
 }
 
 /// Signs and hands in that a warrant is stopped.

@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod reported;
 pub mod revocation;
 pub mod sanitisation;
+pub mod signature;
 pub mod succession;
 pub mod text;
 pub mod token;

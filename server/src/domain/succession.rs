@@ -6,10 +6,11 @@
 //! Whether a successor may take over is judged by [`Lineage::verify_successor`] and nothing else, here and on every
 //! device; [`Progress`] only says it in words.
 
+use super::signature::{self, SignatureFlaw};
 use muster_wire::approver::ApproverName;
 use muster_wire::authority::{Approver, Authority, AuthorityFlaw, Matter, RecoveryKey};
-use muster_wire::envelope::{EnvelopeError, MultiSigned, Verified};
-use muster_wire::key::{Ed25519Key, KeyId, PublicKey};
+use muster_wire::envelope::{MultiSigned, Verified};
+use muster_wire::key::{Ed25519Key, PublicKey};
 use muster_wire::lineage::Lineage;
 use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -160,21 +161,6 @@ pub struct Progress {
     pub waiting: Vec<(ApproverName, Timestamp)>,
 }
 
-/// Why a signature is not taken.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignatureFlaw {
-    /// Signed by nobody whose signature could matter.
-    #[error("key {key} is neither an approver's nor a recovery key")]
-    Stranger {
-        /// Which key.
-        key: KeyId,
-    },
-    /// Not the signature of whose key it names.
-    #[error("a signature is false")]
-    False(#[source] EnvelopeError),
-}
-
 /// Everybody whose signature under `next` could matter: approvers of both documents, recovery keys of the one in force.
 fn signers(lineage: &Lineage, next: &Authority) -> Vec<PublicKey> {
     let current = lineage.current();
@@ -195,11 +181,7 @@ pub fn check_signatures(
     next: &Authority,
     signed: &MultiSigned<Authority>,
 ) -> Result<(), SignatureFlaw> {
-    let found = signed.signers(&signers(lineage, next)).map_err(SignatureFlaw::False)?;
-    match signed.key_ids().into_iter().find(|key| !found.contains(key)) {
-        Some(key) => Err(SignatureFlaw::Stranger { key }),
-        None => Ok(()),
-    }
+    signature::judge(signed, &signers(lineage, next), lineage).map(drop)
 }
 
 impl Progress {
@@ -215,9 +197,6 @@ impl Progress {
         let counts: Vec<Approver> =
             current.approvers.iter().filter(|approver| counting.contains(&approver.key)).cloned().collect();
         let wait = current.approvers.iter().filter(|approver| !counting.contains(&approver.key));
-        let waits_until = |approver: &Approver| {
-            approver.valid_from.plus_seconds(muster_wire::authority::APPROVER_COOLING_S)
-        };
         let recovery = current.recovery.iter().filter(|one| has_signed(&one.key));
         let needed = |document: &Authority| document.required.count(Matter::Authority).unwrap_or(usize::MAX);
         Self {
@@ -229,7 +208,7 @@ impl Progress {
             },
             waiting: wait
                 .filter(|approver| has_signed(&approver.key))
-                .map(|approver| (approver.name.clone(), waits_until(approver)))
+                .map(|approver| (approver.name.clone(), lineage.counts_from(approver)))
                 .collect(),
         }
     }

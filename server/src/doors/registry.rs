@@ -95,6 +95,8 @@ struct Table {
 struct Held {
     connection: u64,
     session: Session,
+    /// Unix seconds.
+    since: i64,
 }
 
 /// A device's MQTT session.
@@ -227,6 +229,11 @@ impl Registry {
         self.lock().sessions.get(device).map(|held| held.session.generation)
     }
 
+    /// Since when the device has its MQTT session, unix seconds; `None` where it has none.
+    pub fn connected_since(&self, device: &DeviceId) -> Option<i64> {
+        self.lock().sessions.get(device).map(|held| held.since)
+    }
+
     /// Lets the device's MQTT session look again at what there is to send; answers whether there is a session.
     pub fn nudge(&self, device: &DeviceId) -> bool {
         let table = self.lock();
@@ -335,9 +342,9 @@ impl Connected {
         Handle { id: self.id, cord: Arc::clone(&self.cord) }
     }
 
-    /// Makes this connection its device's MQTT session, ending the older one first. `None` for a connection without
-    /// a certificate, and once sessions may no longer begin.
-    pub fn begin_session(&self) -> Option<Session> {
+    /// Makes this connection its device's MQTT session from `now` (unix seconds) on, ending the older one first. `None`
+    /// for a connection without a certificate, and once sessions may no longer begin.
+    pub fn begin_session(&self, now: i64) -> Option<Session> {
         let (device, _) = self.identity?;
         let session = {
             let mut table = self.registry.lock();
@@ -345,7 +352,7 @@ impl Connected {
                 return None;
             }
             let session = Session { generation: table.next(), nudge: Arc::new(Notify::new()) };
-            let held = Held { connection: self.id, session: session.clone() };
+            let held = Held { connection: self.id, session: session.clone(), since: now };
             let older = table.sessions.insert(device, held).filter(|older| older.connection != self.id);
             if let Some(older) = older.and_then(|older| table.identified.get(&(device, older.connection))) {
                 older.cord.pull(Kicked::Replaced);
@@ -493,7 +500,7 @@ mod tests {
     fn who_leaves_is_forgotten() {
         let registry = Arc::new(Registry::new());
         let places = [registry.enter(None), registry.enter(Some(&peer_certificate(1)))];
-        places[1].begin_session();
+        places[1].begin_session(7);
         assert_eq!(registry.len(), 2);
         drop(places);
         assert!(registry.is_empty());
@@ -517,8 +524,8 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let (first, second) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
-        let older = second.begin_session().unwrap().generation;
-        let newer = first.begin_session().unwrap().generation;
+        let older = second.begin_session(7).unwrap().generation;
+        let newer = first.begin_session(7).unwrap().generation;
         assert!(newer > older);
         assert_eq!(second.handle().was_kicked(), Some(Kicked::Replaced));
         assert_eq!(first.handle().was_kicked(), None);
@@ -530,8 +537,8 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let (first, second) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
-        first.begin_session();
-        let newer = second.begin_session().map(|session| session.generation);
+        first.begin_session(7);
+        let newer = second.begin_session(7).map(|session| session.generation);
         drop(first);
         assert_eq!(registry.session_of(&device(1)), newer);
         drop(second);
@@ -539,16 +546,29 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_connected_since_its_newest_session_began() {
+        let registry = Arc::new(Registry::new());
+        let (first, second) =
+            (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
+        assert_eq!(registry.connected_since(&device(1)), None);
+        first.begin_session(7);
+        second.begin_session(9);
+        assert_eq!(registry.connected_since(&device(1)), Some(9));
+        drop(second);
+        assert_eq!(registry.connected_since(&device(1)), None);
+    }
+
+    #[test]
     fn who_showed_no_certificate_begins_no_session() {
         let registry = Arc::new(Registry::new());
-        assert!(registry.enter(None).begin_session().is_none());
+        assert!(registry.enter(None).begin_session(7).is_none());
     }
 
     #[test]
     fn connections_alone_do_not_push_a_session_out() {
         let registry = Arc::new(Registry::new());
         let session = registry.enter(Some(&peer_certificate(1)));
-        session.begin_session().unwrap();
+        session.begin_session(7).unwrap();
         let others: Vec<_> =
             (0..2 * PER_DEVICE).map(|_| registry.enter(Some(&peer_certificate(1)))).collect();
         assert_eq!(session.handle().was_kicked(), None);
@@ -560,7 +580,7 @@ mod tests {
     async fn a_nudge_that_comes_early_is_kept_and_reaches_its_device_only() {
         let registry = Arc::new(Registry::new());
         let places = [registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(2)))];
-        let sessions = places.each_ref().map(|place| place.begin_session().unwrap());
+        let sessions = places.each_ref().map(|place| place.begin_session(7).unwrap());
         assert!(registry.nudge(&device(1)) && registry.nudge(&device(1)));
         sessions[0].nudge.notified().await;
         for quiet in &sessions {
@@ -583,8 +603,8 @@ mod tests {
             .on_presence(move |presence| ear.lock().unwrap().push((presence.generation, presence.online)));
         let (first, second) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(1))));
-        let older = first.begin_session().unwrap().generation;
-        let newer = second.begin_session().unwrap().generation;
+        let older = first.begin_session(7).unwrap().generation;
+        let newer = second.begin_session(7).unwrap().generation;
         drop((first, second));
         assert_eq!(*heard.lock().unwrap(), [(older, true), (newer, true), (newer, false)]);
     }
@@ -594,10 +614,10 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let (session, plain) =
             (registry.enter(Some(&peer_certificate(1))), registry.enter(Some(&peer_certificate(2))));
-        session.begin_session().unwrap();
+        session.begin_session(7).unwrap();
         assert_eq!(registry.close_sessions(), 1);
         assert_eq!(session.handle().was_kicked(), Some(Kicked::Stop));
         assert_eq!(plain.handle().was_kicked(), None);
-        assert!(plain.begin_session().is_none());
+        assert!(plain.begin_session(7).is_none());
     }
 }

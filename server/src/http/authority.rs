@@ -100,6 +100,17 @@ pub(super) struct AuthorityProposal {
     waiting: Vec<Waiting>,
     proposed_at: Option<String>,
     proposed_by: Option<String>,
+    /// The proposal in whose place it was just put, where somebody had signed that; null otherwise.
+    replaced: Option<ReplacedProposal>,
+}
+
+/// A proposal that was signed and is none any more.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReplacedProposal {
+    /// SHA-256 of what was signed.
+    sha256: String,
+    /// Whose signatures count for nothing now.
+    signed_by: Vec<String>,
 }
 
 /// Most bytes of a signature in a request: a whole document, base64, as JSON.
@@ -204,5 +215,9 @@ fn view(pending: Pending) -> AuthorityProposal {
         recovery: quorum(pending.progress.recovery),
         proposed_at: (pending.proposed_at > 0).then(|| timestamp(pending.proposed_at)),
         proposed_by: (!pending.proposed_by.is_empty()).then_some(pending.proposed_by),
+        replaced: pending.replaced.map(|replaced| ReplacedProposal {
+            sha256: replaced.digest.to_hex(),
+            signed_by: replaced.signed_by,
+        }),
     }
 }

@@ -60,6 +60,21 @@ pub(super) struct BaselineEffect {
     devices: u64,
     /// How many of them get another baseline than they had.
     changed: u64,
+    /// What approvers have to sign before devices take it; null where they take it as it is.
+    approval: Option<BaselineApproval>,
+}
+
+/// Approvers' signatures that devices ask for before they take a baseline.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BaselineApproval {
+    /// How many approvers have to sign.
+    required: u64,
+    /// How many of those are missing; devices refuse the baseline until none is.
+    missing: u64,
+    /// What needs them: paths, keys and sections.
+    items: Vec<String>,
+    /// What to do next.
+    remedy: String,
 }
 
 /// A baseline to be set.
@@ -93,6 +108,8 @@ pub(super) struct BaselinePaper {
     devices: u64,
     /// The approvers who have signed it and count now.
     signed_by: Vec<String>,
+    /// How many have to, before a device takes it.
+    required: u64,
     /// COSE_Sign, base64.
     document: String,
 }
@@ -116,6 +133,8 @@ pub(super) struct BaselineDifference {
     drift: Vec<Drift>,
     /// How many there are.
     drift_total: u64,
+    /// What approvers have to sign before it takes the baseline; null where it takes it as it is.
+    approval: Option<BaselineApproval>,
 }
 
 /// A section desired.
@@ -205,13 +224,14 @@ fn papers(found: app::BaselinePapers) -> BaselinePapers {
         sha256: paper.digest.to_hex(),
         devices: paper.devices,
         signed_by: paper.signed_by,
+        required: paper.required,
         document: STANDARD.encode(&paper.document),
     });
     BaselinePapers { profile: found.profile, generation: found.counter, items: items.collect() }
 }
 
 async fn diff(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
-    let Difference { desired, reported, digest, baseline, drift, drift_total } =
+    let Difference { desired, reported, digest, baseline, drift, drift_total, approval } =
         ctx.app.difference(&ctx.permit, ctx.param("id", "device")?)?;
     let drift =
         drift.into_iter().map(|one| Drift { section: one.section.as_str().to_owned(), item: one.item });
@@ -221,6 +241,7 @@ async fn diff(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
         sections: baseline.sections.iter().map(section).collect(),
         drift: drift.collect(),
         drift_total,
+        approval: approval.map(approval_view),
     };
     json(StatusCode::OK, &difference)
 }
@@ -264,7 +285,14 @@ fn effect_view(effect: Effect, dry_run: bool) -> Result<BaselineEffect, HttpErro
         baseline: view(effect.baseline)?,
         devices: effect.devices,
         changed: effect.changed,
+        approval: effect.approval.map(approval_view),
     })
+}
+
+fn approval_view(approval: app::Approval) -> BaselineApproval {
+    let remedy = approval.remedy();
+    let app::Approval { required, missing, items, .. } = approval;
+    BaselineApproval { required, missing, items, remedy }
 }
 
 fn view(shown: BaselineShown) -> Result<Baseline, HttpError> {

@@ -38,6 +38,8 @@ pub(super) struct Device {
     profile: String,
     /// Whether it has an MQTT session.
     connected: bool,
+    /// Since when; null while it has none.
+    connected_since: Option<String>,
     certificate: Option<Certificate>,
     generation: Generation,
     posture: Posture,
@@ -438,7 +440,7 @@ fn quarantine_view(held: Hold) -> Quarantine {
 }
 
 fn view(shown: Shown, app: &App) -> Device {
-    let Shown { device, certificate, connected, desired, reported, posture, .. } = shown;
+    let Shown { device, certificate, connected_since, desired, reported, posture, .. } = shown;
     let held = device.certificate().zip(certificate.as_ref()).map(|(held, record)| Certificate {
         serial: held.serial.to_string(),
         sha256: held.sha256,
@@ -455,7 +457,8 @@ fn view(shown: Shown, app: &App) -> Device {
         state: device.state.as_str().to_owned(),
         phase: device.deprovisioning.map(|leaving| leaving.phase.as_str().to_owned()),
         profile: device.profile,
-        connected,
+        connected: connected_since.is_some(),
+        connected_since: connected_since.map(timestamp),
         generation: Generation::of(
             desired,
             reported.as_ref().and_then(Reported::in_place).map(|reported| reported.counter),

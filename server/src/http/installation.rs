@@ -111,7 +111,12 @@ pub(super) struct Approver {
     name: String,
     /// Ed25519 public key, hexadecimal.
     key: String,
+    /// The key's name in signatures and in the audit log.
+    key_id: String,
+    /// When they joined; null for recovery keys.
     valid_from: Option<String>,
+    /// From when on their signature counts: founding approvers' at once, others' a day after they joined.
+    counts_from: Option<String>,
 }
 
 /// A firmware profile, in short.
@@ -185,10 +190,12 @@ async fn crls(ctx: Ctx<act::ReadCa>) -> Result<Response, HttpError> {
 
 async fn authority(ctx: Ctx<act::ReadAuthority>) -> Result<Response, HttpError> {
     let shown = ctx.app.authority(&ctx.permit);
-    let approver = |(name, key, valid_from): (String, String, Option<i64>)| Approver {
-        name,
-        key,
-        valid_from: valid_from.map(timestamp),
+    let approver = |shown: app::SignerShown| Approver {
+        name: shown.name,
+        key: hex::encode(shown.key.as_bytes()),
+        key_id: shown.key.key_id().to_string(),
+        valid_from: shown.valid_from.map(timestamp),
+        counts_from: shown.counts_from.map(timestamp),
     };
     let view = Authority {
         version: shown.version,

@@ -156,6 +156,7 @@ fn schemas() -> Map<String, Value> {
     add::<baseline::Baseline>(&mut all, "Baseline");
     add::<baseline::BaselineList>(&mut all, "BaselineList");
     add::<baseline::BaselineEffect>(&mut all, "BaselineEffect");
+    add::<baseline::BaselineApproval>(&mut all, "BaselineApproval");
     add::<baseline::SetBaseline>(&mut all, "SetBaseline");
     add::<baseline::BaselinePapers>(&mut all, "BaselinePapers");
     add::<baseline::BaselinePaper>(&mut all, "BaselinePaper");
@@ -198,6 +199,7 @@ fn schemas() -> Map<String, Value> {
     add::<authority::Quorum>(&mut all, "Quorum");
     add::<authority::Waiting>(&mut all, "Waiting");
     add::<authority::AuthorityProposal>(&mut all, "AuthorityProposal");
+    add::<authority::ReplacedProposal>(&mut all, "ReplacedProposal");
     add::<installation::ProfileView>(&mut all, "Profile");
     add::<installation::ProfileList>(&mut all, "ProfileList");
     add::<events::Event>(&mut all, "Event");

@@ -2,6 +2,7 @@
 
 use crate::app;
 use crate::domain::refusal::Refusal;
+use crate::domain::signature::SignatureFlaw;
 use crate::doors::body::BodyError;
 use axum::body::Body;
 use axum::response::Response;
@@ -127,6 +128,7 @@ fn problem(error: &HttpError) -> (Problem, Option<u64>) {
 fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
     match error {
         app::Error::Refused(refusal) => (of_refusal(refusal), None),
+        app::Error::Signature { refusal, flaw } => (of_signature(refusal, flaw), None),
         app::Error::Invalid { field, expected } => {
             let detail = format!("{field} {expected}");
             (Problem::new(Code::ValidationFailed).with_detail(detail).with_field(*field), None)
@@ -227,6 +229,12 @@ fn of_refusal(refusal: &Refusal) -> Problem {
     }
 }
 
+/// It is not the caller who may not, but the key that does not count.
+fn of_signature(refusal: &Refusal, flaw: &SignatureFlaw) -> Problem {
+    let detail = format!("The signature does not count: {flaw}.");
+    Problem { remedy: flaw.remedy(), ..of_refusal(refusal).with_detail(detail) }
+}
+
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -256,6 +264,17 @@ mod tests {
         let response = respond(&Refusal::by("policy.sign_in_first", Code::Unauthenticated).into(), "r1");
         assert_eq!(response.status(), 401);
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+    }
+
+    #[test]
+    fn a_signature_is_refused_by_the_name_of_its_key_and_not_of_the_credential() {
+        let flaw = SignatureFlaw::Stranger { key: muster_wire::KeyId([7; 8]), version: 3 };
+        let refusal = Refusal::by("warrant.signer", Code::Forbidden).at("signed");
+        let (problem, _) = of_verb(&app::Error::Signature { refusal, flaw });
+        let detail = problem.detail.unwrap();
+        assert!(detail.contains("key 0707070707070707 "), "{detail}");
+        assert!(!problem.remedy.contains("credential"), "{}", problem.remedy);
+        assert_eq!((problem.status, problem.rule.as_deref()), (403, Some("warrant.signer")));
     }
 
     #[test]

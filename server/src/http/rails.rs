@@ -26,6 +26,8 @@ pub(super) struct Rails {
     used_hour: u64,
     cooling_off_s: u32,
     waiting: Vec<WaitingAct>,
+    /// The freeze that lasts: nothing leaves; null where none does.
+    frozen: Option<Freeze>,
 }
 
 /// An act beyond the budget.
@@ -73,7 +75,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 async fn rails(ctx: Ctx<act::ReadRails>) -> Result<Response, HttpError> {
-    let RailsShown { limits, day, used_hour, used_day, waiting } = ctx.app.rails(&ctx.permit)?;
+    let RailsShown { limits, day, used_hour, used_day, waiting, frozen } = ctx.app.rails(&ctx.permit)?;
     let waiting = waiting.into_iter().map(|one| WaitingAct {
         act: one.act,
         devices: one.devices,
@@ -88,6 +90,7 @@ async fn rails(ctx: Ctx<act::ReadRails>) -> Result<Response, HttpError> {
         used_hour,
         cooling_off_s: limits.cooling_off_s,
         waiting: waiting.collect(),
+        frozen: frozen.map(view),
     };
     json(StatusCode::OK, &shown)
 }

@@ -207,7 +207,7 @@ impl<P: Plane> Gate<P> {
                 GateError::NotReady
             })?;
         }
-        let place = place.begin_session().ok_or(GateError::NotReady)?;
+        let place = place.begin_session(self.doors.clock.now_s()).ok_or(GateError::NotReady)?;
         let terms = Terms {
             device: certificate.device,
             topics: admission.topics,

@@ -56,7 +56,9 @@ pub enum Fault {
 /// Whose fault `error` is.
 pub fn fault(error: &Error) -> Fault {
     match error {
-        Error::Refused(_) | Error::Invalid { .. } | Error::NotFound { .. } => Fault::Device,
+        Error::Refused(_) | Error::Signature { .. } | Error::Invalid { .. } | Error::NotFound { .. } => {
+            Fault::Device
+        }
         Error::RateLimited { retry_after_s } | Error::CoolingOff { retry_after_s } => {
             Fault::Wait(Duration::from_secs(*retry_after_s))
         }

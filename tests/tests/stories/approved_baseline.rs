@@ -44,6 +44,10 @@ async fn a_baseline_beyond_the_declared_roots_waits_for_two_approvers() {
     let generation = server.set_baseline(BASELINE).await;
     let told = refusals(&server, &id, 1).await;
     assert!(told.contains("needs 2 approvers") && told.contains("0 that count have signed"), "{told}");
+    let explained = server.cli(&["device", "explain", &id]).await;
+    assert_eq!(explained["rule"], "baseline.unsigned", "{explained}");
+    let remedy = explained["remedy"].as_str().unwrap();
+    assert!(remedy.contains("2 of 2") && remedy.contains(&format!("baseline sign {generation}")), "{remedy}");
     let signed = sign(&server, generation, "alice").await;
     assert_eq!(signed[0]["signed_by"], serde_json::json!(["alice"]), "{signed}");
     let told = refusals(&server, &id, 2).await;
@@ -54,7 +58,11 @@ async fn a_baseline_beyond_the_declared_roots_waits_for_two_approvers() {
     let key = server.site().path("mallory.key").display().to_string();
     let refused =
         server.try_cli(&["baseline", "sign", &generation.to_string(), "--key", &key, "--yes"]).await;
-    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    let refused = refused.exits(3).problem();
+    assert!(
+        refused["detail"].as_str().unwrap().contains("no approver's"),
+        "the key, not who brought it: {refused}"
+    );
 
     let _ = sign(&server, generation, "bob").await;
     let _ = server
