@@ -1,35 +1,30 @@
 #!/usr/bin/env python3
 """Verifies the proof of a wipe with python3 and openssl, and not a line of Muster: verify-wipe.py PROOF --authority DIGEST
 PROOF is the directory that `muster device record D --proof PROOF` wrote. DIGEST is that of the first authority document, in
-hexadecimal, as `muster init` printed it: the one thing to be taken on trust. Exit code 0 when every link holds.
-It follows RFC 9052 (COSE), RFC 8949 (CBOR) and RFC 9162 (the tree over a warrant's targets).
-"""
+hexadecimal, as `muster init` printed it: the one thing to be taken on trust. Exit code 0 when every link holds; otherwise 1
+and a sentence: what is missing, damaged or failed proves nothing. RFC 9052 (COSE), 8949 (CBOR), 9162 (the tree of targets)."""
 import argparse, base64, hashlib, pathlib, subprocess, sys, tempfile, uuid
-
 sha256 = lambda data: hashlib.sha256(data).digest()
 ed25519 = lambda raw: bytes.fromhex("302a300506032b6570032100") + raw
 LEVELS = ["retire", "clear", "crypto-erase", "factory-reset"]
 PHASES = ["accepted", "armed", "keys_destroyed", "data_destroyed", "verified"]
 
-
 def must(holds, why):
-    return holds or sys.exit(f"NOT PROVEN: {why}")
-
+    return holds or sys.exit(f"not proven: {why}")
 
 def decode(data):
     value, rest = item(data)
-    return value if not rest else must(False, "bytes after the end of a document")
-
+    return value if not rest else must(False, f"bytes after the end of {read.last}")
 
 def item(data):
     kind, low, data = data[0] >> 5, data[0] & 31, data[1:]
     if low >= 24:
-        size = must(low <= 27, "CBOR of indefinite length") << (low - 24)
+        size = must(low <= 27, f"CBOR of indefinite length in {read.last}") << (low - 24)
         low, data = int.from_bytes(data[:size], "big"), data[size:]
     if kind in (0, 1):
         return (low if kind == 0 else -1 - low), data
     if kind in (2, 3):
-        must(len(data) >= low, "CBOR that ends too early")
+        must(len(data) >= low, f"{read.last} ends too early")
         return (data[:low] if kind == 2 else data[:low].decode()), data[low:]
     if kind == 7:
         return {20: False, 21: True, 22: None}[low], data
@@ -39,19 +34,15 @@ def item(data):
         items.append(value)
     return (dict(zip(items[::2], items[1::2])) if kind == 5 else (low, *items) if kind == 6 else items), data
 
-
 def blob(value):
     size = len(value)
-    wide = bytes([88, size]) if size < 256 else b"\x59" + size.to_bytes(2, "big")
-    return (wide if size > 23 else bytes([64 | size])) + value
-
+    return (bytes([64 + size]) if size < 24 else bytes([88, size]) if size < 256 else b"\x59" + size.to_bytes(2, "big")) + value
 
 def openssl(*arguments, **files):
     with tempfile.TemporaryDirectory() as place:
         for name, content in files.items():
             pathlib.Path(place, name).write_bytes(content)
         return subprocess.run(["openssl", *map(str, arguments)], cwd=place, capture_output=True)
-
 
 def holds(spki, algorithm, message, signature):
     key = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(spki) + b"-----END PUBLIC KEY-----\n"
@@ -63,7 +54,6 @@ def holds(spki, algorithm, message, signature):
         body = b"".join(bytes([2, len(half)]) + half for half in halves)
         how, signature = "dgst -sha256 -verify key -signature signature message", bytes([48, len(body)]) + body
     return openssl(*how.split(), key=key, message=message, signature=signature).returncode == 0
-
 
 def signers(message, document, keys):
     """The payload of a COSE message, and those of `keys` (SPKI) that have signed it."""
@@ -79,7 +69,6 @@ def signers(message, document, keys):
             must(holds(key, algorithm, signed, signature), f"a false signature on the {document}")
             found.add(key)
     return payload, found
-
 
 def walk(chain, trusted, at):
     """The last authority document's version, domain, needs, recovery keys, and approvers that count at `at`."""
@@ -102,7 +91,6 @@ def walk(chain, trusted, at):
                    recovery=[ed25519(key) for _, key in recovery])
     return must(now, "there is no authority")
 
-
 def root_of(leaf, index, size, path):
     node, last, path = sha256(b"\0" + leaf), size - 1, list(path)
     while last:
@@ -112,39 +100,51 @@ def root_of(leaf, index, size, path):
         index, last = index // 2, last // 2
     return must(not path, "the target's proof is too long") and node
 
+def judge(names):
+    """What the receipts prove: all five phases, each done at the level asked, and nothing in them that failed."""
+    ended = decode(decode(read(names[-1]))[1][2])[-1]
+    authority = walk([base64.b64decode(line) for line in read("authority").split()], asked.authority, ended)
+    warrant, approved = signers(read("warrant.cose"), "warrant", authority["counting"])
+    _, _, kind, level, _, root, count, _, _ = decode(warrant)
+    matters = [{"wipe": f"wipe({level})", "wipe_on_lapse": "lapse(destructive)"}[kind]]
+    matters += ["wipe(many)"] * (count > 10 and level != "retire")
+    needed = max(authority["required"][matter] for matter in matters)
+    must(len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
+    target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
+    device, serial, _, *deed = decode(target)
+    named = deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root
+    must(named, "the warrant does not name this device")
+    files = dict(root=read("root.pem"), others=read("authorities.pem"), shown=read("certificate.pem"))
+    leads = openssl(*"verify -no_check_time -CAfile root -untrusted others shown".split(), **files).returncode == 0
+    must(leads, "the device's certificate does not lead to the root")
+    look = lambda *what: openssl("x509", "-in", "shown", *what, **files).stdout
+    names_it = f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}"
+    must(names_it in look("-noout", "-ext", "subjectAltName").decode().split(), "the certificate is another's")
+    spki = base64.b64decode(b"".join(look("-noout", "-pubkey").split(b"\n")[1:-2]))
+    link, phases = (device, sha256(warrant), None, sha256(look("-outform", "DER"))), []
+    for name in names:
+        said, signed = signers(read(name), "receipt", [spki])
+        _, whose, _, under, reached, phase, outcome, items, _, before, by, *_ = decode(said)
+        must((whose, under, before, by) == link, "a receipt out of its chain")
+        must(signed and outcome == "done", f"{phase} is not signed by the device, or ended as {outcome}")
+        must(reached in LEVELS[LEVELS.index(level):], f"{phase} went as far as {reached}, and {level} was asked")
+        [must(fate != "failed", f"{phase} could not be done for {what!r}") for what, fate, _ in items]
+        link, phases = (device, link[1], sha256(said), by), [*phases, phase]
+    must(phases == PHASES, f"the phases are {', '.join(phases)}")
+    return f"{uuid.UUID(bytes=device)} (serial {serial}) was wiped ({reached}); {len(approved)} approvers have signed"
+
+def read(name):
+    read.last = name
+    return (asked.proof / name).read_bytes()
 
 asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 asked.add_argument("proof", type=lambda text: pathlib.Path(text).resolve())
 asked.add_argument("--authority", required=True, type=bytes.fromhex)
-asked, read = asked.parse_args(), lambda name: (asked.proof / name).read_bytes()
-receipts = [file.read_bytes() for file in sorted((asked.proof / "receipts").iterdir())]
-ended = decode(decode(receipts[-1])[1][2])[-1]
-authority = walk([base64.b64decode(line) for line in read("authority").split()], asked.authority, ended)
-
-warrant, approved = signers(read("warrant.cose"), "warrant", authority["counting"])
-_, _, kind, level, _, root, count, _, _ = decode(warrant)
-matters = [f"wipe({level})" if kind == "wipe" else "lapse(destructive)"] + ["wipe(many)"] * (count > 10 and level != "retire")
-needed = max(authority["required"][matter] for matter in matters)
-must(kind in ("wipe", "wipe_on_lapse") and len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
-target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
-device, serial, _, *deed = decode(target)
-named = deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root
-must(named, "the warrant does not name this device")
-
-shown, root, others = (asked.proof / name for name in ("certificate.pem", "root.pem", "authorities.pem"))
-leads = openssl("verify", "-no_check_time", "-CAfile", root, "-untrusted", others, shown)  # a stolen one may have expired
-must(leads.returncode == 0, "the device's certificate does not lead to the root")
-names = openssl("x509", "-in", shown, "-noout", "-ext", "subjectAltName").stdout.decode().split()
-must(f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}" in names, "the certificate is another's")
-spki = base64.b64decode(b"".join(openssl("x509", "-in", shown, "-noout", "-pubkey").stdout.split(b"\n")[1:-2]))
-print_of = sha256(openssl("x509", "-in", shown, "-outform", "DER").stdout)
-
-previous, phases = None, []
-for message in receipts:
-    said, signed = signers(message, "receipt", [spki])
-    _, whose, _, under, reached, phase, outcome, _, _, before, by, *_ = decode(said)
-    must((whose, under, before, by) == (device, sha256(warrant), previous, print_of), "a receipt out of its chain")
-    must(signed and outcome == "done", f"{phase} is not signed by the device, or ended as {outcome}")
-    previous, phases = sha256(said), [*phases, phase]
-must(phases == PHASES and LEVELS.index(reached) >= LEVELS.index(level), f"it ends with {phases[-1]} of {reached}")
-print(f"PROVEN: {uuid.UUID(bytes=device)} (serial {serial}) was wiped ({reached}); {len(approved)} approvers have signed")
+asked = asked.parse_args()
+try:
+    receipts = sorted(f"receipts/{file.name}" for file in (asked.proof / "receipts").iterdir())
+    print(f"PROVEN: {judge(must(receipts, 'there is no receipt'))}")
+except OSError as error:
+    must(False, f"{error.filename}: {error.strerror}")
+except Exception:  # bytes that are no document of ours, in whatever way
+    must(False, f"{read.last} is damaged, or not what it should be")

@@ -1,9 +1,14 @@
 //! A laptop leaves the company: asked for by one, signed by two, wiped by the device, proven by its receipts, and its
 //! certificate dead at every door.
 
+use muster_pki::key::DeviceKey;
 use muster_tests::judge::wipe_proof;
 use muster_tests::{Agent, Server, Tls, eventually};
+use muster_wire::envelope::{Signed, payload_digest, sign1};
+use muster_wire::key::{PublicKey, SIGNATURE_LEN, SignError, Signer};
+use muster_wire::receipt::{ItemFate, Receipt, ReceiptItem};
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 const MANAGED: &str = "/var/lib/muster-agent/managed/vpn.conf";
 const PROFILE: &str = "laptop-linux";
@@ -17,6 +22,7 @@ async fn a_laptop_is_let_go_with_proof_that_a_stranger_can_check() {
     let laptop = Agent::enrolled(&server, PROFILE).await;
     let _ = laptop.is_well_kept().put("/home/ada/letter", "mine");
     let (id, identity) = (laptop.id(), laptop.identity());
+    let key = std::fs::read_to_string(laptop.state_dir().join("identity/key.pem")).unwrap();
     let mut running = laptop.start();
     let _ = server.device_when(&id, "it passes muster", |device| device["state"] == "active").await;
     assert_eq!(laptop.file(MANAGED), "secret");
@@ -43,11 +49,13 @@ async fn a_laptop_is_let_go_with_proof_that_a_stranger_can_check() {
     })
     .await;
     let _ = server.verify_audit().await;
-    is_proven_to_a_stranger(&server, &id).await;
+    let (proof, authority) = is_proven_to_a_stranger(&server, &id).await;
+    let key = Key(DeviceKey::from_pem(&key).unwrap());
+    is_judged_as_the_server_judges(&proof, &authority, &key).await;
 }
 
 /// The proof is written, checked by a script that is none of ours, and found out whichever byte of it is changed.
-async fn is_proven_to_a_stranger(server: &Server, id: &str) {
+async fn is_proven_to_a_stranger(server: &Server, id: &str) -> (PathBuf, String) {
     let record = server.cli(&["device", "record", id]).await;
     assert_eq!(
         (&record["outcome"], &record["level"]),
@@ -60,7 +68,7 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) {
     assert!(said.starts_with(&format!("PROVEN: {id}")), "{said}");
 
     let other = "00".repeat(32);
-    assert_ne!(wipe_proof(&proof, &other).await.code, Some(0), "another authority");
+    is_not_proven(&proof, &other, "another authority").await;
     let receipts = std::fs::read_dir(proof.join("receipts")).unwrap().map(|file| file.unwrap().path());
     let others =
         ["authority", "warrant.cose", "target.cbor", "inclusion.cbor", "certificate.pem", "root.pem"];
@@ -70,11 +78,73 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             std::fs::write(&file, changed).unwrap();
-            assert_ne!(wipe_proof(&proof, &authority).await.code, Some(0), "byte {at} of {}", file.display());
+            is_not_proven(&proof, &authority, &format!("byte {at} of {}", file.display())).await;
         }
         std::fs::remove_file(&file).unwrap();
-        assert_ne!(wipe_proof(&proof, &authority).await.code, Some(0), "{} taken away", file.display());
+        is_not_proven(&proof, &authority, &format!("{} taken away", file.display())).await;
         std::fs::write(&file, bytes).unwrap();
     }
     let _ = wipe_proof(&proof, &authority).await.ok();
+    (proof, authority)
+}
+
+/// The script refuses what is in `proof`, in one sentence; answers that sentence.
+async fn is_not_proven(proof: &Path, authority: &str, why: &str) -> String {
+    let run = wipe_proof(proof, authority).await;
+    assert_eq!(run.code, Some(1), "{why}: {}", run.stderr);
+    let is_a_sentence = run.stderr.starts_with("not proven: ") && run.stderr.lines().count() == 1;
+    assert!(is_a_sentence, "{why}: {}", run.stderr);
+    run.stderr
+}
+
+/// Whatever the device itself has signed: what the server would not call proven, the script does not either.
+async fn is_judged_as_the_server_judges(proof: &Path, authority: &str, key: &Key) {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(proof.join("receipts")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let public = [key.public_key()];
+    let read = |file: &PathBuf| {
+        let receipt = Signed::<Receipt>::parse(&std::fs::read(file).unwrap()).unwrap();
+        receipt.verify(&public).unwrap().into_document()
+    };
+    let receipts: Vec<Receipt> = files.iter().map(read).collect();
+    let failed = ReceiptItem { what: "/srv/ledger".into(), fate: ItemFate::Failed, size_bytes: 9 };
+    let cases: [(&str, Option<&str>, &dyn Fn(usize, &mut Receipt)); 3] = [
+        ("as it was, signed again", None, &|_, _| {}),
+        ("an item that failed", Some("/srv/ledger"), &|at, receipt| {
+            receipt.items.extend((at == 3).then(|| failed.clone()));
+        }),
+        ("a phase below the level asked", Some("armed"), &|at, receipt| {
+            receipt.level = receipt.level.filter(|_| at != 1);
+        }),
+    ];
+    for (what, named, change) in cases {
+        let mut previous = None;
+        for (at, (file, receipt)) in files.iter().zip(&receipts).enumerate() {
+            let mut changed = Receipt { previous, ..receipt.clone() };
+            change(at, &mut changed);
+            previous = Some(payload_digest(&changed));
+            std::fs::write(file, sign1(&changed, key).unwrap()).unwrap();
+        }
+        match named {
+            None => drop(wipe_proof(proof, authority).await.ok()),
+            Some(name) => {
+                let said = is_not_proven(proof, authority, what).await;
+                assert!(said.contains(name), "{what}: {said}");
+            }
+        }
+    }
+}
+
+/// The device's identity key, kept by somebody who should not have it.
+struct Key(DeviceKey);
+
+impl Signer for Key {
+    fn public_key(&self) -> PublicKey {
+        PublicKey::from_spki_der(self.0.spki_der()).unwrap()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_LEN], SignError> {
+        Ok(self.0.sign_fixed(message).unwrap().try_into().unwrap())
+    }
 }
