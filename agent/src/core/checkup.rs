@@ -5,6 +5,7 @@ use muster_wire::digest::Sha256Digest;
 use muster_wire::time::Timestamp;
 use serde::Serialize;
 
+use super::record::{Past, Retired};
 use super::refusal::Refusal;
 use super::trust::{Authority, Leaf, Trust};
 
@@ -145,6 +146,29 @@ pub fn fault(is_link: bool, (owner, us): (u32, u32), mode: u32) -> Option<Fault>
 pub fn owned(path: &str, fault: Option<Fault>) -> Option<Check> {
     let fault = fault?;
     Some(Check::fail("modes", format!("{path} {fault}"), fault.remedy(path)))
+}
+
+/// That this device was let go, or is being wiped; nothing else of it is to be checked then.
+pub fn letting_go(past: &Past) -> Option<Check> {
+    const NAME: &str = "letting_go";
+    if let Some(Retired { at, is_acknowledged, .. }) = past.retired {
+        let heard = if is_acknowledged {
+            "the server has its proof"
+        } else {
+            "the order ended before the server had its proof"
+        };
+        let detail = format!(
+            "this device was let go: it wiped itself, which ended at {at}, and {heard}; `muster-agent enroll` with a new string begins another life"
+        );
+        return Some(Check::pass(NAME, detail));
+    }
+    let goes_on = "let `muster-agent run` go on: it ends by itself";
+    if past.wiped.is_some() {
+        let detail =
+            "this device was let go and has wiped itself; the server has not confirmed the last receipt yet";
+        return Some(Check::warn(NAME, detail, goes_on));
+    }
+    past.is_wiping().then(|| Check::warn(NAME, "this device is being let go: it is wiping itself", goes_on))
 }
 
 /// The system clock against the moment this agent was built.

@@ -10,7 +10,7 @@ use muster_wire::problem::Exit;
 use muster_wire::time::Timestamp;
 
 use super::effect::{Caller, Effect, Event, Request};
-use super::record::{Proven, Record};
+use super::record::{ENROLLED, Proven, Record};
 use super::refusal::Refusal;
 use super::trust::{self, Leaf};
 use super::{Desk, Door, Step, Task, renew};
@@ -102,9 +102,9 @@ impl ExpectProof {
                 Some(_) => Err(Refusal::ForeignName),
                 None => Err(Refusal::Unrecognised),
             }),
-            // A session says who is connected and nothing else: the state stays what it was called last.
+            // A session says who is connected and nothing else: what the state was called last may be long over.
             Event::Connected => match &desk.past.proven {
-                Some(proven) => Ok((proven.state.clone(), None)),
+                Some(_) => Ok((ENROLLED.to_owned(), None)),
                 None => Err(Refusal::OutOfOrder),
             },
             Event::Unanswered(trouble) => Err(Refusal::Unanswered(trouble)),

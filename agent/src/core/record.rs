@@ -270,6 +270,9 @@ pub fn place(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// What a device is called that the server has let in without saying what it calls it: a session says no more.
+pub const ENROLLED: &str = "enrolled";
+
 /// A certificate that works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proven {
@@ -277,7 +280,7 @@ pub struct Proven {
     pub certificate: Sha256Digest,
     /// The device it names.
     pub device: DeviceId,
-    /// The device's state, in the server's words.
+    /// The device's state, in the server's words; [`ENROLLED`] where there were none.
     pub state: String,
     /// `mqtts://host:port` of the gate, as the server named it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -437,6 +440,11 @@ impl Past {
         let begins = |taken: &&Taken, wipe: &Wipe| wipe.on_lapse.is_none() || self.fired == Some(taken.order);
         let wipes = self.open.iter().filter_map(|taken| Some((taken, taken.wipe.as_ref()?)));
         wipes.into_iter().find(|(taken, wipe)| begins(taken, wipe))
+    }
+
+    /// Whether a wipe is in hand, or is over and proven: nothing else changes the device then.
+    pub fn is_wiping(&self) -> bool {
+        self.wipe().is_some() || self.wiped.is_some()
     }
 
     /// The order to wipe on lapse that waits, if there is one: the last that was taken.

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use muster_wire::desired::{DesiredHead, Generation};
 use muster_wire::digest::Sha256Digest;
+use muster_wire::discovery::Discovery;
 use muster_wire::id::{DeviceId, OrderId};
 use muster_wire::lineage::Lineage;
 use muster_wire::merkle::TreeHead;
@@ -37,11 +38,11 @@ use super::baseline::{Admitted, CheckedHead, Mark};
 use super::effect::{self, Caller, Held};
 use super::lease::{Boot, LeaseSheet, Meter};
 use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
-use super::record::{Past, Record};
+use super::record::{ENROLLED, Past, Proven, Record, Refused};
 use super::schedule::{self, Alarms, Moment, went_off};
 use super::trust::{self, Leaf};
 use super::wiping::{Hook, HookEnd, PhaseReport, WipeTask};
-use super::{Answer, Trouble};
+use super::{Answer, Refusal, Trouble};
 pub use desired::{Change, InForce};
 pub use lease::Dropped;
 use lease::Lapsing;
@@ -185,6 +186,8 @@ pub struct Shown {
     pub last_contact: Option<Timestamp>,
     /// Whether the lease has lapsed: nothing newer was heard for longer than it lasts.
     pub stale: bool,
+    /// Whether the server said in its last session that it hears nothing but receipts: the device is being let go.
+    pub is_let_go: bool,
 }
 
 /// What a running agent begins with.
@@ -212,6 +215,8 @@ pub struct Beginning {
     pub outbox: Vec<Kept>,
     /// Which agent this is.
     pub agent_version: String,
+    /// What the agent showed that ran here last.
+    pub shown: Option<Shown>,
 }
 
 /// The running agent.
@@ -256,6 +261,7 @@ pub struct Session {
     clock_seen: Option<(Timestamp, Duration)>,
     shown: Shown,
     last_contact: Option<Timestamp>,
+    is_let_go: bool,
     effects: VecDeque<Effect>,
     drawn: u32,
 }
@@ -279,7 +285,7 @@ impl Session {
     /// An agent that is about to connect for the first time.
     pub fn new(beginning: Beginning) -> Self {
         let Beginning { leaf, past, held, lineage, .. } = beginning;
-        let last_contact = past.proven.as_ref().map(|proven| proven.at);
+        let last = beginning.shown.unwrap_or_default();
         let mut meter = Meter::new(leaf.device, beginning.boot, beginning.lease);
         let InForce { head, highest, .. } = &beginning.in_force;
         if let (Some(head), Some((newest, _)), None) = (head, highest, meter.sheet()) {
@@ -325,7 +331,8 @@ impl Session {
             pace: Pace::default(),
             clock_seen: None,
             shown: Shown::default(),
-            last_contact,
+            last_contact: last.last_contact,
+            is_let_go: last.is_let_go,
             effects: VecDeque::new(),
             drawn: 0,
         }
@@ -471,11 +478,7 @@ impl Session {
         if let Ok(Ok(found)) = answer.map(Answer::discovery) {
             let adopted = trust::adopt(&mut self.past, &mut self.held, &found, now.wall);
             self.effects.extend(adopted.into_iter().map(Effect::Renewal));
-            let gate = Some(found.endpoints.mqtt.clone());
-            if let Some(proven) = self.past.proven.clone().filter(|proven| proven.mqtt != gate) {
-                let state = found.device.map_or(proven.state.clone(), |caller| caller.state);
-                self.record(Record::Proven(super::record::Proven { mqtt: gate, state, ..proven }));
-            }
+            self.hear_discovery(found, now);
             if let Some(lineage) = trust::lineage(&self.past, &self.held, now.wall) {
                 self.lineage = lineage;
             }
@@ -488,6 +491,20 @@ impl Session {
                 Some(_) => self.open(),
                 None => self.try_later(now),
             }
+        }
+    }
+
+    /// Remembers where the gate is and what the server calls the device, where either is news.
+    fn hear_discovery(&mut self, found: Discovery, now: Moment) {
+        let Some(former) = self.past.proven.clone() else { return };
+        let caller = found.device.filter(|caller| caller.id == self.leaf.device);
+        let mqtt = Some(found.endpoints.mqtt);
+        let proven = match caller.filter(|caller| caller.state != former.state) {
+            Some(caller) => Proven { mqtt, state: caller.state, at: now.wall, ..former.clone() },
+            None => Proven { mqtt, ..former.clone() },
+        };
+        if proven != former {
+            self.record(Record::Proven(proven));
         }
     }
 
@@ -513,6 +530,12 @@ impl Session {
         self.letters = Letters::None;
         self.leaves_orders = false;
         self.outbox.lost();
+        if self.past.refused.is_some() {
+            // It is welcome again; as what, a session does not say.
+            let proven = self.past.proven.clone();
+            let proven = proven.map(|proven| Proven { state: ENROLLED.to_owned(), at: now.wall, ..proven });
+            proven.into_iter().for_each(|proven| self.record(Record::Proven(proven)));
+        }
         if !std::mem::replace(&mut self.has_begun, true) {
             self.alarms.state = Some(now.since_start + FIRST_STATE);
             self.alarms.posture = Some(now.since_start + FIRST_POSTURE);
@@ -533,10 +556,22 @@ impl Session {
         if lasted >= GOOD_SESSION {
             self.failures = 0;
         }
+        if self.link == Link::Opening(link) {
+            self.note_refusal(&trouble, now);
+        }
         self.is_apart();
         self.session_is_gone(trouble, now);
         if self.link == Link::Apart {
             self.try_later(now);
+        }
+    }
+
+    /// Remembers that the gate would not have this device, for `status` to say.
+    fn note_refusal(&mut self, trouble: &Trouble, now: Moment) {
+        let refusal = Refusal::Unanswered(trouble.clone());
+        let refused = Refused { code: refusal.code().to_owned(), at: now.wall };
+        if refusal.ends_the_life() && self.past.is_news(&refused) {
+            self.record(Record::Refused(refused));
         }
     }
 

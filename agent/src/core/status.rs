@@ -1,5 +1,9 @@
 //! What `muster-agent status` says: what this device is, from its own files and nobody else (contract.md, "Pinned
 //! JSON").
+//!
+//! What the server calls a device it says over HTTPS, at enrolment and now and then; a session tells only that the device
+//! is welcome, or is being let go. So a word of the server's is the state until a session was opened after it, and from
+//! then on the device says what it knows: `enrolled`. A quarantine it cannot see.
 
 use muster_wire::desired::Lapse;
 use muster_wire::id::{DeviceId, WarrantId};
@@ -8,7 +12,7 @@ use serde::Serialize;
 
 use super::effect::Held;
 use super::lease::{Boot, LeaseSheet};
-use super::record::Past;
+use super::record::{ENROLLED, Past, Proven};
 use super::session::Shown;
 use super::trust::Leaf;
 
@@ -17,8 +21,12 @@ use super::trust::Leaf;
 pub struct Status {
     /// The device's id, once a certificate named it.
     pub device: Option<DeviceId>,
-    /// `retired` (a wipe ended this life; `enroll` with a new string begins another), `refused` (the server refused its certificate since), `unenrolled`, `enrolling`, `journal_lost` (an identity lies here that no record speaks of), or what the server called the device when it last answered it.
+    /// `retired` (a wipe ended this life; `enroll` with a new string begins another), `wiping`, `refused` (the server refused its certificate since), `deprovisioning` (the server hears nothing but receipts), `enrolled` (it let the device in since it last called it anything), `unenrolled`, `enrolling`, `journal_lost` (an identity lies here that no record speaks of), or what the server has just called the device.
     pub state: String,
+    /// What the server called the device last, and when; none where it never did, or sessions have told more since.
+    pub said: Option<Said>,
+    /// The refusal that stands: in which word the server would not have this device, and when it was last noted.
+    pub refused: Option<Said>,
     /// `https://host:port` of the device listener.
     pub server: Option<String>,
     /// The certificate in use.
@@ -43,6 +51,15 @@ pub struct Status {
     pub renewal_unfinished: bool,
     /// The tree that this device manages.
     pub root: Option<String>,
+}
+
+/// A word of the server's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Said {
+    /// The word.
+    pub word: String,
+    /// When it came.
+    pub at: Timestamp,
 }
 
 /// A wipe that waits for the lease to lapse.
@@ -109,8 +126,9 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
     let leaf = in_use(past, held);
     let state = match (&past.accepted, &past.proven) {
         _ if past.retired.is_some() => "retired".to_owned(),
+        _ if past.is_wiping() => "wiping".to_owned(),
         _ if past.refused.is_some() => "refused".to_owned(),
-        (_, Some(proven)) => proven.state.clone(),
+        (_, Some(proven)) => standing(proven, shown).to_owned(),
         (Some(_), None) => "enrolling".to_owned(),
         (None, None) if leaf.is_some() => "journal_lost".to_owned(),
         (None, None) => "unenrolled".to_owned(),
@@ -118,6 +136,12 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
     Status {
         device: past.proven.as_ref().map(|proven| proven.device),
         state,
+        said: past
+            .proven
+            .as_ref()
+            .filter(|proven| proven.state != ENROLLED)
+            .map(|proven| Said { word: proven.state.clone(), at: proven.at }),
+        refused: past.refused.as_ref().map(|refused| Said { word: refused.code.clone(), at: refused.at }),
         server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
@@ -140,6 +164,15 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
     }
 }
 
+/// The server's word, as long as no session was opened after it; then what sessions tell.
+fn standing<'a>(proven: &'a Proven, shown: Option<&Shown>) -> &'a str {
+    match shown.filter(|shown| shown.last_contact.is_some_and(|at| at >= proven.at)) {
+        Some(since) if since.is_let_go => "deprovisioning",
+        Some(_) => ENROLLED,
+        None => &proven.state,
+    }
+}
+
 /// The proven certificate, which a kill may have left waiting to be moved; otherwise the one in its place.
 fn in_use(past: &Past, held: &Held) -> Option<Leaf> {
     let read = |der: &Option<Vec<u8>>| Leaf::read(der.as_deref()?).ok();
@@ -153,7 +186,7 @@ mod tests {
     use muster_wire::digest::Sha256Digest;
 
     use super::*;
-    use crate::core::record::{Proven, Record, Refused};
+    use crate::core::record::{Record, Refused};
 
     #[test]
     fn a_device_that_knows_nothing_says_so_in_every_pinned_field() {
@@ -173,19 +206,36 @@ mod tests {
         assert_eq!(json["connected"], false);
     }
 
-    #[test]
-    fn a_refusal_heard_after_the_last_good_answer_is_the_state_and_the_last_contact() {
-        let proven = Proven {
+    fn proven() -> Proven {
+        Proven {
             certificate: Sha256Digest::of(b"c"),
             device: DeviceId::from_parts(1, [0; 10]),
             state: "commissioning".to_owned(),
             at: Timestamp(100),
             mqtt: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_word_of_the_server_is_the_state_until_a_session_was_opened_after_it() {
+        let past = Past::of(&[Record::Proven(proven())]);
+        let shown = |at| Shown { last_contact: Some(Timestamp(at)), ..Shown::default() };
+        let state = |shown: &Shown| report(&past, &Held::default(), Some(shown), false).state;
+        assert_eq!(state(&shown(99)), "commissioning", "the session was before");
+        assert_eq!(state(&shown(100)), "enrolled");
+        assert_eq!(state(&Shown { is_let_go: true, ..shown(100) }), "deprovisioning");
+        let said = report(&past, &Held::default(), Some(&shown(100)), false).said;
+        assert_eq!(said, Some(Said { word: "commissioning".to_owned(), at: Timestamp(100) }));
+    }
+
+    #[test]
+    fn a_refusal_heard_after_the_last_good_answer_is_the_state_and_the_last_contact() {
+        let proven = proven();
         let refused = |at| Refused { code: "certificate_refused".to_owned(), at: Timestamp(at) };
         let mut past = Past::of(&[Record::Proven(proven.clone()), Record::Refused(refused(200))]);
         let status = report(&past, &Held::default(), None, false);
         assert_eq!((status.state.as_str(), status.last_contact), ("refused", Some(Timestamp(200))));
+        assert_eq!(status.refused.map(|refused| refused.word).as_deref(), Some("certificate_refused"));
         // A timer that asks in vain fills no disk.
         assert!(!past.is_news(&refused(300)) && past.is_news(&refused(200 + 3600)));
         past.add(&Record::Proven(Proven { at: Timestamp(400), ..proven }));

@@ -39,13 +39,11 @@ fn look(place: &Place, clock: &Clock) -> Result<Vec<Check>, Failure> {
     let mut checks = vec![state_dir(place)];
     let is_there = !checks.iter().any(Check::has_failed);
     let past = if is_there { files_of(place, &mut checks) } else { None };
-    checks.push(checkup::clock(Timestamp(clock::system_s()), Timestamp(clock::floor_s())));
-    if past.as_ref().is_some_and(|past| past.retired.is_some()) {
-        let detail =
-            "a wipe has ended this device's life; `muster-agent enroll` with a new string begins another";
-        checks.push(Check::skip("enrolment", detail));
-        return Ok(checks);
+    if let Some(letting_go) = past.as_ref().and_then(checkup::letting_go) {
+        // Of a life that is over, or ends, nothing else is to be in order.
+        return Ok(vec![letting_go]);
     }
+    checks.push(checkup::clock(Timestamp(clock::system_s()), Timestamp(clock::floor_s())));
     let accepted = past.as_ref().and_then(|past| past.accepted.as_ref());
     let Some(accepted) = accepted else {
         let enrolled = |detail| Check::skip("enrolment", detail);

@@ -238,6 +238,7 @@ fn print_status(status: &Status) {
     let rows = [
         ("device", status.device.map_or_else(none, |device| device.to_string())),
         ("state", status.state.clone()),
+        ("server said", said(status)),
         ("server", status.server.clone().unwrap_or_else(none)),
         ("certificate", certificate.map_or_else(none, |c| c.serial.clone())),
         ("valid until", certificate.map_or_else(none, |c| c.not_after.to_string())),
@@ -253,12 +254,24 @@ fn print_status(status: &Status) {
     for (name, value) in rows {
         say!("{name:13} {value}");
     }
+    if let Some(refused) = &status.refused {
+        say!(
+            "the server refused this device at {} ({}); ask its operator why: `muster device explain` tells",
+            refused.at,
+            refused.word
+        );
+    }
     if status.state == "journal_lost" {
         say!("{}; {}", Refusal::JournalLost, Refusal::JournalLost.remedy());
     }
     if status.renewal_unfinished {
         say!("a renewal was interrupted; `muster-agent renew` takes it up");
     }
+}
+
+/// The state in the server's words; they are as old as they are.
+fn said(status: &Status) -> String {
+    status.said.as_ref().map_or_else(|| "-".to_owned(), |said| format!("{} at {}", said.word, said.at))
 }
 
 fn clears(clears: &ClearsStatus) -> String {

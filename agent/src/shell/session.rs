@@ -102,6 +102,7 @@ impl Runner {
             lease: place.lease(),
             outbox: outbox.read()?,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            shown: shown(&place),
             past,
             held,
         };
@@ -413,12 +414,15 @@ struct ShownFile {
     last_contact: Option<Timestamp>,
     #[serde(default)]
     stale: bool,
+    #[serde(default)]
+    is_let_go: bool,
 }
 
 impl ShownFile {
     fn of(shown: &Shown) -> Self {
         let generation = shown.generation.map(|generation| (generation.restore_epoch, generation.counter));
-        Self { connected: shown.connected, generation, last_contact: shown.last_contact, stale: shown.stale }
+        let Shown { connected, last_contact, stale, is_let_go, .. } = *shown;
+        Self { connected, generation, last_contact, stale, is_let_go }
     }
 }
 
@@ -433,5 +437,6 @@ pub fn shown(place: &Place) -> Option<Shown> {
         checkpoint: None,
         last_contact: file.last_contact,
         stale: file.stale,
+        is_let_go: file.is_let_go,
     })
 }

@@ -362,6 +362,7 @@ fn begin(home: &Home, at: i64) -> Session {
         lease: None,
         outbox: OutboxDir::new(&home.state()).read().unwrap(),
         agent_version: "test".into(),
+        shown: None,
     })
 }
 

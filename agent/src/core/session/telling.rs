@@ -31,6 +31,7 @@ impl Session {
             (false, true) => Letters::Receipts,
             (false, false) => Letters::None,
         };
+        self.is_let_go = self.is_farewell();
     }
 
     /// Whether the server hears nothing but receipts: the device is being let go.
@@ -121,6 +122,7 @@ impl Session {
             checkpoint: self.past.log_head(),
             last_contact: self.shown.last_contact,
             stale: self.past.lapsed.is_some(),
+            is_let_go: self.is_let_go,
         };
         // When contact was last had is written along with something else, not for its own sake.
         if shown != self.shown {

@@ -418,6 +418,7 @@ fn begin(disk: &Disk, boot: &Boot) -> Session {
         lease: disk.lease.clone(),
         outbox: disk.outbox.values().cloned().collect(),
         agent_version: "test".into(),
+        shown: None,
     })
 }
 
@@ -489,6 +490,33 @@ proptest! {
         prop_assert!(world.disk.outbox.is_empty(), "something is still owed");
         prop_assert!(world.session.past.open.is_empty());
     }
+}
+
+#[test]
+fn a_gate_that_refuses_the_device_is_remembered_until_it_lets_it_in() {
+    let mut world = World::new();
+    let link = world.opening.take().unwrap();
+    world.handle(Event::Closed(link, Trouble { kind: TroubleKind::Rejected, ..trouble() }), usize::MAX);
+    let refused = Past::of(&world.disk.journal).refused.unwrap();
+    assert_eq!(refused.code, "certificate_refused");
+    world.connect(usize::MAX);
+    let past = Past::of(&world.disk.journal);
+    assert_eq!((past.refused, past.proven.unwrap().state.as_str()), (None, ENROLLED));
+    // A cut is no refusal, and neither is the end of a session.
+    world.cut(usize::MAX);
+    assert_eq!(Past::of(&world.disk.journal).refused, None);
+}
+
+#[test]
+fn whoever_is_granted_orders_alone_shows_that_it_is_let_go_until_a_session_says_otherwise() {
+    let mut world = World::new();
+    world.granted = vec![Channel::Order, Channel::Ack];
+    world.connect(usize::MAX);
+    world.cut(usize::MAX);
+    assert!(world.session.shown.is_let_go);
+    world.granted = Channel::ALL.to_vec();
+    world.connect(usize::MAX);
+    assert!(!world.session.shown.is_let_go);
 }
 
 #[test]

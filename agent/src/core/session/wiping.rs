@@ -41,7 +41,7 @@ pub(super) struct Wiping {
 impl Session {
     /// Whether a wipe is in hand, or is over and proven: nothing else changes the device then.
     pub(super) fn is_wiping(&self) -> bool {
-        self.past.wipe().is_some() || self.past.wiped.is_some()
+        self.past.is_wiping()
     }
 
     /// Takes the wipe in hand as far as it goes without an answer from somewhere.
