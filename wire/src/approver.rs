@@ -4,9 +4,10 @@
 //! reaches a server.
 
 use crate::cbor::{Cbor, CborError, Reader, Writer};
+use crate::digest::Sha256Digest;
 use crate::key::{Ed25519Key, KeyError, PublicKey};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -108,10 +109,13 @@ pub fn parse_public_key(text: &str) -> Result<(Ed25519Key, Option<ApproverName>)
 
 /// One line as OpenSSH writes it, without a line break: `ssh-ed25519 AAAA… name`.
 pub fn to_openssh(key: &Ed25519Key, name: &ApproverName) -> String {
-    let mut blob = Vec::new();
-    push_ssh_string(&mut blob, SSH_KIND.as_bytes());
-    push_ssh_string(&mut blob, key.as_bytes());
-    format!("{SSH_KIND} {} {name}", STANDARD.encode(blob))
+    format!("{SSH_KIND} {} {name}", STANDARD.encode(to_ssh_blob(key)))
+}
+
+/// What people compare a key by, as `ssh-keygen -l` prints it: `SHA256:` and the unpadded base64 of the digest of the
+/// key's OpenSSH form.
+pub fn fingerprint(key: &Ed25519Key) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256Digest::of(&to_ssh_blob(key)).0))
 }
 
 /// The SubjectPublicKeyInfo in PEM, with a line break at the end.
@@ -148,6 +152,14 @@ fn parse_openssh(line: &str) -> Result<(Ed25519Key, Option<ApproverName>), Appro
     Ok((Ed25519Key::from_bytes(&key).map_err(ApproverError::Key)?, name))
 }
 
+/// `string "ssh-ed25519" ‖ string key` (RFC 8709 §4).
+fn to_ssh_blob(key: &Ed25519Key) -> Vec<u8> {
+    let mut blob = Vec::new();
+    push_ssh_string(&mut blob, SSH_KIND.as_bytes());
+    push_ssh_string(&mut blob, key.as_bytes());
+    blob
+}
+
 /// The key in `string "ssh-ed25519" ‖ string key` (RFC 8709 §4), each string behind its length (RFC 4251 §5).
 fn read_ssh_blob(blob: &[u8]) -> Option<[u8; 32]> {
     let mut head = Vec::new();
@@ -180,6 +192,13 @@ mod tests {
         assert_eq!((name.as_ref().map(ApproverName::as_str), none), (Some("alice@example"), None));
         assert_eq!(to_openssh(&ssh, &name.unwrap()), LINE);
         assert_eq!(to_pem(&pem), PEM);
+    }
+
+    #[test]
+    fn a_fingerprint_is_what_ssh_keygen_prints() {
+        let (key, _) = parse_public_key(LINE).unwrap();
+        // `ssh-keygen -l -f` of the line above.
+        assert_eq!(fingerprint(&key), "SHA256:obVQhBP1jCCi8sw1ZFKiTR6qrbfdwKRNuQTypZjzdCg");
     }
 
     #[test]

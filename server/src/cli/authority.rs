@@ -129,8 +129,10 @@ async fn show(context: &Context) -> Result<(), Error> {
 
 fn in_words(context: &Context, document: &Value) -> String {
     let look = context.out.look;
-    let people =
-        |pointer: &str| document.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let people = |pointer: &str| -> Vec<Value> {
+        let found = document.pointer(pointer).and_then(Value::as_array);
+        found.into_iter().flatten().map(difference::with_fingerprint).collect()
+    };
     let mut parts = vec![table::record(document, HEAD, look)];
     if let Some(approvers) = table::listing(&people("/approvers"), KEYS, look) {
         parts.push(format!("Approvers\n{approvers}"));

@@ -1,8 +1,9 @@
 //! Two authority documents beside each other, in words, read from the bytes that are signed.
 
-use muster_wire::approver::ApproverName;
+use muster_wire::approver::{ApproverName, fingerprint};
 use muster_wire::authority::Authority;
 use muster_wire::key::Ed25519Key;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What `next` changes of `current`, a line each, in the order of the document.
@@ -35,15 +36,17 @@ pub(super) fn lines(current: &Authority, next: &Authority) -> Vec<String> {
 }
 
 fn keys(what: &str, before: &[Ed25519Key], after: &[Ed25519Key]) -> Vec<String> {
-    let gone = before.iter().filter(|key| !after.contains(key)).map(|key| format!("- {what} {}", shown(key)));
-    let new = after.iter().filter(|key| !before.contains(key)).map(|key| format!("+ {what} {}", shown(key)));
+    let gone =
+        before.iter().filter(|key| !after.contains(key)).map(|key| format!("- {what} {}", fingerprint(key)));
+    let new =
+        after.iter().filter(|key| !before.contains(key)).map(|key| format!("+ {what} {}", fingerprint(key)));
     gone.chain(new).collect()
 }
 
 type Named = (ApproverName, Ed25519Key);
 
 fn people(what: &str, before: &[Named], after: &[Named]) -> Vec<String> {
-    let line = |sign: char, (name, key): &Named| format!("{sign} {what} {name}, key {}", shown(key));
+    let line = |sign: char, (name, key): &Named| format!("{sign} {what} {name}, key {}", fingerprint(key));
     let gone = before.iter().filter(|one| !after.contains(one)).map(|one| line('-', one));
     let new = after.iter().filter(|one| !before.contains(one)).map(|one| line('+', one));
     gone.chain(new).collect()
@@ -65,8 +68,16 @@ fn counts(current: &Authority, next: &Authority) -> Vec<String> {
     lines
 }
 
-fn shown(key: &Ed25519Key) -> String {
-    hex::encode(key.as_bytes())
+/// Somebody as people compare keys: by fingerprint, not by the key itself.
+pub(super) fn with_fingerprint(person: &Value) -> Value {
+    let mut shown = person.clone();
+    let mut key = [0; 32];
+    let read = person.get("key").and_then(Value::as_str).map(|text| hex::decode_to_slice(text, &mut key));
+    if let (Some(Ok(())), Ok(key), Some(fields)) = (read, Ed25519Key::from_bytes(&key), shown.as_object_mut())
+    {
+        fields.insert("key".to_owned(), json!(fingerprint(&key)));
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -102,6 +113,15 @@ mod tests {
     }
 
     #[test]
+    fn a_person_is_shown_with_the_fingerprint_and_no_other_form_of_the_key() {
+        let key = key();
+        let person = json!({"name": "a", "key": hex::encode(key.as_bytes())});
+        assert_eq!(with_fingerprint(&person), json!({"name": "a", "key": fingerprint(&key)}));
+        let nobody = json!({"name": "a", "key": "00"});
+        assert_eq!(with_fingerprint(&nobody), nobody);
+    }
+
+    #[test]
     fn every_change_has_its_line_and_nothing_else_has() {
         let current = document();
         assert_eq!(lines(&current, &current), [""; 0]);
@@ -112,10 +132,9 @@ mod tests {
         next.approvers[0].valid_from = Timestamp(5);
         let found = lines(&current, &next);
         let starts: Vec<_> = found.iter().map(|line| line.split(", key").next().unwrap()).collect();
-        let hex = |key: &Ed25519Key| hex::encode(key.as_bytes());
         let expected = [
-            format!("- command key {}", hex(&current.command_keys[0])),
-            format!("+ command key {}", hex(&next.command_keys[0])),
+            format!("- command key {}", fingerprint(&current.command_keys[0])),
+            format!("+ command key {}", fingerprint(&next.command_keys[0])),
             "- approver b".to_owned(),
             "+ approver b".to_owned(),
             "~ approver a valid from 1970-01-01T00:00:05Z".to_owned(),

@@ -6,13 +6,14 @@
 use super::Context;
 use super::error::Error;
 use super::operator::{self, name_of};
-use super::table::{Column, column};
+use super::table::{self, Column, column};
 use crate::app::found::{FoundError, FoundOptions, Founded, found};
 use crate::config::{FILE_NAME, Settings};
 use clap::Args;
-use muster_wire::approver::parse_public_key;
+use muster_wire::approver::{fingerprint, parse_public_key};
+use muster_wire::key::Ed25519Key;
 use muster_wire::problem::Exit;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ const ROWS: &[Column] = &[
     column("credential", "/credential"),
     column("approver's key", "/solo_key"),
 ];
+
+const KEYS: &[Column] = &[column("NAME", "/name"), column("FINGERPRINT", "/fingerprint")];
 
 /// A name and an Ed25519 public key.
 type NamedKey = (String, [u8; 32]);
@@ -108,6 +111,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
     let recovery = public_keys(&args.recovery)?;
     let made = (args.solo && approvers.is_empty()).then(|| solo_key(&data_dir)).transpose()?;
     approvers.extend(made.clone());
+    let people = (shown(&approvers), shown(&recovery));
     let founded = found(&FoundOptions {
         public_name: args.public_name.clone(),
         trust_domain: args.trust_domain.clone(),
@@ -118,7 +122,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
         data_dir: data_dir.clone(),
     })
     .map_err(|cause| refused(&cause))?;
-    print(context, &founded, made.map(|_| data_dir.join(SOLO_KEY)))?;
+    print(context, &founded, &people, made.map(|_| data_dir.join(SOLO_KEY)))?;
     Ok(Exit::Done)
 }
 
@@ -128,7 +132,18 @@ pub(super) fn refused(cause: &FoundError) -> Error {
     if is_usage { Error::told_usage(cause) } else { Error::told(cause) }
 }
 
-fn print(context: &Context, founded: &Founded, solo_key: Option<PathBuf>) -> Result<(), Error> {
+/// Whose keys these are, for comparison with what each of them has said.
+fn shown(keys: &[NamedKey]) -> Vec<Value> {
+    let fingerprint = |bytes| Ed25519Key::from_bytes(bytes).ok().map(|key| fingerprint(&key));
+    keys.iter().map(|(name, key)| json!({"name": name, "fingerprint": fingerprint(key)})).collect()
+}
+
+fn print(
+    context: &Context,
+    founded: &Founded,
+    (approvers, recovery): &(Vec<Value>, Vec<Value>),
+    solo_key: Option<PathBuf>,
+) -> Result<(), Error> {
     let data_dir = context.global.data_dir().display().to_string();
     let solo_key = solo_key.map(|path| path.display().to_string());
     let shown = json!({
@@ -139,8 +154,15 @@ fn print(context: &Context, founded: &Founded, solo_key: Option<PathBuf>) -> Res
         "credential": founded.credential_path.display().to_string(),
         "unmet": founded.unmet,
         "solo_key": solo_key,
+        "approvers": approvers,
+        "recovery": recovery,
     });
     context.out.item(&shown, ROWS)?;
+    for (title, people) in [("Approvers", approvers), ("Recovery", recovery)] {
+        if let Some(listing) = table::listing(people, KEYS, context.out.look) {
+            context.out.notice(&format!("{title}\n{listing}"));
+        }
+    }
     if !founded.unmet.is_empty() {
         context.out.notice(&format!(
             "These approvers do not suffice for {}: a request for it will be refused until a successor names more.",

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
-use muster_wire::approver::{ApproverName, to_openssh};
+use muster_wire::approver::{ApproverName, fingerprint, to_openssh};
 use muster_wire::key::Ed25519Key;
 use muster_wire::problem::Exit;
 use serde_json::{Value, json};
@@ -88,19 +88,19 @@ fn keygen(context: &Context, file: &Path) -> Result<(), Error> {
         ));
     }
     let public = make_key(file, &public_file)?;
-    let fingerprint = muster_wire::digest::Sha256Digest::of(public.as_bytes()).to_hex();
+    let fingerprint = fingerprint(&public);
     match context.out.reader {
         Reader::Program => context.out.json(&json!({
             "private": file.display().to_string(),
             "public": public_file.display().to_string(),
             "key": hex::encode(public.as_bytes()),
-            "sha256": fingerprint,
+            "fingerprint": fingerprint,
         })),
         Reader::Person => {
             let pairs = [
                 ("private key", file.display().to_string()),
                 ("public key", public_file.display().to_string()),
-                ("sha256", fingerprint),
+                ("fingerprint", fingerprint),
             ];
             context.out.line(&table::facts(&pairs, context.out.look))?;
             context
