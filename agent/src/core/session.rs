@@ -496,14 +496,13 @@ impl Session {
 
     /// Remembers where the gate is and what the server calls the device, where either is news.
     fn hear_discovery(&mut self, found: Discovery, now: Moment) {
-        let Some(former) = self.past.proven.clone() else { return };
+        let Some(former) = &self.past.proven else { return };
         let caller = found.device.filter(|caller| caller.id == self.leaf.device);
-        let mqtt = Some(found.endpoints.mqtt);
-        let proven = match caller.filter(|caller| caller.state != former.state) {
-            Some(caller) => Proven { mqtt, state: caller.state, at: now.wall, ..former.clone() },
-            None => Proven { mqtt, ..former.clone() },
-        };
-        if proven != former {
+        let mut proven = Proven { mqtt: Some(found.endpoints.mqtt), ..former.clone() };
+        if let Some(caller) = caller.filter(|caller| caller.state != former.state) {
+            (proven.state, proven.at) = (caller.state, now.wall);
+        }
+        if proven != *former {
             self.record(Record::Proven(proven));
         }
     }

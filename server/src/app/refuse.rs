@@ -111,10 +111,8 @@ impl App {
         let key = if let Error::Signature { flaw, .. } = &error { flaw.key() } else { None };
         let entry = permit.refused(self.clock.now_ms(), object.to_owned(), &refusal);
         let entry = entry.facts(key.map(|key| ("key", key.to_string())));
-        match self.settle(self.commit(essential(entry)).await, refusal) {
-            Error::Refused(_) => error,
-            failed => failed,
-        }
+        let written = self.settle(self.commit(essential(entry)).await, refusal);
+        if matches!(written, Error::Refused(_)) { error } else { written }
     }
 
     /// Writes down that a request for `action` was refused at the edge for what it is, and not for who asks.
