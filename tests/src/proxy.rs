@@ -1,14 +1,16 @@
-//! A network that loses replies: everything between a device and the server passes through it.
+//! A network that loses replies, or everything: whatever passes between a device and the server passes through it.
 //!
 //! It forwards bytes and understands none. Told to cut at the `n`-th reply, it throws away the `n`-th piece that
-//! comes from the server, counted over all connections, and closes that connection on both sides.
+//! comes from the server, counted over all connections, and closes that connection on both sides. It can be blocked in
+//! two ways: whoever comes is turned away, or is let in and never answered.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A listener in front of another one. Dropping it closes every connection through it.
@@ -24,6 +26,20 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     /// Replies that still pass before one is lost; 0 when none is to be lost.
     until_cut: AtomicU64,
+    way: watch::Sender<Way>,
+    /// Connections that came while nothing was let through.
+    in_vain: AtomicU64,
+}
+
+/// Whether anything gets through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Way {
+    #[default]
+    Open,
+    /// Connections are closed, old ones and new ones.
+    Refusing,
+    /// Connections stay open and are silent, old ones and new ones.
+    Swallowing,
 }
 
 impl Proxy {
@@ -57,6 +73,35 @@ impl Proxy {
         self.shared.until_cut.store(n, Ordering::SeqCst);
     }
 
+    /// Whether the reply that was to be lost has been lost already.
+    pub fn is_cut(&self) -> bool {
+        self.shared.until_cut.load(Ordering::SeqCst) == 0
+    }
+
+    /// From now on connections are closed, and new ones, too.
+    pub fn refuse(&self) {
+        self.set(Way::Refusing);
+    }
+
+    /// From now on nothing that is said on any connection arrives, and nobody is told so.
+    pub fn swallow(&self) {
+        self.set(Way::Swallowing);
+    }
+
+    /// From now on new connections lead to the server again. Those that were swallowed are gone.
+    pub fn open(&self) {
+        self.set(Way::Open);
+    }
+
+    fn set(&self, way: Way) {
+        let _ = self.shared.way.send_replace(way);
+    }
+
+    /// How many connections have come in vain while nothing was let through.
+    pub fn in_vain(&self) -> u64 {
+        self.shared.in_vain.load(Ordering::SeqCst)
+    }
+
     /// Whether the reply that was to be lost has been lost; from now on none will be.
     pub fn has_cut(&self) -> bool {
         self.shared.until_cut.swap(0, Ordering::SeqCst) == 0
@@ -82,27 +127,49 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((device, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
-        connections.spawn(async move {
-            let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(target) = target else { return };
-            let Ok(server) = TcpStream::connect(target).await else { return };
-            let ((from_device, to_device), (from_server, to_server)) =
-                (device.into_split(), server.into_split());
-            // Whichever side ends first ends both; what the other had still to say is lost, as in a real cut.
-            tokio::select! {
-                () = requests(from_device, to_server) => {}
-                () = replies(from_server, to_device, &shared) => {}
-            }
-        });
+        connections.spawn(async move { carry(device, &shared).await });
     }
 }
 
-async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+async fn carry(mut device: TcpStream, shared: &Shared) {
+    let mut way = shared.way.subscribe();
+    if *way.borrow_and_update() != Way::Open {
+        let _ = shared.in_vain.fetch_add(1, Ordering::SeqCst);
+        return silent(&mut way).await;
+    }
+    let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(target) = target else { return };
+    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let ((from_device, to_device), (from_server, to_server)) = (device.split(), server.split());
+    // Whichever side ends first ends both; what the other had still to say is lost, as in a real cut.
+    let is_blocked = tokio::select! {
+        () = requests(from_device, to_server) => false,
+        () = replies(from_server, to_device, shared) => false,
+        () = blocked(&mut way) => true,
+    };
+    if is_blocked {
+        silent(&mut way).await;
+    }
+}
+
+/// Until nothing is let through.
+async fn blocked(way: &mut watch::Receiver<Way>) {
+    // A proxy that is gone lets nothing through.
+    let _ = way.wait_for(|way| *way != Way::Open).await;
+}
+
+/// While everything is swallowed.
+async fn silent(way: &mut watch::Receiver<Way>) {
+    // A proxy that is gone lets go of every connection.
+    let _ = way.wait_for(|way| *way != Way::Swallowing).await;
+}
+
+async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) {
     // Either side may vanish; that is what a network does.
     let _ = tokio::io::copy(&mut from, &mut to).await;
 }
 
-async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
+async fn replies(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
     let mut piece = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         if shared.loses() || to.write_all(&piece[..length]).await.is_err() {
@@ -155,6 +222,32 @@ mod tests {
         proxy.cut_at_reply(4);
         assert_eq!(answered(&proxy).await, 3);
         assert!(!proxy.has_cut(), "the fourth reply never came");
+        assert_eq!(answered(&proxy).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_blocked_network_turns_away_or_stays_silent_and_forgets_whom_it_kept_waiting() {
+        let proxy = Proxy::bind().await;
+        proxy.forward_to(&echo().await);
+        let connected = async || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await.unwrap();
+        let mut byte = [0];
+        let mut kept = connected().await;
+        kept.write_all(b"x").await.unwrap();
+        kept.read_exact(&mut byte).await.unwrap();
+
+        proxy.swallow();
+        let mut late = connected().await;
+        for silent in [&mut kept, &mut late] {
+            silent.write_all(b"x").await.unwrap();
+            let answer = silent.read(&mut byte);
+            assert!(tokio::time::timeout(std::time::Duration::from_millis(50), answer).await.is_err());
+        }
+        proxy.refuse();
+        for mut gone in [kept, late, connected().await] {
+            assert_ne!(gone.read(&mut byte).await.ok(), Some(1));
+        }
+        assert_eq!(proxy.in_vain(), 2);
+        proxy.open();
         assert_eq!(answered(&proxy).await, 3);
     }
 }

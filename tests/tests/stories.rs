@@ -12,6 +12,7 @@ mod stories {
     mod approved_baseline;
     mod approver_leaves;
     mod bad_baseline;
+    mod broker_blocked;
     mod demo;
     mod device_off_for_a_year;
     mod drift;
