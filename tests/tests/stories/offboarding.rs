@@ -97,6 +97,9 @@ async fn is_not_proven(proof: &Path, authority: &str, why: &str) -> String {
     run.stderr
 }
 
+/// What is changed in the receipt at a place in the chain before it is signed again.
+type Change<'c> = &'c dyn Fn(usize, &mut Receipt);
+
 /// Whatever the device itself has signed: what the server would not call proven, the script does not either.
 async fn is_judged_as_the_server_judges(proof: &Path, authority: &str, key: &Key) {
     let mut files: Vec<PathBuf> =
@@ -109,7 +112,7 @@ async fn is_judged_as_the_server_judges(proof: &Path, authority: &str, key: &Key
     };
     let receipts: Vec<Receipt> = files.iter().map(read).collect();
     let failed = ReceiptItem { what: "/srv/ledger".into(), fate: ItemFate::Failed, size_bytes: 9 };
-    let cases: [(&str, Option<&str>, &dyn Fn(usize, &mut Receipt)); 3] = [
+    let cases: [(&str, Option<&str>, Change<'_>); 3] = [
         ("as it was, signed again", None, &|_, _| {}),
         ("an item that failed", Some("/srv/ledger"), &|at, receipt| {
             receipt.items.extend((at == 3).then(|| failed.clone()));
