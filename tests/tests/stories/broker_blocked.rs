@@ -94,7 +94,7 @@ fn details(json: &Value, found: &mut Vec<String>) {
             found.extend(members.get("detail").and_then(Value::as_str).map(str::to_owned));
             members.values().for_each(|one| details(one, found));
         }
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
