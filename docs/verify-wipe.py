@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
-"""Verifies the proof of a wipe with python3 and openssl, and not a line of Muster: verify-wipe.py PROOF --authority DIGEST
-PROOF is the directory that `muster device record D --proof PROOF` wrote. DIGEST is that of the first authority document, in
-hexadecimal, as `muster init` printed it: the one thing to be taken on trust. Exit code 0 when every link holds; otherwise 1
-and a sentence: what is missing, damaged or failed proves nothing. RFC 9052 (COSE), 8949 (CBOR), 9162 (the tree of targets)."""
+"""Verifies the proof of a wipe without a line of Muster: verify-wipe.py PROOF --authority DIGEST --root DIGEST
+PROOF is the directory that `muster device record D --proof PROOF` wrote. The digests of the first authority document and of the
+root's public key are taken on trust, in hexadecimal, as `muster init` printed them. Exit code 0 when every link holds; otherwise
+1 and a sentence: what is missing, damaged or failed proves nothing. RFC 9052 (COSE), 8949 (CBOR), 9162 (the tree of targets)."""
 import argparse, base64, hashlib, pathlib, subprocess, sys, tempfile, uuid
 sha256 = lambda data: hashlib.sha256(data).digest()
 ed25519 = lambda raw: bytes.fromhex("302a300506032b6570032100") + raw
 LEVELS = ["retire", "clear", "crypto-erase", "factory-reset"]
 PHASES = ["accepted", "armed", "keys_destroyed", "data_destroyed", "verified"]
 
-def must(holds, why):
-    return holds or sys.exit(f"not proven: {why}")
+must = lambda holds, why: holds or sys.exit(f"not proven: {why}")
 
 def decode(data):
     value, rest = item(data)
-    return value if not rest else must(False, f"bytes after the end of {read.last}")
+    return must(not rest, f"bytes after the end of {read.last}") and value
 
 def item(data):
     kind, low, data = data[0] >> 5, data[0] & 31, data[1:]
@@ -49,7 +48,7 @@ def holds(spki, algorithm, message, signature):
     how = "pkeyutl -verify -pubin -inkey key -rawin -in message -sigfile signature"
     if algorithm != -19:
         must(algorithm == -7 and len(signature) == 64, "an algorithm other than Ed25519 and ES256")
-        halves = [int.from_bytes(half, "big") for half in (signature[:32], signature[32:])]
+        halves = (int(signature[:32].hex(), 16), int(signature[32:].hex(), 16))
         halves = [half.to_bytes(half.bit_length() // 8 + 1, "big") for half in halves]
         body = b"".join(bytes([2, len(half)]) + half for half in halves)
         how, signature = "dgst -sha256 -verify key -signature signature message", bytes([48, len(body)]) + body
@@ -112,16 +111,17 @@ def judge(names):
     must(len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
     target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
     device, serial, _, *deed = decode(target)
-    named = deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root
-    must(named, "the warrant does not name this device")
+    deed = deed == [kind, level] and index < size == count and root_of(target, index, size, path)
+    must(deed == root, "the warrant does not name this device")
     files = dict(root=read("root.pem"), others=read("authorities.pem"), shown=read("certificate.pem"))
-    leads = openssl(*"verify -no_check_time -CAfile root -untrusted others shown".split(), **files).returncode == 0
-    must(leads, "the device's certificate does not lead to the root")
-    look = lambda *what: openssl("x509", "-in", "shown", *what, **files).stdout
+    leads = openssl(*"verify -no_check_time -CAfile root -untrusted others shown".split(), **files)
+    must(leads.returncode == 0, "the device's certificate does not lead to the root")
+    look = lambda name, *what: openssl("x509", "-in", name, *what, **files).stdout
+    root, spki = (base64.b64decode(b"".join(look(name, "-noout", "-pubkey").split(b"\n")[1:-2])) for name in ("root", "shown"))
+    must(sha256(root) == asked.root, "the root is not the one that is trusted")
     names_it = f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}"
-    must(names_it in look("-noout", "-ext", "subjectAltName").decode().split(), "the certificate is another's")
-    spki = base64.b64decode(b"".join(look("-noout", "-pubkey").split(b"\n")[1:-2]))
-    link, phases = (device, sha256(warrant), None, sha256(look("-outform", "DER"))), []
+    must(names_it in look("shown", "-noout", "-ext", "subjectAltName").decode().split(), "the certificate is another's")
+    link, phases = (device, sha256(warrant), None, sha256(look("shown", "-outform", "DER"))), []
     for name in names:
         said, signed = signers(read(name), "receipt", [spki])
         _, whose, _, under, reached, phase, outcome, items, _, before, by, *_ = decode(said)
@@ -139,7 +139,7 @@ def read(name):
 
 asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 asked.add_argument("proof", type=lambda text: pathlib.Path(text).resolve())
-asked.add_argument("--authority", required=True, type=bytes.fromhex)
+[asked.add_argument(name, required=True, type=bytes.fromhex) for name in ("--authority", "--root")]
 asked = asked.parse_args()
 try:
     receipts = sorted(f"receipts/{file.name}" for file in (asked.proof / "receipts").iterdir())

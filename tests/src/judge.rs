@@ -66,11 +66,20 @@ pub async fn curl(arguments: &[&str]) -> Run {
     run(&Launch::plain(), Path::new("curl"), &words, b"").await
 }
 
-/// Has the independent script judge the proof in `directory`, with nothing to trust but the digest `authority`.
-pub async fn wipe_proof(directory: &Path, authority: &str) -> Run {
+/// What whoever judges a proof takes on trust: two digests that `muster init` printed, in hexadecimal.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    /// Of the first authority document.
+    pub authority: String,
+    /// Of the root's public key.
+    pub root: String,
+}
+
+/// Has the independent script judge the proof in `directory`, with nothing to trust but `trusted`.
+pub async fn wipe_proof(directory: &Path, trusted: &Trusted) -> Run {
     let script = repository().join("docs/verify-wipe.py").display().to_string();
     let directory = directory.display().to_string();
-    let words = [script.as_str(), &directory, "--authority", authority];
+    let words = [script.as_str(), &directory, "--authority", &trusted.authority, "--root", &trusted.root];
     run(&Launch::plain(), Path::new("python3"), &words, b"").await
 }
 

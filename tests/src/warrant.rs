@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 use crate::Server;
+use crate::judge::Trusted;
 
 impl Server {
     /// Asks that `device` is wiped as far as `level`; answers the warrant's id.
@@ -42,15 +43,16 @@ impl Server {
         self.cli(&["order", "show", id]).await
     }
 
-    /// Has the proof about `device` written; answers where it is, and the digest of the authority to be trusted.
+    /// Has the proof about `device` written; answers where it is, and what is to be trusted.
     ///
     /// # Panics
     /// When there is no proof.
-    pub async fn proof(&self, device: &str) -> (PathBuf, String) {
+    pub async fn proof(&self, device: &str) -> (PathBuf, Trusted) {
         let directory = self.site().path("proof");
         let path = directory.display().to_string();
         let record = self.cli(&["device", "record", device, "--proof", &path]).await;
-        let authority = record["authority_sha256"].as_str();
-        (directory, authority.unwrap_or_else(|| panic!("no authority in {record}")).to_owned())
+        let digest =
+            |name: &str| record[name].as_str().unwrap_or_else(|| panic!("no {name} in {record}")).to_owned();
+        (directory, Trusted { authority: digest("authority_sha256"), root: digest("root_spki_sha256") })
     }
 }

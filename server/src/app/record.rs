@@ -44,6 +44,8 @@ pub struct SanitisationRecord {
     pub method: Sanitisation,
     /// Digest of the first authority document.
     pub founding: Sha256Digest,
+    /// Digest of the root's public key.
+    pub root: Sha256Digest,
     /// Files by name: what `docs/verify-wipe.py` reads.
     pub proof: Vec<(String, Vec<u8>)>,
 }
@@ -79,6 +81,7 @@ impl App {
             receipts,
             method,
             founding: self.founding.authority_digest,
+            root: self.ca.root_pin(),
             proof,
             certificate,
             leaving,

@@ -1,6 +1,6 @@
 //! Approvers' signatures on a successor of the authority document, made on the approver's own machine.
 //!
-//! What is signed is said in words, read from the bytes ([`super::authority_paper`]); one signature is added, and the key goes
+//! What is signed is said in words, read from the bytes (`super::authority_paper`); one signature is added, and the key goes
 //! nowhere. Without a way to the server the bytes go there and back as files.
 
 use super::authority::PENDING;

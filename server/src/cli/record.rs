@@ -50,6 +50,7 @@ const HEAD: &[Column] = &[
     column("order", "/order"),
     column("certificate", "/certificate/serial"),
     column("authority SHA-256", "/authority_sha256"),
+    column("root SPKI SHA-256", "/root_spki_sha256"),
 ];
 
 const RECEIPTS: &[Column] = &[
@@ -73,10 +74,11 @@ pub async fn show(context: &Context, client: &Client, id: &str, args: &RecordArg
     if let Some(directory) = &args.proof {
         write_proof(&record, directory)?;
         context.out.notice(&format!(
-            "Written to {}. Anybody can check it: python3 docs/verify-wipe.py {} --authority {}",
+            "Written to {}. Anybody can check it: python3 docs/verify-wipe.py {} --authority {} --root {}",
             directory.display(),
             directory.display(),
             value_at(&record, "/authority_sha256"),
+            value_at(&record, "/root_spki_sha256"),
         ));
     }
     match (context.out.reader, args.html) {

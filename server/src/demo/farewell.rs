@@ -81,14 +81,14 @@ impl Story {
         teller.output(&format!("{}: {}", value_at(&record, "/method"), value_at(&record, "/statement")));
         let script = self.stage.path(CHECKER);
         std::fs::write(&script, SCRIPT).map_err(Broken::system("write", &script))?;
-        let digest = text(&record, "/authority_sha256")?;
+        let [authority, root] = [text(&record, "/authority_sha256")?, text(&record, "/root_spki_sha256")?];
         if !self.stage.has(Program::Python) {
             teller.output(
                 "python3 is not on this machine: whoever has it checks the proof with docs/verify-wipe.py",
             );
             return Ok(json!({"method": record.get("method"), "checked": false}));
         }
-        let check = Call::of(Program::Python, &[CHECKER, PROOF, "--authority", digest]);
+        let check = Call::of(Program::Python, &[CHECKER, PROOF, "--authority", authority, "--root", root]);
         let said = self.run(teller, &check).await?.stdout;
         teller.output(&said);
         Ok(json!({"method": record.get("method"), "checked": true, "said": said.trim()}))

@@ -43,6 +43,8 @@ pub(super) struct Record {
     receipts: Vec<RecordReceipt>,
     /// Digest of the first authority document, to be compared with what `muster init` printed.
     authority_sha256: String,
+    /// Digest of the root's public key, likewise.
+    root_spki_sha256: String,
     /// Files by name in base64, with `proof=true`: what `docs/verify-wipe.py` reads.
     proof: Option<BTreeMap<String, String>>,
 }
@@ -120,6 +122,7 @@ fn shown(found: SanitisationRecord, with_proof: bool) -> Record {
         receipts,
         method,
         founding,
+        root,
         proof,
     } = found;
     let level = receipts.last().and_then(|(said, ..)| said.level).unwrap_or(leaving.level);
@@ -153,6 +156,7 @@ fn shown(found: SanitisationRecord, with_proof: bool) -> Record {
         },
         receipts: receipts.into_iter().map(receipt).collect(),
         authority_sha256: founding.to_hex(),
+        root_spki_sha256: root.to_hex(),
         proof: with_proof.then(|| files.collect()),
     }
 }

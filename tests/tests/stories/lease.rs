@@ -208,8 +208,8 @@ async fn a_laptop_that_nobody_hears_from_clears_itself_as_approvers_signed_and_p
         shown["receipts"].as_array().unwrap().iter().map(|one| one["phase"].as_str().unwrap()).collect();
     assert_eq!(phases, ["accepted", "armed", "keys_destroyed", "data_destroyed", "verified"]);
     assert_eq!(server.cli(&["warrant", "show", &warrant]).await["state"], "done");
-    let (proof, authority) = server.proof(&id).await;
-    let said = judge::wipe_proof(&proof, &authority).await.ok().text();
+    let (proof, trusted) = server.proof(&id).await;
+    let said = judge::wipe_proof(&proof, &trusted).await.ok().text();
     assert!(said.starts_with(&format!("PROVEN: {id}")), "{said}");
     // The word for its last receipt comes at the next contact.
     let _ = running.terminate().await;

@@ -115,8 +115,8 @@ async fn says_what_went(server: &Server, id: &str) {
     for hers in ["/home", "ada", OWN_NOTES, "hosts"] {
         assert!(!items.keys().any(|what| what.contains(hers)), "{hers}: {items:?}");
     }
-    let (proof, authority) = server.proof(id).await;
-    let _ = wipe_proof(&proof, &authority).await.ok();
+    let (proof, trusted) = server.proof(id).await;
+    let _ = wipe_proof(&proof, &trusted).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! certificate dead at every door.
 
 use muster_pki::key::DeviceKey;
-use muster_tests::judge::wipe_proof;
+use muster_tests::judge::{Trusted, wipe_proof};
 use muster_tests::{Agent, Server, Tls, eventually};
 use muster_wire::envelope::{Signed, payload_digest, sign1};
 use muster_wire::key::{PublicKey, SIGNATURE_LEN, SignError, Signer};
@@ -49,13 +49,13 @@ async fn a_laptop_is_let_go_with_proof_that_a_stranger_can_check() {
     })
     .await;
     let _ = server.verify_audit().await;
-    let (proof, authority) = is_proven_to_a_stranger(&server, &id).await;
+    let (proof, trusted) = is_proven_to_a_stranger(&server, &id).await;
     let key = Key(DeviceKey::from_pem(&key).unwrap());
-    is_judged_as_the_server_judges(&proof, &authority, &key).await;
+    is_judged_as_the_server_judges(&proof, &trusted, &key).await;
 }
 
 /// The proof is written, checked by a script that is none of ours, and found out whichever byte of it is changed.
-async fn is_proven_to_a_stranger(server: &Server, id: &str) -> (PathBuf, String) {
+async fn is_proven_to_a_stranger(server: &Server, id: &str) -> (PathBuf, Trusted) {
     let record = server.cli(&["device", "record", id]).await;
     assert_eq!(
         (&record["outcome"], &record["level"]),
@@ -63,12 +63,14 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) -> (PathBuf, String)
         "{record}"
     );
     assert_eq!(record["warrant"]["signed_by"], json!(["alice"]));
-    let (proof, authority) = server.proof(id).await;
-    let said = wipe_proof(&proof, &authority).await.ok().text();
+    let (proof, trusted) = server.proof(id).await;
+    let said = wipe_proof(&proof, &trusted).await.ok().text();
     assert!(said.starts_with(&format!("PROVEN: {id}")), "{said}");
 
     let other = "00".repeat(32);
-    is_not_proven(&proof, &other, "another authority").await;
+    is_not_proven(&proof, &Trusted { authority: other.clone(), ..trusted.clone() }, "another authority")
+        .await;
+    is_not_proven(&proof, &Trusted { root: other, ..trusted.clone() }, "another root").await;
     let receipts = std::fs::read_dir(proof.join("receipts")).unwrap().map(|file| file.unwrap().path());
     let others =
         ["authority", "warrant.cose", "target.cbor", "inclusion.cbor", "certificate.pem", "root.pem"];
@@ -78,19 +80,19 @@ async fn is_proven_to_a_stranger(server: &Server, id: &str) -> (PathBuf, String)
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             std::fs::write(&file, changed).unwrap();
-            is_not_proven(&proof, &authority, &format!("byte {at} of {}", file.display())).await;
+            is_not_proven(&proof, &trusted, &format!("byte {at} of {}", file.display())).await;
         }
         std::fs::remove_file(&file).unwrap();
-        is_not_proven(&proof, &authority, &format!("{} taken away", file.display())).await;
+        is_not_proven(&proof, &trusted, &format!("{} taken away", file.display())).await;
         std::fs::write(&file, bytes).unwrap();
     }
-    let _ = wipe_proof(&proof, &authority).await.ok();
-    (proof, authority)
+    let _ = wipe_proof(&proof, &trusted).await.ok();
+    (proof, trusted)
 }
 
 /// The script refuses what is in `proof`, in one sentence; answers that sentence.
-async fn is_not_proven(proof: &Path, authority: &str, why: &str) -> String {
-    let run = wipe_proof(proof, authority).await;
+async fn is_not_proven(proof: &Path, trusted: &Trusted, why: &str) -> String {
+    let run = wipe_proof(proof, trusted).await;
     assert_eq!(run.code, Some(1), "{why}: {}", run.stderr);
     let is_a_sentence = run.stderr.starts_with("not proven: ") && run.stderr.lines().count() == 1;
     assert!(is_a_sentence, "{why}: {}", run.stderr);
@@ -101,7 +103,7 @@ async fn is_not_proven(proof: &Path, authority: &str, why: &str) -> String {
 type Change<'c> = &'c dyn Fn(usize, &mut Receipt);
 
 /// Whatever the device itself has signed: what the server would not call proven, the script does not either.
-async fn is_judged_as_the_server_judges(proof: &Path, authority: &str, key: &Key) {
+async fn is_judged_as_the_server_judges(proof: &Path, trusted: &Trusted, key: &Key) {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(proof.join("receipts")).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
@@ -130,9 +132,9 @@ async fn is_judged_as_the_server_judges(proof: &Path, authority: &str, key: &Key
             std::fs::write(file, sign1(&changed, key).unwrap()).unwrap();
         }
         match named {
-            None => drop(wipe_proof(proof, authority).await.ok()),
+            None => drop(wipe_proof(proof, trusted).await.ok()),
             Some(name) => {
-                let said = is_not_proven(proof, authority, what).await;
+                let said = is_not_proven(proof, trusted, what).await;
                 assert!(said.contains(name), "{what}: {said}");
             }
         }

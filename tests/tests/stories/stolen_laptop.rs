@@ -140,8 +140,8 @@ async fn is_told(scene: &Scene, warrant: &str) {
     assert_eq!(record["warrant"]["id"], warrant);
     assert_eq!(record["method"], judge::earned(&record), "no more than every item has earned");
     assert_eq!(record["warrant"]["signed_by"], json!(["alice", "bob"]));
-    let (proof, authority) = server.proof(id).await;
-    let said = wipe_proof(&proof, &authority).await.ok().text();
+    let (proof, trusted) = server.proof(id).await;
+    let said = wipe_proof(&proof, &trusted).await.ok().text();
     assert!(said.starts_with(&format!("PROVEN: {id}")), "{said}");
 }
 
