@@ -48,8 +48,7 @@ def holds(spki, algorithm, message, signature):
     how = "pkeyutl -verify -pubin -inkey key -rawin -in message -sigfile signature"
     if algorithm != -19:
         must(algorithm == -7 and len(signature) == 64, "an algorithm other than Ed25519 and ES256")
-        halves = (int(signature[:32].hex(), 16), int(signature[32:].hex(), 16))
-        halves = [half.to_bytes(half.bit_length() // 8 + 1, "big") for half in halves]
+        halves = [n.to_bytes(n.bit_length() // 8 + 1, "big") for n in (int(signature[:32].hex(), 16), int(signature[32:].hex(), 16))]
         body = b"".join(bytes([2, len(half)]) + half for half in halves)
         how, signature = "dgst -sha256 -verify key -signature signature message", bytes([48, len(body)]) + body
     return openssl(*how.split(), key=key, message=message, signature=signature).returncode == 0
@@ -104,33 +103,34 @@ def judge(names):
     ended = decode(decode(read(names[-1]))[1][2])[-1]
     authority = walk([base64.b64decode(line) for line in read("authority").split()], asked.authority, ended)
     warrant, approved = signers(read("warrant.cose"), "warrant", authority["counting"])
-    _, _, kind, level, _, root, count, _, _ = decode(warrant)
-    matters = [{"wipe": f"wipe({level})", "wipe_on_lapse": "lapse(destructive)"}[kind]]
-    matters += ["wipe(many)"] * (count > 10 and level != "retire")
-    needed = max(authority["required"][matter] for matter in matters)
+    _, _, kind, level, _, root, count, ends, version = decode(warrant)
+    matter = {"wipe": f"wipe({level})", "wipe_on_lapse": "lapse(destructive)"}[kind]
+    must(1 <= version <= authority["version"], "the warrant is of an authority that is not in the proof")
+    needed = max(authority["required"][matter] for matter in [matter] + ["wipe(many)"] * (count > 10 and level != "retire"))
     must(len(approved) >= needed, f"{len(approved)} approvers that count have signed, {needed} are needed")
     target, (index, size, path) = read("target.cbor"), decode(read("inclusion.cbor"))
     device, serial, _, *deed = decode(target)
-    deed = deed == [kind, level] and index < size == count and root_of(target, index, size, path)
-    must(deed == root, "the warrant does not name this device")
+    must(deed == [kind, level] and index < size == count and root_of(target, index, size, path) == root, "it names others")
     files = dict(root=read("root.pem"), others=read("authorities.pem"), shown=read("certificate.pem"))
-    leads = openssl(*"verify -no_check_time -CAfile root -untrusted others shown".split(), **files)
-    must(leads.returncode == 0, "the device's certificate does not lead to the root")
     look = lambda name, *what: openssl("x509", "-in", name, *what, **files).stdout
+    files["root"] = look("root")  # the one certificate that is looked at; this machine's own roots count for nothing, either
+    leads = openssl(*"verify -no_check_time -no-CApath -no-CAstore -CAfile root -untrusted others shown".split(), **files)
+    must(leads.returncode == 0, "the device's certificate does not lead to the root")
     root, spki = (base64.b64decode(b"".join(look(name, "-noout", "-pubkey").split(b"\n")[1:-2])) for name in ("root", "shown"))
     must(sha256(root) == asked.root, "the root is not the one that is trusted")
-    names_it = f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}"
-    must(names_it in look("shown", "-noout", "-ext", "subjectAltName").decode().split(), "the certificate is another's")
+    name = f"URI:spiffe://{authority['domain']}/device/{uuid.UUID(bytes=device)}"
+    must(name in look("shown", "-noout", "-ext", "subjectAltName").decode().split(), "the certificate is another's")
     link, phases = (device, sha256(warrant), None, sha256(look("shown", "-outform", "DER"))), []
     for name in names:
         said, signed = signers(read(name), "receipt", [spki])
-        _, whose, _, under, reached, phase, outcome, items, _, before, by, *_ = decode(said)
+        _, whose, _, under, reached, phase, outcome, items, _, before, by, *_, at = decode(said)
+        must(phases or at <= ends, "it begins after the warrant's end")
         must((whose, under, before, by) == link, "a receipt out of its chain")
-        must(signed and outcome == "done", f"{phase} is not signed by the device, or ended as {outcome}")
-        must(reached in LEVELS[LEVELS.index(level):], f"{phase} went as far as {reached}, and {level} was asked")
+        must(signed and outcome == "done", f"{phase!r} is not signed by the device, or ended as {outcome!r}")
+        must(reached in LEVELS[LEVELS.index(level):], f"{phase!r} went as far as {reached!r}, and {level} was asked")
         [must(fate != "failed", f"{phase} could not be done for {what!r}") for what, fate, _ in items]
         link, phases = (device, link[1], sha256(said), by), [*phases, phase]
-    must(phases == PHASES, f"the phases are {', '.join(phases)}")
+    must(phases == PHASES, f"the phases are {phases}")
     return f"{uuid.UUID(bytes=device)} (serial {serial}) was wiped ({reached}); {len(approved)} approvers have signed"
 
 def read(name):

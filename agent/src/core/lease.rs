@@ -145,11 +145,14 @@ impl Meter {
     }
 
     /// From `since`, the former event, to `now` the device was in a session: it was not apart, and in a `farewell` that
-    /// time is not used. A device that slept through it was in no session, so that this counts.
+    /// time is not used.
     pub fn met(&mut self, since: Duration, now: Duration, farewell: bool) {
-        if now.saturating_sub(since) < ASLEEP {
-            self.count(self.used(if farewell { since } else { now }), Duration::ZERO, now);
-        }
+        self.count(self.used(if farewell { since } else { now }), Duration::ZERO, now);
+    }
+
+    /// Whether a device that was heard of at `since` and is again at `now` was asleep between.
+    pub fn slept(since: Duration, now: Duration) -> bool {
+        now.saturating_sub(since) >= ASLEEP
     }
 
     fn count(&mut self, used: Duration, apart: Duration, now: Duration) {

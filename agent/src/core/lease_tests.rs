@@ -129,9 +129,6 @@ fn a_session_ends_the_time_apart_and_only_a_farewell_holds_the_lease_still() {
 }
 
 #[test]
-fn who_sleeps_through_a_session_was_apart() {
-    let mut meter = meter("a", 0, None);
-    assert!(meter.hear(word(1), LEASE, s(0)));
-    meter.met(s(100), s(100 + 2 * 3_600), false);
-    assert_eq!(meter.apart(s(7_300)), s(7_300));
+fn a_device_that_looks_each_hour_and_was_not_heard_of_for_two_slept() {
+    assert!(!Meter::slept(s(100), s(99 + 2 * 3_600)) && Meter::slept(s(100), s(100 + 2 * 3_600)));
 }

@@ -109,6 +109,17 @@ pub enum Event {
     Stopping,
 }
 
+impl Event {
+    /// The connection over which the server sent it.
+    fn came_over(&self) -> Option<LinkId> {
+        if let Self::Granted(link, _) | Self::Confirmed(link, _) | Self::Received(link, _) = self {
+            Some(*link)
+        } else {
+            None
+        }
+    }
+}
+
 /// A message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
@@ -188,6 +199,8 @@ pub struct Shown {
     pub stale: bool,
     /// Whether the server said in its last session that it hears nothing but receipts: the device is being let go.
     pub is_let_go: bool,
+    /// The refusal at the gate that stands, and when it was first heard.
+    pub refused: Option<Refused>,
 }
 
 /// What a running agent begins with.
@@ -262,6 +275,7 @@ pub struct Session {
     shown: Shown,
     last_contact: Option<Timestamp>,
     is_let_go: bool,
+    refused: Option<Refused>,
     effects: VecDeque<Effect>,
     drawn: u32,
 }
@@ -333,6 +347,7 @@ impl Session {
             shown: Shown::default(),
             last_contact: last.last_contact,
             is_let_go: last.is_let_go,
+            refused: last.refused,
             effects: VecDeque::new(),
             drawn: 0,
         }
@@ -366,7 +381,7 @@ impl Session {
     /// Takes note of `event` and queues what follows from it.
     pub fn handle(&mut self, event: Event, now: Moment) {
         self.drawn = 0;
-        self.count_session(now);
+        self.count_session(&event, now);
         let (was_live, was_farewell) = (self.live().is_some(), self.is_farewell());
         self.look_at_clock(now);
         match event {
@@ -529,6 +544,7 @@ impl Session {
         self.letters = Letters::None;
         self.leaves_orders = false;
         self.outbox.lost();
+        self.refused = None;
         if self.past.refused.is_some() {
             // It is welcome again; as what, a session does not say.
             let proven = self.past.proven.clone();
@@ -565,12 +581,14 @@ impl Session {
         }
     }
 
-    /// Remembers that the gate would not have this device, for `status` to say.
+    /// Remembers that the gate would not have this device, for `status` to say. It is shown and not journaled: whoever holds
+    /// the line can say so as often as they like.
     fn note_refusal(&mut self, trouble: &Trouble, now: Moment) {
         let refusal = Refusal::Unanswered(trouble.clone());
         let refused = Refused { code: refusal.code().to_owned(), at: now.wall };
-        if refusal.ends_the_life() && self.past.is_news(&refused) {
-            self.record(Record::Refused(refused));
+        let is_news = self.refused.as_ref().is_none_or(|former| former.code != refused.code);
+        if refusal.ends_the_life() && is_news {
+            self.refused = Some(refused);
         }
     }
 

@@ -124,10 +124,11 @@ pub struct CertificateStatus {
 /// `shown` is what the running agent said last; `is_running` whether there is one.
 pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool) -> Status {
     let leaf = in_use(past, held);
+    let refused = shown.and_then(|shown| shown.refused.as_ref()).or(past.refused.as_ref());
     let state = match (&past.accepted, &past.proven) {
         _ if past.retired.is_some() => "retired".to_owned(),
         _ if past.is_wiping() => "wiping".to_owned(),
-        _ if past.refused.is_some() => "refused".to_owned(),
+        _ if refused.is_some() => "refused".to_owned(),
         (_, Some(proven)) => standing(proven, shown).to_owned(),
         (Some(_), None) => "enrolling".to_owned(),
         (None, None) if leaf.is_some() => "journal_lost".to_owned(),
@@ -141,7 +142,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
             .as_ref()
             .filter(|proven| proven.state != ENROLLED)
             .map(|proven| Said { word: proven.state.clone(), at: proven.at }),
-        refused: past.refused.as_ref().map(|refused| Said { word: refused.code.clone(), at: refused.at }),
+        refused: refused.map(|refused| Said { word: refused.code.clone(), at: refused.at }),
         server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
@@ -152,7 +153,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         connected: is_running && shown.is_some_and(|shown| shown.connected),
         last_contact: [
             past.proven.as_ref().map(|proven| proven.at),
-            past.refused.as_ref().map(|refused| refused.at),
+            refused.map(|refused| refused.at),
             shown.and_then(|shown| shown.last_contact),
         ]
         .into_iter()

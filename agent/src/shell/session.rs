@@ -27,7 +27,7 @@ use super::run::Hands;
 use crate::apply::{Engine, Outcome, Recovery};
 use crate::core::baseline::Admitted;
 use crate::core::outbox::{Body, Message};
-use crate::core::record::Past;
+use crate::core::record::{Past, Refused};
 use crate::core::schedule::Moment;
 use crate::core::session::{Beginning, Change, Dropped, Effect, Event, InForce, LinkId, Session, Shown};
 use crate::core::{Agent, Caller, Held, Leaf, Refusal, Request, Trouble, TroubleKind, lineage};
@@ -416,13 +416,15 @@ struct ShownFile {
     stale: bool,
     #[serde(default)]
     is_let_go: bool,
+    #[serde(default)]
+    refused: Option<Refused>,
 }
 
 impl ShownFile {
     fn of(shown: &Shown) -> Self {
         let generation = shown.generation.map(|generation| (generation.restore_epoch, generation.counter));
         let Shown { connected, last_contact, stale, is_let_go, .. } = *shown;
-        Self { connected, generation, last_contact, stale, is_let_go }
+        Self { connected, generation, last_contact, stale, is_let_go, refused: shown.refused.clone() }
     }
 }
 
@@ -438,5 +440,6 @@ pub fn shown(place: &Place) -> Option<Shown> {
         last_contact: file.last_contact,
         stale: file.stale,
         is_let_go: file.is_let_go,
+        refused: file.refused,
     })
 }

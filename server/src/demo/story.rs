@@ -131,9 +131,9 @@ impl Story {
             let file = format!("{name}.key");
             let call = Call::of(Program::Muster, &["operator", "keygen", &file, "--json"]);
             let made = last_json(&self.run(teller, &call).await?.stdout);
-            let digest = text(&made, "/sha256")?;
-            teller.output(&format!("{name}.pub  sha256 {digest}"));
-            keys.push(json!({"name": name, "sha256": digest}));
+            let fingerprint = text(&made, "/fingerprint")?;
+            teller.output(&format!("{name}.pub  {fingerprint}"));
+            keys.push(json!({"name": name, "fingerprint": fingerprint}));
         }
         Ok(json!({"approvers": keys}))
     }

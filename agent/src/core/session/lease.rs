@@ -23,7 +23,7 @@ use super::super::lease::Meter;
 use super::super::record::{Lapsed, LeaseRenewed, Record};
 use super::super::schedule::Moment;
 use super::super::wiping::{Hook, HookEnd};
-use super::{Effect, InForce, Session};
+use super::{Effect, Event, InForce, Session};
 
 /// What of a lapse is being done or undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) struct Lapsing {
     running: Option<Hook>,
     /// The one to run next.
     next: Option<Hook>,
+    /// The device slept since anything came from the server: an open session may be none.
+    has_slept: bool,
     /// When the wipe begins that waits, unless a newer word is heard before.
     pub(super) clears_at: Option<Duration>,
 }
@@ -87,9 +89,16 @@ impl Session {
         }
     }
 
-    /// Since the former event the device was in a session, if it is in one.
-    pub(super) fn count_session(&mut self, now: Moment) {
-        if let Some((_, since)) = self.clock_seen.filter(|_| self.live().is_some()) {
+    /// Since the former event the device was in a session, if it is in one. A device that slept was in none, whatever it
+    /// still holds to be open, until something comes over it.
+    pub(super) fn count_session(&mut self, event: &Event, now: Moment) {
+        let Some((_, since)) = self.clock_seen else { return };
+        if event.came_over().is_some_and(|link| self.live() == Some(link)) {
+            self.lapsing.has_slept = false;
+        } else if Meter::slept(since, now.since_start) {
+            self.lapsing.has_slept = true;
+        }
+        if self.live().is_some() && !self.lapsing.has_slept {
             self.meter.met(since, now.since_start, self.is_farewell());
         }
     }
@@ -99,6 +108,7 @@ impl Session {
     pub(super) fn follow_session(&mut self, was_live: bool, was_farewell: bool, now: Moment) {
         let is_met = !was_live && self.live().is_some();
         if is_met {
+            self.lapsing.has_slept = false;
             self.meter.met(now.since_start, now.since_start, false);
         }
         if (is_met && self.waiting().is_some()) || (was_farewell && !self.is_farewell()) {

@@ -123,6 +123,7 @@ impl Session {
             last_contact: self.shown.last_contact,
             stale: self.past.lapsed.is_some(),
             is_let_go: self.is_let_go,
+            refused: self.refused.clone(),
         };
         // When contact was last had is written along with something else, not for its own sake.
         if shown != self.shown {

@@ -181,6 +181,23 @@ fn a_device_that_wakes_after_a_long_sleep_has_a_moment_to_hear_a_newer_word() {
 }
 
 #[test]
+fn a_device_that_slept_in_a_session_was_in_none_until_something_comes_over_it() {
+    for is_heard in [false, true] {
+        let mut world = placed(&warranted(1, on_lapse(DAY)));
+        world.since_start += Duration::from_secs(3 * DAY);
+        world.handle(Event::Woke, usize::MAX);
+        assert!(world.open.is_some() && world.has_lapsed());
+        world.listens_for(60);
+        if is_heard {
+            world.handle(Event::Granted(world.open.unwrap(), world.granted.clone()), usize::MAX);
+        }
+        world.is_alone_for(MORE);
+        let expected = if is_heard { Vec::new() } else { done(&PHASES) };
+        assert_eq!(world.reached()[1..], expected, "heard: {is_heard}");
+    }
+}
+
+#[test]
 fn where_the_lease_says_otherwise_or_the_warrant_is_stopped_or_over_nothing_is_destroyed() {
     type Case<'a> = (&'a str, &'a dyn Fn(&mut World));
     let report = |world: &mut World| {
