@@ -202,7 +202,7 @@ impl Failure {
                 "put it in a file or pass `-` and standard input; or add --insecure-argv if nobody else is here"
             }
             Self::NotDigest => {
-                "give the 64 hexadecimal digits or the 43 characters that `muster init` printed"
+                "give the 64 hexadecimal digits that `muster init` printed, or the same in base64url"
             }
             Self::Usage { .. } => "see `muster-agent --help`",
             Self::Path { .. } => "name an existing place with --state-dir or --root",

@@ -252,7 +252,7 @@ fn by_quarantine(device: &Device) -> (&'static str, &'static str) {
         ),
         Some(By::Manual { .. }) | None => (
             "quarantine.manual",
-            "A person holds it; `muster device history` says who and why. `muster device release` lets it go back.",
+            "A person holds it; `muster device show` says since when and why, `muster device history` who it was. `muster device release` lets it go back.",
         ),
     }
 }

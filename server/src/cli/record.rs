@@ -74,7 +74,8 @@ pub async fn show(context: &Context, client: &Client, id: &str, args: &RecordArg
     if let Some(directory) = &args.proof {
         write_proof(&record, directory)?;
         context.out.notice(&format!(
-            "Written to {}. Anybody can check it: python3 docs/verify-wipe.py {} --authority {} --root {}",
+            "Written to {}. Anybody can check it: python3 docs/verify-wipe.py {} --authority {} --root {}. These two \
+             digests are the server's word: a stranger takes those that `muster init` printed.",
             directory.display(),
             directory.display(),
             value_at(&record, "/authority_sha256"),
