@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// How long anything may take on a busy machine before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take on a busy machine before it counts as never. An agent that was refused six times in a row waits
+/// for up to a minute by itself.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks `condition` until it answers something; panics with `what` after [`PATIENCE`].
 pub async fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {

@@ -74,10 +74,10 @@ impl Running {
     }
 }
 
-/// Asks until it is so; a minute is never.
+/// Asks until it is so; two minutes are never.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         if let Some(answer) = condition() {
             return answer;
