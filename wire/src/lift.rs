@@ -1,7 +1,7 @@
-//! A lift: approvers end what anybody may begin, a freeze.
+//! What approvers let go that the rails hold back: a lift ends a freeze, a waiver the cooling-off of one act.
 //!
-//! Judged by the server alone; it goes to no device. It names the one freeze that it ends by an id that the server drew at
-//! random, so a lift that was signed once ends nothing later.
+//! Both are judged by the server alone and go to no device. A lift names the one freeze that it ends by an id that the server
+//! drew at random, a waiver the act, its devices and when it was first asked for, so that neither does anything twice.
 
 use crate::authority::Matter;
 use crate::cbor::document;
@@ -23,6 +23,24 @@ pub struct Lift {
 }
 document!(Lift, "lift", 16 * 1024, SignedByMany, { trust_domain, freeze, began_at });
 
+/// The end of the cooling-off of one act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiver {
+    /// On whose devices.
+    pub trust_domain: TrustDomain,
+    /// What waits: `wipe`, `revoke`, `supersede` or `quarantine`.
+    pub act: String,
+    /// On how many devices.
+    pub devices: u64,
+    /// The act and its devices, as a digest.
+    pub what: Sha256Digest,
+    /// Who asked first, as the audit log names them.
+    pub by: String,
+    /// When.
+    pub since: Timestamp,
+}
+document!(Waiver, "waiver", 16 * 1024, SignedByMany, { trust_domain, act, devices, what, by, since });
+
 /// Believes a lift that as many approvers have signed who count at `now` as a successor of the authority document needs.
 ///
 /// # Errors
@@ -32,8 +50,23 @@ pub fn verify(
     lineage: &Lineage,
     now: Timestamp,
 ) -> Result<Verified<Lift>, EnvelopeError> {
-    let needed = lineage.current().required.count(Matter::Authority).ok_or(EnvelopeError::UnknownSigner)?;
-    lift.verify(&lineage.counting_keys(now), needed)
+    lift.verify(&lineage.counting_keys(now), quorum(lineage)?)
+}
+
+/// Believes a waiver that as many approvers have signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_waiver(
+    waiver: &MultiSigned<Waiver>,
+    lineage: &Lineage,
+    now: Timestamp,
+) -> Result<Verified<Waiver>, EnvelopeError> {
+    waiver.verify(&lineage.counting_keys(now), quorum(lineage)?)
+}
+
+fn quorum(lineage: &Lineage) -> Result<usize, EnvelopeError> {
+    lineage.current().required.count(Matter::Authority).ok_or(EnvelopeError::UnknownSigner)
 }
 
 #[cfg(test)]

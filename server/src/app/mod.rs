@@ -84,6 +84,7 @@ mod succession;
 mod succession_tests;
 mod token;
 mod upkeep;
+mod waiver;
 mod warrant;
 mod warrant_orders;
 mod warrant_request;
@@ -117,6 +118,7 @@ pub use self::succession::{Asked, Pending, Replaced};
 pub use self::token::{Minted, NewTokens, TTL_S};
 
 pub use self::upkeep::CheckpointError;
+pub use self::waiver::Cooling;
 pub use self::warrant::WarrantShown;
 pub use self::warrant_request::{Aim, Requested, WarrantRequest};
 pub use crate::ca::Role;

@@ -4,6 +4,7 @@
 //! the act itself, and nothing is spent where the commit fails. What is beyond the budget waits: the answer says until
 //! when, and who asks for the same again after that is let through.
 
+use super::waiver::Cooling;
 use super::{App, Error};
 use crate::alarm::{Alarm, Place};
 use crate::domain::device::{Device, DeviceState};
@@ -80,7 +81,7 @@ pub struct RailsShown {
     /// Devices in the last 24 hours.
     pub used_day: u64,
     /// What waits, oldest first.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<Cooling>,
     /// The freeze that lasts, if one does.
     pub frozen: Option<super::Frozen>,
 }
@@ -193,7 +194,11 @@ impl App {
             day,
             used_hour,
             used_day,
-            waiting: ledger.waiting,
+            waiting: ledger
+                .waiting
+                .into_iter()
+                .map(|waiting| self.cooling(waiting))
+                .collect::<Result<_, _>>()?,
             frozen,
         })
     }
@@ -304,7 +309,7 @@ impl App {
         self.alarms.raise(self.alarm(permit, event, devices, detail));
     }
 
-    fn rails_ledger(&self) -> Result<(Option<u64>, Ledger), Error> {
+    pub(super) fn rails_ledger(&self) -> Result<(Option<u64>, Ledger), Error> {
         match self.store.get_document(&INSTALLATION.key(LEDGER_ID))? {
             Some(found) => {
                 let ledger = serde_json::from_slice(&found.value)
@@ -315,7 +320,12 @@ impl App {
         }
     }
 
-    fn put_ledger(&self, batch: Batch, version: Option<u64>, ledger: &Ledger) -> Result<Batch, Error> {
+    pub(super) fn put_ledger(
+        &self,
+        batch: Batch,
+        version: Option<u64>,
+        ledger: &Ledger,
+    ) -> Result<Batch, Error> {
         let key = INSTALLATION.key(LEDGER_ID);
         let bytes = serde_json::to_vec(ledger)
             .map_err(|error| Error::internal("writing the budget")(Box::new(error)))?;
@@ -344,6 +354,7 @@ impl App {
             by: permit.caller().principal.actor(),
             since: now,
             until,
+            waiver: String::new(),
         };
         for _ in 0..super::ATTEMPTS {
             let (version, mut ledger) = self.rails_ledger()?;

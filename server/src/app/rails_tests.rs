@@ -11,7 +11,7 @@ use crate::store::Batch;
 use crate::store::collections::INSTALLATION;
 use ed25519_dalek::SigningKey;
 use muster_wire::envelope::MultiSigned;
-use muster_wire::lift::Lift;
+use muster_wire::lift::{Lift, Waiver};
 use muster_wire::problem::Code;
 use muster_wire::warrant::{Kind, Level};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -78,7 +78,8 @@ async fn a_loop_of_single_acts_of_every_kind_ends_at_the_budget_and_goes_on_afte
     let _ = site.ends(&four, Reason::KeyCompromise).await.unwrap();
     let shown = site.app.rails(&site.operator()).unwrap();
     assert_eq!((shown.day, shown.used_day, shown.waiting.len()), (2, 3, 1));
-    assert_eq!((shown.waiting[0].act.as_str(), shown.waiting[0].devices), ("revoke", 1));
+    let waiting = &shown.waiting[0].waiting;
+    assert_eq!((waiting.act.as_str(), waiting.devices), ("revoke", 1));
 
     // A restart forgets none of it.
     let site = site.on_rails(LIMITS).await;
@@ -168,6 +169,47 @@ async fn a_freeze_stops_what_leaves_and_only_the_quorum_lifts_it() {
     let _ = site.app.freeze(site.operator()).await.unwrap();
     assert!(bring(&first).await.is_err());
     assert_eq!(site.due_to(&lives[0]), 0);
+}
+
+#[tokio::test]
+async fn approvers_waive_the_wait_of_one_act_and_of_no_other() {
+    let approvers: [SigningKey; 3] = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
+    let (site, lives) = on_rails_of(Site::found_by(&approvers), 4).await;
+    for spent in &lives[..2] {
+        let _ = site.ends(spent, Reason::Unspecified).await.unwrap();
+    }
+    for (count, waits) in lives[2..].iter().enumerate() {
+        assert!(matches!(site.ends(waits, Reason::Unspecified).await, Err(Error::CoolingOff { .. })));
+        written(&site, count + 1).await;
+    }
+    let waiting = site.app.rails(&site.operator()).unwrap().waiting;
+    let waiver = |key: &SigningKey, at: usize| {
+        let document = MultiSigned::<Waiver>::parse_unfinished(&waiting[at].waiver).unwrap();
+        let mut copy = MultiSigned::unsigned(&document.read_unverified().unwrap());
+        copy.add_signature(key).unwrap();
+        copy.to_bytes()
+    };
+    let bring = async |at: usize, copy: &[u8]| {
+        site.app
+            .waive(site.operator(), &waiting[at].waiting.key, copy)
+            .await
+            .map(|shown| shown.signed_by.len())
+    };
+    assert_eq!((waiting[0].required, waiting[0].signed_by.len()), (2, 0));
+    assert!(bring(0, &waiver(&fresh_ed25519(), 0)).await.is_err(), "a stranger");
+    assert!(bring(1, &waiver(&approvers[0], 0)).await.is_err(), "another act");
+    assert!(site.app.waive(site.operator(), "00", &waiver(&approvers[0], 0)).await.is_err(), "nothing");
+    for _ in 0..2 {
+        assert_eq!(bring(0, &waiver(&approvers[0], 0)).await.unwrap(), 1, "one person is one person");
+        assert!(site.ends(&lives[2], Reason::Unspecified).await.is_err());
+    }
+    assert_eq!(bring(0, &waiver(&approvers[1], 0)).await.unwrap(), 2);
+    assert!(site.ends(&lives[3], Reason::Unspecified).await.is_err(), "the other waits on");
+    let _ = site.ends(&lives[2], Reason::Unspecified).await.unwrap();
+    assert!(bring(0, &waiver(&approvers[2], 0)).await.is_err(), "what was done waits no more");
+    let entries = site.app.audit_tail(&site.operator(), None, 1_000).unwrap().items;
+    let waived = entries.iter().filter(|entry| entry["new_state"] == "waived").count();
+    assert_eq!(waived, 1);
 }
 
 #[tokio::test]

@@ -109,11 +109,15 @@ pub(crate) fn print(context: &Context, items: Vec<Value>, nothing: &str) -> Resu
     }
 }
 
-/// The entry with its time in words.
+/// The entry with its time in words, and with the reason that somebody gave or the device told.
 fn readable(mut entry: Value) -> Value {
     let at = entry.get("ts").and_then(Value::as_i64).map(|ms| Timestamp(ms.div_euclid(1000)).to_string());
+    let words = [entry.get("reason"), entry.pointer("/facts/reason"), entry.pointer("/facts/detail")];
+    let words = words.into_iter().flatten().filter_map(Value::as_str).filter(|word| !word.is_empty());
+    let reason = words.collect::<Vec<_>>().join(": ");
     if let Some(fields) = entry.as_object_mut() {
         fields.insert("at".into(), json!(at));
+        fields.insert("reason".into(), json!(reason));
     }
     entry
 }
@@ -289,9 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn an_entrys_milliseconds_become_a_time_in_words() {
-        let entry = readable(json!({"seq": 4, "ts": 1_767_225_600_999_i64}));
+    fn an_entrys_milliseconds_become_a_time_in_words_and_its_reasons_one() {
+        let facts = json!({"reason": "left in a train", "serial": "7"});
+        let entry =
+            readable(json!({"seq": 4, "ts": 1_767_225_600_999_i64, "reason": "manual", "facts": facts}));
         assert_eq!(entry["at"], "2026-01-01T00:00:00Z");
+        assert_eq!(entry["reason"], "manual: left in a train");
         assert_eq!(next_sequence(&[entry]), Some(5));
     }
 }

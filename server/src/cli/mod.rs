@@ -177,7 +177,7 @@ pub enum Operation {
     #[command(subcommand)]
     Ca(ca::CaCommand),
     /// How much may be destroyed at a time, and what waits
-    Rails,
+    Rails(rails::RailsArgs),
     /// Let nothing leave to any device until approvers lift it
     Freeze(rails::FreezeArgs),
     /// The tamper-evident log
@@ -307,7 +307,7 @@ async fn dispatch(context: &Context, operation: Operation) -> Result<Exit, Error
         Operation::Baseline(command) => baseline::run(context, command).await,
         Operation::Profile(command) => profile::run(context, command).await,
         Operation::Ca(command) => ca::run(context, command).await,
-        Operation::Rails => rails::show(context).await,
+        Operation::Rails(args) => rails::run(context, &args).await,
         Operation::Freeze(args) => rails::freeze(context, &args).await,
         Operation::Audit(command) => audit::run(context, command).await,
         Operation::Doctor => doctor::run(context).await,
@@ -345,6 +345,7 @@ mod tests {
             "muster observer list --json",
             "muster observer revoke dashboard --reason key_compromise --yes",
             "muster rails",
+            "muster rails --waive 0a1b --key a.key --yes",
             "muster freeze --yes",
             "muster freeze --lift --key a.key",
             "muster device label D site=X protected=yes room-",
@@ -439,6 +440,7 @@ mod tests {
             "muster token list --state xx",
             "muster token create --profile p --ttl 91d",
             "muster audit tail -n 0",
+            "muster rails --waive 0a1b",
             "muster freeze --lift",
             "muster freeze --key a.key",
             "muster device label D",

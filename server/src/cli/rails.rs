@@ -9,11 +9,26 @@ use super::table::{self, Column, column};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use muster_wire::envelope::MultiSigned;
-use muster_wire::lift::Lift;
+use muster_wire::envelope::{MultiSigned, SignedByMany};
+use muster_wire::key::Signer;
+use muster_wire::lift::{Lift, Waiver};
 use muster_wire::problem::Exit;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What `muster rails` takes.
+#[derive(Args, Debug)]
+pub struct RailsArgs {
+    /// Sign, as an approver, that this act needs not wait: its name, or how that begins
+    #[arg(long, value_name = "NAME", requires = "key")]
+    waive: Option<String>,
+    /// The approver's private key
+    #[arg(long, value_name = "FILE", requires = "waive")]
+    key: Option<PathBuf>,
+    /// Say what would happen, and do nothing
+    #[arg(long, requires = "waive")]
+    dry_run: bool,
+}
 
 /// What `muster freeze` takes.
 #[derive(Args, Debug)]
@@ -37,12 +52,22 @@ const BUDGET: &[Column] = &[
 ];
 
 const WAITING: &[Column] = &[
+    column("NAME", "/name"),
     column("ACT", "/act"),
     column("DEVICES", "/devices"),
     column("BY", "/by"),
     column("SINCE", "/since"),
     column("MAY BE ASKED FOR AGAIN", "/until"),
+    column("WAIVED BY", "/signed_by"),
+    column("OF", "/required"),
 ];
+
+/// As much of a name as is shown; its beginning is enough to name it.
+const NAME_CHARS: usize = 12;
+
+/// How a wait ends before its time.
+const HOW_TO_WAIVE: &str =
+    "Approvers can waive a wait: `muster rails --waive NAME --key FILE`. Then ask for the act again.";
 
 const FREEZE: &[Column] = &[
     column("state", "/state"),
@@ -55,19 +80,85 @@ const FREEZE: &[Column] = &[
 /// How a freeze ends.
 pub(super) const HOW_TO_LIFT: &str = "To lift it, approvers run `muster freeze --lift --key FILE`.";
 
-/// Shows the budget, what waits, and whether there is a freeze.
+/// Shows the budget, what waits, and whether there is a freeze; or signs that something needs not wait.
 ///
 /// # Errors
-/// Whatever the server refuses or the way there does not allow.
-pub async fn show(context: &Context) -> Result<Exit, Error> {
+/// Whatever the server refuses or the way there does not allow; a key that cannot be used; nobody who consents.
+pub async fn run(context: &Context, args: &RailsArgs) -> Result<Exit, Error> {
+    match (&args.waive, &args.key) {
+        (Some(name), Some(key)) => waive(context, name, key, args.dry_run).await,
+        _ => show(context).await,
+    }
+}
+
+async fn waive(context: &Context, name: &str, key: &Path, dry_run: bool) -> Result<Exit, Error> {
+    let client = context.client()?;
+    let rails = client.get(&["v1", "rails"], &[]).await?;
+    let waiting = named(&rails, name)?;
+    let bytes = waiting.get("waiver").and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());
+    let document = bytes.as_deref().and_then(|bytes| MultiSigned::<Waiver>::parse_unfinished(bytes).ok());
+    let document = document.and_then(|waiver| waiver.read_unverified().ok()).ok_or_else(unreadable)?;
+    let signer = approver_key::read(key)?;
+    let consequence = format!(
+        "{} on {} devices of {}, which {} asked for at {}, need not wait once enough approvers have signed. It is done when \
+         it is asked for again.",
+        document.act,
+        document.devices,
+        document.trust_domain.as_str(),
+        document.by,
+        document.since,
+    );
+    let intent = Intent { action: "rails.waive", consequence, target: waiting };
+    if consent(context, &intent, dry_run)? == Verdict::OnlyShown {
+        return Ok(Exit::Done);
+    }
+    let body = json!({"signature": signed(&document, &signer)?});
+    let shown = client.post(&["v1", "rails", &document.what.to_hex(), "signatures"], &body).await?;
+    context.out.item(&with_name(shown.clone()), WAITING)?;
+    approver_key::tell_if_again(context, (waiting, &shown), "/waiver");
+    Ok(Exit::Done)
+}
+
+/// The one act that waits whose name begins so.
+fn named<'r>(rails: &'r Value, name: &str) -> Result<&'r Value, Error> {
+    let waiting = rails.get("waiting").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_it = |one: &&Value| {
+        one.get("key").and_then(Value::as_str).is_some_and(|key| !name.is_empty() && key.starts_with(name))
+    };
+    match waiting.iter().filter(is_it).collect::<Vec<_>>()[..] {
+        [one] => Ok(one),
+        _ => Err(Error::not_found(
+            format!("No one act that waits is called {name}"),
+            "`muster rails` names what waits.",
+        )),
+    }
+}
+
+fn with_name(mut waiting: Value) -> Value {
+    let name = waiting.get("key").and_then(Value::as_str).map(|key| key.chars().take(NAME_CHARS).collect());
+    if let (Some(fields), Some::<String>(name)) = (waiting.as_object_mut(), name) {
+        fields.insert("name".to_owned(), json!(name));
+    }
+    waiting
+}
+
+fn signed<D: SignedByMany>(document: &D, signer: &impl Signer) -> Result<String, Error> {
+    let mut copy = MultiSigned::unsigned(document);
+    copy.add_signature(signer)
+        .map_err(|cause| Error::failed(format!("The key cannot sign: {cause}"), "Try another copy of it."))?;
+    Ok(STANDARD.encode(copy.to_bytes()))
+}
+
+async fn show(context: &Context) -> Result<Exit, Error> {
     let shown = context.client()?.get(&["v1", "rails"], &[]).await?;
     match context.out.reader {
         Reader::Program => context.out.json(&shown)?,
         Reader::Person => {
             let waiting = shown.get("waiting").and_then(Value::as_array).cloned().unwrap_or_default();
+            let waiting: Vec<Value> = waiting.into_iter().map(with_name).collect();
             let mut text = table::record(&shown, BUDGET, context.out.look);
             if let Some(waiting) = table::listing(&waiting, WAITING, context.out.look) {
-                text = format!("{text}\n\nWaiting\n{waiting}");
+                text = format!("{text}\n\nWaiting. {HOW_TO_WAIVE}\n{waiting}");
             }
             if let Some(frozen) = shown.get("frozen").filter(|frozen| !frozen.is_null()) {
                 let frozen = table::record(frozen, FREEZE, context.out.look);
@@ -109,10 +200,7 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
     if consent(context, &intent, args.dry_run)? == Verdict::OnlyShown {
         return Ok(Exit::Done);
     }
-    let mut copy = MultiSigned::unsigned(&document);
-    copy.add_signature(&signer)
-        .map_err(|cause| Error::failed(format!("The key cannot sign: {cause}"), "Try another copy of it."))?;
-    let body = json!({"signature": STANDARD.encode(copy.to_bytes())});
+    let body = json!({"signature": signed(&document, &signer)?});
     let shown = client.post(&["v1", "freeze", "signatures"], &body).await?;
     context.out.item(&shown, FREEZE)?;
     approver_key::tell_if_again(context, (&frozen, &shown), "/lift");
@@ -127,7 +215,7 @@ fn read(frozen: &Value) -> Result<MultiSigned<Lift>, Error> {
 
 fn unreadable() -> Error {
     Error::failed(
-        "The server sent something that is no lift of a freeze",
+        "The server sent something that is neither the lift of a freeze nor a waiver",
         "Sign nothing, and look at the server.",
     )
 }

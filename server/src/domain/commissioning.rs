@@ -48,7 +48,8 @@ impl Missing {
         match self {
             Self::Report => "The agent has not reported: see that it runs and reaches the MQTT port.",
             Self::Generation => {
-                "Its baseline is not in place yet: `muster baseline diff` shows what is desired."
+                "Its baseline is not in place yet: `muster baseline diff` shows what is desired. If the device refused it or \
+                 took it back, `muster device history` says why."
             }
             Self::Drift => "It reports differences from its baseline: `muster baseline diff` names them.",
             Self::Posture => "It has not reported its posture yet.",

@@ -211,6 +211,8 @@ table! {
     Freeze = "rails.freeze": Operator;
     /// Bring approvers' signatures that end a freeze; who brings them approves nothing.
     LiftFreeze = "rails.lift": Operator;
+    /// Bring approvers' signatures that end a cooling-off; who brings them approves nothing.
+    WaiveCoolingOff = "rails.waive": Operator;
     /// Change the labels of a device, the one that protects it aside.
     LabelDevice = "device.label": Operator;
     /// Take the label from a device that protects it.

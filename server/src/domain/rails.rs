@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! act ─ within the budget ─▶ spent ─▶ done
-//!  └─── beyond it ─▶ waits (4 h) ─ asked again once that has passed ─▶ spent ─▶ done
+//!  └─── beyond it ─▶ waits (4 h, or until approvers waive it) ─ asked again after that ─▶ spent ─▶ done
 //! ```
 //! What was spent lies in one document, written in the commit of the act; a clock that was set back does not give any of it
 //! back. A device labelled [`PROTECTED`] is exempt from all of it; one that is somebody's own is let go and nothing more.
@@ -79,6 +79,9 @@ pub struct Waiting {
     pub since: i64,
     /// From when on it is done when it is asked for again, unix seconds.
     pub until: i64,
+    /// The waiver with the approvers' signatures so far, COSE_Sign in hexadecimal; empty before the first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiver: String,
 }
 
 /// What was spent lately, and what waits.
@@ -172,6 +175,19 @@ impl Ledger {
         }
     }
 
+    /// What waits under this name at `now`, unless it may be asked for again already.
+    pub fn cooling(&self, key: &str, now: i64) -> Option<&Waiting> {
+        self.waiting.iter().find(|waiting| waiting.key == key && now < waiting.until)
+    }
+
+    /// Keeps the signatures under `waiver` with what is called `key`; where there are enough, it waits no longer.
+    pub fn waive(&mut self, key: &str, waiver: String, is_enough: bool, now: i64) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.key == key) {
+            waiting.waiver = waiver;
+            waiting.until = if is_enough { waiting.until.min(now) } else { waiting.until };
+        }
+    }
+
     /// Lets `waiting` wait.
     pub fn cool(&mut self, waiting: Waiting, now: i64) {
         self.tidy(now);
@@ -228,7 +244,15 @@ mod tests {
     }
 
     fn waiting(key: &str, until: i64) -> Waiting {
-        Waiting { key: key.into(), act: "revoke".into(), devices: 1, by: String::new(), since: 0, until }
+        Waiting {
+            key: key.into(),
+            act: "revoke".into(),
+            devices: 1,
+            by: String::new(),
+            since: 0,
+            until,
+            waiver: String::new(),
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! `/v1/rails` and `/v1/freeze`: what may be destroyed, what waits, and whether anything leaves at all.
+//! `/v1/rails` and `/v1/freeze`: what may be destroyed, what waits and who waives that, and whether anything leaves at all.
 
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{json, slot, timestamp};
-use crate::app::{Frozen, RailsShown};
+use crate::app::{Cooling, Frozen, RailsShown};
 use crate::domain::policy::act;
 use axum::response::Response;
 use base64::Engine as _;
@@ -40,6 +40,13 @@ pub(super) struct WaitingAct {
     since: String,
     /// From when on it is done when it is asked for again.
     until: String,
+    /// Its name: the act and its devices, as a digest.
+    key: String,
+    /// Approvers needed to waive the wait.
+    required: u64,
+    signed_by: Vec<String>,
+    /// What they sign, with the signatures so far: COSE_Sign, base64.
+    waiver: String,
 }
 
 /// A freeze.
@@ -56,7 +63,7 @@ pub(super) struct Freeze {
     lift: String,
 }
 
-/// A copy of the lift with signatures under it.
+/// A copy of the lift or of the waiver with signatures under it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LiftFreeze {
@@ -67,29 +74,25 @@ pub(super) struct LiftFreeze {
 pub(super) fn routes(routes: Routes) -> Routes {
     let lift = Doc::post("Brings approvers' signatures that end a freeze.", "LiftFreeze", "Freeze");
     let lift = Doc { body_bytes: SIGNATURE_BYTES, ..lift };
+    let waive = Doc::post("Brings approvers' signatures that end a wait.", "LiftFreeze", "WaitingAct");
+    let waive = Doc { body_bytes: SIGNATURE_BYTES, ..waive };
     routes
         .on(Method::GET, "/v1/rails", Doc::get("The budget of destructive acts.", "Rails"), rails)
         .on(Method::GET, "/v1/freeze", Doc::get("The freeze that lasts.", "Freeze"), show)
         .on(Method::POST, "/v1/freeze", Doc::act("Stops everything that leaves.", "Freeze"), freeze)
         .on(Method::POST, "/v1/freeze/signatures", lift, lift_freeze)
+        .on(Method::POST, "/v1/rails/{key}/signatures", waive, waive_cooling_off)
 }
 
 async fn rails(ctx: Ctx<act::ReadRails>) -> Result<Response, HttpError> {
     let RailsShown { limits, day, used_hour, used_day, waiting, frozen } = ctx.app.rails(&ctx.permit)?;
-    let waiting = waiting.into_iter().map(|one| WaitingAct {
-        act: one.act,
-        devices: one.devices,
-        by: one.by,
-        since: timestamp(one.since),
-        until: timestamp(one.until),
-    });
     let shown = Rails {
         day,
         used_day,
         hour: limits.hour.into(),
         used_hour,
         cooling_off_s: limits.cooling_off_s,
-        waiting: waiting.collect(),
+        waiting: waiting.into_iter().map(waits).collect(),
         frozen: frozen.map(view),
     };
     json(StatusCode::OK, &shown)
@@ -105,12 +108,36 @@ async fn freeze(ctx: Ctx<act::Freeze>) -> Result<Response, HttpError> {
 }
 
 async fn lift_freeze(ctx: Ctx<act::LiftFreeze>) -> Result<Response, HttpError> {
-    let body: LiftFreeze = ctx.json()?;
-    let copy = STANDARD
-        .decode(&body.signature)
-        .map_err(|_| HttpError::Malformed { part: "signature", expected: "must be base64".to_owned() })?;
+    let copy = copy(&ctx.json()?)?;
     slot(&ctx).await?;
     json(StatusCode::OK, &view(ctx.app.lift_freeze(ctx.permit, &copy).await?))
+}
+
+async fn waive_cooling_off(ctx: Ctx<act::WaiveCoolingOff>) -> Result<Response, HttpError> {
+    let copy = copy(&ctx.json()?)?;
+    let key = ctx.param::<String>("key", "cooling-off")?;
+    slot(&ctx).await?;
+    json(StatusCode::OK, &waits(ctx.app.waive(ctx.permit, &key, &copy).await?))
+}
+
+fn copy(body: &LiftFreeze) -> Result<Vec<u8>, HttpError> {
+    STANDARD
+        .decode(&body.signature)
+        .map_err(|_| HttpError::Malformed { part: "signature", expected: "must be base64".to_owned() })
+}
+
+fn waits(Cooling { waiting, waiver, required, signed_by }: Cooling) -> WaitingAct {
+    WaitingAct {
+        act: waiting.act,
+        devices: waiting.devices,
+        by: waiting.by,
+        since: timestamp(waiting.since),
+        until: timestamp(waiting.until),
+        key: waiting.key,
+        required,
+        signed_by,
+        waiver: STANDARD.encode(&waiver),
+    }
 }
 
 fn view(frozen: Frozen) -> Freeze {

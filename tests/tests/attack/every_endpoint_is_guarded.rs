@@ -78,6 +78,7 @@ const ADMIN: &[Case] = &[
     ("GET", "/v1/freeze", None, 404),
     ("POST", "/v1/freeze", Some(r#"{"x":1}"#), 400),
     ("POST", "/v1/freeze/signatures", Some(r#"{"signature":"AA=="}"#), 422),
+    ("POST", "/v1/rails/{key}/signatures", Some(r#"{"signature":"AA=="}"#), 422),
     ("GET", "/v1/authority", None, 200),
     ("GET", "/v1/authority/pending", None, 404),
     ("POST", "/v1/authority/pending", Some("{}"), 422),

@@ -106,8 +106,19 @@ async fn the_whole_fleet_at_once_waits_and_goes_on_when_it_has_cooled() {
     let _ = tries(&server, ACTS[1], &devices[4]).await.ok();
     waits(tries(&server, ACTS[0], &devices[5]).await);
     assert_eq!(server.device(&devices[5].id.to_string()).await["state"], "commissioning");
-    // Two of the six are gone meanwhile: that is another request, which waits for itself.
+    // Two of the six are gone meanwhile: that is another request, which waits for itself, or until approvers waive that.
     waits(server.try_cli(&asking).await);
+    let rails = server.cli(&["rails"]).await;
+    let waiting = rails["waiting"].as_array().unwrap().iter().find(|one| one["devices"] == 4).unwrap();
+    let name = waiting["key"].as_str().unwrap()[..12].to_owned();
+    for (approver, signed) in [("alice", 1), ("alice", 1), ("bob", 2)] {
+        waits(server.try_cli(&asking).await);
+        let key = server.site().path(&format!("{approver}.key")).display().to_string();
+        let shown = server.cli(&["rails", "--waive", &name, "--key", &key, "--yes"]).await;
+        assert_eq!(shown["signed_by"].as_array().unwrap().len(), signed, "{shown}");
+    }
+    let _ = ear.hears("cooling_off_waived", |alarm| alarm["detail"] == "wipe on 4 devices").await;
+    assert_eq!(server.cli(&asking).await["count"], 4);
     let _ = server.verify_audit().await;
 }
 
