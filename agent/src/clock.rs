@@ -6,6 +6,9 @@
 //! by the quorum will raise it. The certificate in use is a floor, too, while the agent runs: it was taken because it was
 //! valid by then, so the present is no earlier than its first second. A device that comes up in 1970 or a year ago can so
 //! still judge its server.
+//!
+//! While the calendar lies below the floor it says nothing, and what the server signed is the best there is: the beginning
+//! of its certificate and the date in its answers lift the floor for this run, and are not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -55,6 +58,18 @@ impl Clock {
         Timestamp(self.now_s())
     }
 
+    /// Whether the calendar lies below what is known to have passed, so that it says nothing of the present.
+    pub fn has_no_calendar(&self) -> bool {
+        (self.source)() < self.floor_s.load(Ordering::Relaxed)
+    }
+
+    /// Takes the server's word for the present where the calendar says nothing.
+    pub fn heard(&self, time: Timestamp) {
+        if self.has_no_calendar() {
+            self.never_before(time);
+        }
+    }
+
     /// What the calendar says, however far behind it is: by this one sees that somebody has set it.
     pub fn calendar(&self) -> Timestamp {
         Timestamp((self.source)())
@@ -100,5 +115,19 @@ mod tests {
         clock.never_before(Timestamp(150));
         assert_eq!((clock.now_s(), clone.now_s()), (200, 200));
         assert_eq!(clock.calendar(), Timestamp(100), "the calendar says what it says");
+    }
+
+    #[test]
+    fn the_servers_word_is_taken_only_where_the_calendar_says_nothing() {
+        let clock = Clock::fixed(100);
+        clock.heard(Timestamp(200));
+        assert!(!clock.has_no_calendar());
+        assert_eq!(clock.now_s(), 100, "it has a calendar of its own");
+        clock.never_before(Timestamp(150));
+        assert!(clock.has_no_calendar());
+        clock.heard(Timestamp(200));
+        assert_eq!(clock.now_s(), 200);
+        clock.heard(Timestamp(180));
+        assert_eq!(clock.now_s(), 200, "and never goes back");
     }
 }

@@ -210,8 +210,12 @@ fn perform(
     first: Event,
 ) -> Result<Done, Failure> {
     let held = place.held(&past)?;
+    let clock = Clock::system();
+    if let Some(leaf) = session::in_use(&held) {
+        clock.never_before(leaf.not_before);
+    }
     let mut agent = Agent::new(past, held);
-    let mut hands = Hands::new(place.clone(), journal, server, Clock::system());
+    let mut hands = Hands::new(place.clone(), journal, server, clock);
     block_on(hands.drive(&mut agent, first))?
 }
 

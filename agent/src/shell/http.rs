@@ -106,7 +106,16 @@ impl Server {
 pub struct Client {
     server: Server,
     clock: Clock,
-    open: Option<(Caller, SendRequest<Full<Bytes>>)>,
+    open: Option<Connection>,
+}
+
+/// A connection on which `caller` has shown its certificate.
+#[derive(Debug)]
+struct Connection {
+    caller: Caller,
+    sender: SendRequest<Full<Bytes>>,
+    /// The last second of the server's certificate.
+    good_until: Option<Timestamp>,
 }
 
 impl Client {
@@ -126,22 +135,19 @@ impl Client {
     /// [`Trouble`] when there is no whole HTTP answer within deadlines and caps.
     pub async fn ask(&mut self, request: &Request, keys: &Keystore) -> Result<Answer, Trouble> {
         let caller = caller_of(request);
-        let kept = match self.open.take() {
-            Some((former, sender)) if former == caller && !sender.is_closed() => Some(sender),
-            _ => None,
-        };
-        if let Some(sender) = kept {
-            match self.exchange(caller, sender, request).await {
+        let kept = self.open.take().filter(|kept| kept.caller == caller && !kept.sender.is_closed());
+        if let Some(kept) = kept {
+            match self.exchange(kept, request).await {
                 Err(trouble) if trouble.kind == TroubleKind::Closed => {}
                 settled => return settled,
             }
         }
-        let sender = self.open(caller, keys).await?;
-        self.exchange(caller, sender, request).await
+        let opened = self.open(caller, keys).await?;
+        self.exchange(opened, request).await
     }
 
     /// A new connection on which `caller` has shown its certificate.
-    async fn open(&self, caller: Caller, keys: &Keystore) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    async fn open(&self, caller: Caller, keys: &Keystore) -> Result<Connection, Trouble> {
         let addresses = self.server.resolve().await?;
         let stream = self.server.connect(&addresses).await?;
         let stream = timeout(HANDSHAKE, tls::handshake(&self.server, caller, keys, &self.clock, stream))
@@ -149,6 +155,7 @@ impl Client {
             .map_err(|_| {
                 self.server.trouble(TroubleKind::Timeout, "the TLS handshake took over 10 seconds")
             })??;
+        let good_until = tls::good_until(&stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_CAP)
             .max_headers(HEADERS)
@@ -159,24 +166,25 @@ impl Client {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(sender)
+        Ok(Connection { caller, sender, good_until })
     }
 
-    async fn exchange(
-        &mut self,
-        caller: Caller,
-        mut sender: SendRequest<Full<Bytes>>,
-        request: &Request,
-    ) -> Result<Answer, Trouble> {
+    async fn exchange(&mut self, mut open: Connection, request: &Request) -> Result<Answer, Trouble> {
         let message = self.message(request)?;
+        let caller = open.caller;
         let exchange = async {
-            let response = sender.send_request(message).await.map_err(|error| self.judge(caller, &error))?;
+            let response =
+                open.sender.send_request(message).await.map_err(|error| self.judge(caller, &error))?;
             self.read(caller, cap_of(request), response).await
         };
         let answer = timeout(EXCHANGE, exchange)
             .await
             .map_err(|_| self.server.trouble(TroubleKind::Timeout, "the answer took over 30 seconds"))??;
-        self.open = Some((caller, sender));
+        if let Some(date) = answer.date.filter(|date| Some(*date) <= open.good_until) {
+            // Beyond its certificate's end a server has no say: a key that was stolen long ago sets no clock.
+            self.clock.heard(date);
+        }
+        self.open = Some(open);
         Ok(answer)
     }
 

@@ -395,7 +395,8 @@ fn in_force(engine: &Engine) -> InForce {
     }
 }
 
-fn in_use(held: &Held) -> Option<Leaf> {
+/// The certificate in use, if its key is there.
+pub(super) fn in_use(held: &Held) -> Option<Leaf> {
     let leaf = Leaf::read(held.certificate.as_deref()?).ok()?;
     (held.key == Some(leaf.spki)).then_some(leaf)
 }

@@ -7,7 +7,9 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
+use muster_pki::certificate::Certificate;
 use muster_pki::chain::{PinnedServerVerifier, Trust};
+use muster_wire::time::Timestamp;
 use rustls::client::Resumption;
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig};
@@ -56,6 +58,13 @@ pub async fn handshake(
     })
 }
 
+/// The last second of the certificate that the server has shown.
+pub fn good_until(stream: &TlsStream<TcpStream>) -> Option<Timestamp> {
+    let (_, connection) = stream.get_ref();
+    let leaf = connection.peer_certificates()?.first()?;
+    Some(Timestamp(Certificate::parse(leaf).ok()?.not_after_s()))
+}
+
 /// How to shake hands with `server`, showing the certificate of `caller`.
 ///
 /// # Errors
@@ -72,13 +81,22 @@ pub fn config(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| local(&error))?
         .dangerous()
-        .with_custom_certificate_verifier(PinnedServerVerifier::new(trust));
+        .with_custom_certificate_verifier(verifier(trust, clock));
     let mut config = match keys.identity(caller).map_err(|error| local(&error))? {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| local(&error))?,
     };
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// A device without a calendar would else be shut out by each certificate that its server got after its own.
+fn verifier(trust: Trust, clock: &Clock) -> Arc<PinnedServerVerifier> {
+    if !clock.has_no_calendar() {
+        return PinnedServerVerifier::new(trust);
+    }
+    let clock = clock.clone();
+    PinnedServerVerifier::without_calendar(trust, move |began_s| clock.heard(Timestamp(began_s)))
 }
 
 /// The TLS verdict underneath an error of the layer above, if there is one.

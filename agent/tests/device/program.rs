@@ -97,7 +97,6 @@ pub(crate) fn now() -> i64 {
 }
 
 pub(crate) fn stub() -> (Stub, EnrollmentString) {
-    // One moment for all: a device that knows no time believes none before its own certificate.
     let at = now();
     let mut fleet = Fleet::founded(at);
     let mut string = fleet.mint("127.0.0.1", 0);

@@ -41,12 +41,7 @@ impl Running {
 
     /// An agent that believes the calendar to be off by `offset`, as libfaketime writes it.
     pub(crate) fn start_off(device: &Device, offset: &str) -> Self {
-        const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-        assert!(std::path::Path::new(LIBRARY).exists(), "install libfaketime");
-        Self::start_with(
-            device,
-            &[("LD_PRELOAD", LIBRARY), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")],
-        )
+        Self::start_with(device, &off(offset))
     }
 
     fn start_with(device: &Device, variables: &[(&str, &str)]) -> Self {
@@ -72,6 +67,13 @@ impl Running {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.0.wait().unwrap().code().unwrap()
     }
+}
+
+/// What makes a program believe the calendar to be off by `offset`.
+fn off(offset: &str) -> [(&str, &str); 3] {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    assert!(std::path::Path::new(LIBRARY).exists(), "install libfaketime");
+    [("LD_PRELOAD", LIBRARY), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]
 }
 
 /// Asks until it is so; two minutes are never.
@@ -150,6 +152,55 @@ fn a_clock_in_1970_or_a_year_ago_hinders_nothing() {
         assert_eq!(running.terminate(), 0);
         assert_eq!(device.certificate(), former, "{offset}");
     }
+}
+
+#[test]
+fn a_device_without_a_calendar_is_not_shut_out_by_a_servers_newer_certificate() {
+    // Founded and enrolled two days ago; the server has started anew since.
+    let mut fleet = Fleet::founded(now() - 2 * 86_400);
+    let mut string = fleet.mint("127.0.0.1", 0);
+    let stub = Stub::serve(fleet, now());
+    string.port = stub.port;
+    let device = Device::new();
+    assert_eq!(device.enroll(&string).exit, 0);
+    let id = stub.fleet.lock().unwrap().devices[0].id;
+    let former = device.certificate();
+    let mut running = Running::start_off(&device, "@1970-01-01 00:00:10");
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    assert_eq!(running.terminate(), 0);
+    assert_eq!(device.certificate(), former);
+}
+
+#[test]
+fn a_device_without_a_calendar_renews_in_its_session() {
+    let (stub, device, id) = aged();
+    let former = device.certificate();
+    let mut running = Running::start_off(&device, "@1970-01-01 00:00:10");
+    until("the session", || stub.gate.is_connected(id).then_some(()));
+    stub.fleet.lock().unwrap().now = now() + 60;
+    push_order(&stub, id, 1, Action::RotateIdentity);
+    until("the renewal", || renewed(&stub, &device, &former));
+    assert_eq!(stub.gate.heard_on(Channel::Renew).len(), 1);
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn a_device_without_a_calendar_renews_by_the_date_in_the_servers_answers() {
+    let (stub, device, _) = aged();
+    let former = device.certificate();
+    let mut wrapper = vec!["/usr/bin/env".to_owned()];
+    wrapper.extend(off("@1970-01-01 00:00:10").map(|(name, value)| format!("{name}={value}")));
+    let ran_at = |date: i64| {
+        let mut fleet = stub.fleet.lock().unwrap();
+        (fleet.now, fleet.date) = (now() + 60, Some(Timestamp(date)));
+        drop(fleet);
+        device.run_under(&wrapper, &["renew"], b"")
+    };
+    // Whoever has the server's key has no say beyond the end of its certificate.
+    let beyond = ran_at(now() + 20 * 365 * 86_400);
+    assert_eq!((beyond.exit, &beyond.error["code"]), (1, &Value::from("clock")), "{}", beyond.stderr);
+    assert_eq!(ran_at(now()).exit, 0);
+    renewed(&stub, &device, &former).unwrap();
 }
 
 pub(crate) fn order(device: DeviceId, n: u8, action: Action) -> Order {
