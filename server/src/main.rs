@@ -30,6 +30,7 @@ fn serve(global: &Global, args: ServeArgs) -> Exit {
     let failure = match served {
         Ok(()) => return Exit::Done,
         Err(ServeError::Config(cause)) => Error::settings(cause),
+        Err(ServeError::Found(cause)) => Error::founding(&cause),
         Err(error) => Error::told(&error),
     };
     cli::report(&failure, &Output::of_process(global.json))

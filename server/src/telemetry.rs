@@ -55,6 +55,8 @@ where
     let filter = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    // Where nobody reads the log any more, a complaint about that would go to the same closed pipe and end the server.
+    let builder = builder.log_internal_errors(false);
     Ok(match format {
         LogFormat::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
         LogFormat::Human => Box::new(builder.finish()),

@@ -257,7 +257,7 @@ fn read_string(args: &cli::Enroll) -> Result<EnrollmentString, Failure> {
     } else if source == "-" {
         let stdin = io::stdin().lock();
         if stdin.is_terminal() {
-            eprintln!("muster-agent: paste the enrolment string, which is not shown, then press Enter");
+            output::aside("muster-agent: paste the enrolment string, which is not shown, then press Enter\n");
             terminal::read_unseen(stdin, STRING_CAP).map_err(Failure::Source)?
         } else {
             read_source(stdin)?

@@ -26,6 +26,11 @@ macro_rules! say_err {
     ($($line:tt)*) => { let _ = writeln!(std::io::stderr(), $($line)*); };
 }
 
+/// Something beside the answer, for a person who watches; as it is, without a line end of its own.
+pub fn aside(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// For whom to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {

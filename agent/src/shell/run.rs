@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::files;
 use super::http::{Client, Server};
 use super::journal::Journal;
+use super::output;
 use super::place::Place;
 use crate::clock::Clock;
 use crate::core::record::Record;
@@ -111,6 +112,7 @@ impl Hands {
 /// Progress is for a person who watches, nobody else.
 fn say_waiting(pause: Duration) {
     if std::io::stderr().is_terminal() {
-        eprintln!("muster-agent: waiting {} s before asking again", pause.as_secs().max(1));
+        let pause_s = pause.as_secs().max(1);
+        output::aside(&format!("muster-agent: waiting {pause_s} s before asking again\n"));
     }
 }

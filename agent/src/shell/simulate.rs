@@ -253,9 +253,9 @@ fn say_progress(meter: &Meter, count: usize) {
     if std::io::stderr().is_terminal() {
         let Meter { enrolled, connected, applied, failed, .. } = meter;
         let (enrolled, connected, applied) = (enrolled.len(), connected.len(), applied.len());
-        eprint!(
+        output::aside(&format!(
             "\r{enrolled} enrolled, {connected} connected, {applied} applied, {failed} failed of {count} "
-        );
+        ));
     }
 }
 

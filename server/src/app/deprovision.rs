@@ -5,11 +5,12 @@
 
 use super::certificates::serials;
 use super::device::Shown;
+use super::foresee::Step;
 use super::refuse::About;
 use super::{App, Error};
 use crate::domain::admission::PROVEN_FOR_S;
 use crate::domain::deprovision::{Due, Phase, Request, Told, WayOut, is_under, told};
-use crate::domain::device::{CertificateRef, CertificateState, Device, DeviceState};
+use crate::domain::device::{CertificateRef, CertificateState, Device, DeviceState, Retirement};
 use crate::domain::ledger::Draft;
 use crate::domain::order::{Ask, OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Act, Caller, Permit, act, decide};
@@ -367,15 +368,10 @@ impl App {
     pub async fn retire(&self, permit: Permit<act::RetireDevice>, id: DeviceId) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let mut held = self.device(id)?;
-            let given_up = held.record.retirement == Some(crate::domain::device::Retirement::Unproven);
-            if given_up {
-                return self.shown(held.record, held.version);
-            }
-            if !held.record.is_doomed(self.clock.now_s()) {
-                let rule =
-                    if held.record.leaving().is_some() { "retire.not_doomed" } else { "retire.not_leaving" };
-                let refusal = Refusal::by(rule, Code::DeviceStateRefused).at("state");
-                return Err(self.refuse(&permit, About::Device(id), refusal).await);
+            match step_of_retiring(&held.record, self.clock.now_s()) {
+                Ok(Step::Nothing) => return self.shown(held.record, held.version),
+                Ok(Step::Free | Step::Counts(_)) => {}
+                Err(refusal) => return Err(self.refuse(&permit, About::Device(id), refusal).await),
             }
             let ways = (WayOut::GivenUp, OrderPhase::Stopped);
             let batch = self.leave_off(&permit, Batch::essential(), &mut held.record, ways)?;
@@ -445,6 +441,21 @@ impl App {
             .facts([("revoked_serials", serials(&live))]);
         Ok(self.settle_certificates(Batch::essential(), device)?.audit(entry))
     }
+}
+
+/// What giving up on `device` does at `now` (unix seconds).
+///
+/// # Errors
+/// The rule that refuses it.
+pub(super) fn step_of_retiring(device: &Device, now: i64) -> Result<Step, Refusal> {
+    if device.retirement == Some(Retirement::Unproven) {
+        return Ok(Step::Nothing);
+    }
+    if device.is_doomed(now) {
+        return Ok(Step::Free);
+    }
+    let rule = if device.leaving().is_some() { "retire.not_doomed" } else { "retire.not_leaving" };
+    Err(Refusal::by(rule, Code::DeviceStateRefused).at("state"))
 }
 
 /// Whether `order` to wipe on lapse, which the device has carried out at `level`, did all that it is being let go for.

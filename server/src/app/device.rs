@@ -7,6 +7,7 @@ use crate::domain::commissioning::Missing;
 use crate::domain::deprovision::Phase;
 use crate::domain::device::{CertificateRecord, Device, DeviceState};
 use crate::domain::enrollment::{is_same_serial, serial_key};
+use crate::domain::order::{OrderRecord, Phase as OrderPhase};
 use crate::domain::policy::{Permit, act};
 use crate::domain::posture::PostureRecord;
 use crate::domain::quarantine::By;
@@ -193,8 +194,22 @@ impl App {
             [_, ..] if outstanding => by_missing(&missing, known.posture.as_ref().map(|held| &held.record)),
             _ => by_state(device),
         };
+        let explained = by_disobedience(explained, self.disobeyed(device)?.as_ref());
         let explained = by_approval(explained, self.awaited_approval(&known)?.as_ref());
         Ok(by_freeze(explained, self.lasting_freeze()?.filter(|_| device.state.is_open()).as_ref()))
+    }
+
+    /// The newest order under a warrant, where this device, which is in use, did not carry it out.
+    fn disobeyed(&self, device: &Device) -> Result<Option<OrderRecord>, Error> {
+        let is_in_use = matches!(
+            device.state,
+            DeviceState::Commissioning | DeviceState::Active | DeviceState::Quarantined
+        );
+        if !is_in_use || device.orders_made == 0 {
+            return Ok(None);
+        }
+        let newest = self.newest_order(device.id, &[], |order| order.warrant.is_some())?;
+        Ok(newest.filter(|order| matches!(order.phase, OrderPhase::Refused | OrderPhase::Failed)))
     }
 
     /// What approvers have to sign before this device takes the baseline that it should have and has not.
@@ -220,6 +235,20 @@ fn by_approval(explained: Explanation, approval: Option<&Approval>) -> Explanati
         remedy,
         ..explained
     }
+}
+
+/// What approvers allowed and the device did not do is told, with its own words.
+fn by_disobedience(explained: Explanation, order: Option<&OrderRecord>) -> Explanation {
+    let Some(order) = order else { return explained };
+    let why = order.reason().map_or_else(String::new, |why| format!(", saying: {why}"));
+    let remedy = format!(
+        "{} It {} the order {} of {}{why}. After mending that on the device, ask for a new warrant.",
+        explained.remedy,
+        if order.phase == OrderPhase::Refused { "refused" } else { "failed at" },
+        order.ask.as_str(),
+        Timestamp(order.made_at),
+    );
+    Explanation { remedy, ..explained }
 }
 
 /// While a freeze lasts nothing reaches the device that would take it further.

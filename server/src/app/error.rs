@@ -46,6 +46,8 @@ pub enum Error {
     CoolingOff {
         /// Seconds until then.
         retry_after_s: u64,
+        /// When that is, unix seconds.
+        until: i64,
     },
     /// The record changed while it was being changed, again and again.
     #[error("the record kept changing under the request")]

@@ -40,6 +40,7 @@ mod event_feed;
 mod figures;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod foresee;
 pub mod found;
 mod freeze;
 mod head_time;
@@ -101,6 +102,7 @@ pub use self::error::Error;
 pub use self::event::{Event, Place};
 pub use self::event_feed::{Ended, EventFeed, Subscription, Wanted};
 pub use self::figures::{Figure, Value};
+pub use self::foresee::Foreseen;
 pub use self::found::Founding;
 pub use self::freeze::Frozen;
 pub use self::idempotency::{Replayed, Slot};

@@ -16,6 +16,9 @@ use muster_wire::problem::Code;
 /// Orders that are closed in one go.
 const CLOSED_EACH: usize = 256;
 
+/// Orders of one device that are listed in one go.
+const ORDERS_EACH: usize = 1_000;
+
 /// What audit entries say of an order.
 pub(super) fn facts(order: &OrderRecord) -> impl Iterator<Item = (&'static str, String)> {
     let always = [
@@ -131,6 +134,33 @@ impl App {
     ) -> Result<(OrderRecord, u64), Error> {
         let held = self.store.load::<OrderRecord>(id.as_bytes())?.ok_or(Error::NotFound { kind: "order" })?;
         Ok((held.record, held.version))
+    }
+
+    /// The newest order of `device` among those made no earlier than `since`, the bytes of an id that begins with its time,
+    /// that `wanted` fits.
+    pub(super) fn newest_order(
+        &self,
+        device: DeviceId,
+        since: &[u8],
+        wanted: impl Fn(&OrderRecord) -> bool,
+    ) -> Result<Option<OrderRecord>, Error> {
+        let of_device = OrderFacet::Device.value(device.as_bytes());
+        let (mut ids, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let hits = self.store.index_scan(&ORDERS, "by", &of_device, after.as_deref(), ORDERS_EACH)?;
+            let Some(last) = hits.last() else { break };
+            after = Some(last.cursor.clone());
+            ids.extend(hits.into_iter().map(|hit| hit.id).filter(|id| id.as_slice() >= since));
+        }
+        // Open and closed ones are listed apart, each by their age.
+        ids.sort_unstable();
+        for id in ids.iter().rev() {
+            let order = self.store.load::<OrderRecord>(id)?.map(|held| held.record);
+            if let Some(order) = order.filter(&wanted) {
+                return Ok(Some(order));
+            }
+        }
+        Ok(None)
     }
 
     /// Up to `limit` orders after `cursor`, oldest first; those of `device` only, if one is given.

@@ -22,6 +22,10 @@ use muster_firmware_profiles::appraise::Failing;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
 
+/// It never had a certificate, or its life is over.
+pub(super) const MAY_NOT_BE_HELD: Refusal =
+    Refusal::by("quarantine.state", Code::DeviceStateRefused).at("state");
+
 impl App {
     /// Holds `id` by hand. When this returns, its certificates open only what the table grants a held device, at every
     /// door, and its connections are cut so that it comes back to that. What a rule holds is taken over; holding twice
@@ -42,8 +46,7 @@ impl App {
                 Wish::Do => {}
                 Wish::Already => return self.shown(device, held.version),
                 Wish::Refused => {
-                    let refusal = Refusal::by("quarantine.state", Code::DeviceStateRefused).at("state");
-                    return Err(self.refuse(&permit, About::Device(id), refusal).await);
+                    return Err(self.refuse(&permit, About::Device(id), MAY_NOT_BE_HELD).await);
                 }
             }
             let devices = std::slice::from_ref(&device);

@@ -111,7 +111,7 @@ impl App {
         let now = self.clock.now_s();
         self.may_be_done_to(spend, devices)?;
         let asked = Asked::of(spend, devices);
-        let is_urgent = matches!(spend, Spend::Revoke(Reason::KeyCompromise)) && asked.count == 1;
+        let is_urgent = is_urgent(spend, devices);
         let alarm = |event| self.alarm(permit, event, devices, String::new());
         let (version, mut ledger) = match self.rails_ledger() {
             Err(error) if is_urgent => {
@@ -151,6 +151,9 @@ impl App {
         devices: &[Device],
     ) -> Result<Option<i64>, Error> {
         self.may_be_done_to(spend, devices)?;
+        if is_urgent(spend, devices) {
+            return Ok(None);
+        }
         let now = self.clock.now_s();
         match self.judge_spending(&self.rails_ledger()?.1, permit, (spend, devices), now)? {
             Verdict::Within => Ok(None),
@@ -423,8 +426,14 @@ impl Asked {
     }
 }
 
+/// One revocation of one device for a key that is not safe any more is never delayed.
+fn is_urgent(spend: Spend, devices: &[Device]) -> bool {
+    matches!((spend, devices), (Spend::Revoke(Reason::KeyCompromise), [_]))
+}
+
 fn cooling_off(until: i64, now: i64) -> Error {
-    Error::CoolingOff { retry_after_s: u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1) }
+    let retry_after_s = u64::try_from(until.saturating_sub(now)).unwrap_or(0).max(1);
+    Error::CoolingOff { retry_after_s, until }
 }
 
 /// What an act on these devices is called while it waits: the same act on the same devices, in whatever order.

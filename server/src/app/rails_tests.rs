@@ -71,7 +71,7 @@ async fn a_loop_of_single_acts_of_every_kind_ends_at_the_budget_and_goes_on_afte
     let _ = site.ends(&one, Reason::Unspecified).await.unwrap();
     let _ = site.holds(&two).await.unwrap();
     let waits = site.ends(&three, Reason::Unspecified).await.unwrap_err();
-    assert!(matches!(waits, Error::CoolingOff { retry_after_s: 14_400 }), "{waits:?}");
+    assert!(matches!(waits, Error::CoolingOff { retry_after_s: 14_400, .. }), "{waits:?}");
     written(&site, 1).await;
     assert!(site.device(three.id).state.may_be_ended(), "nothing was done to it");
     // One whose key is not safe is never delayed, and counts.
@@ -86,7 +86,7 @@ async fn a_loop_of_single_acts_of_every_kind_ends_at_the_budget_and_goes_on_afte
     site.clock.advance_ms(14_399_000);
     assert!(matches!(
         site.ends(&three, Reason::Unspecified).await,
-        Err(Error::CoolingOff { retry_after_s: 1 })
+        Err(Error::CoolingOff { retry_after_s: 1, .. })
     ));
     assert!(
         matches!(site.holds(&three).await, Err(Error::CoolingOff { .. })),
@@ -114,7 +114,7 @@ async fn a_preview_beyond_the_budget_says_until_when_and_asking_is_what_begins_t
     assert_eq!(preview().await, Some(until));
     assert!(site.app.rails(&site.operator()).unwrap().waiting.is_empty(), "nobody has asked for it yet");
     let asked = async || site.app.request_warrant(site.operator(), &wanted, None).await;
-    assert!(matches!(asked().await, Err(Error::CoolingOff { retry_after_s: 14_400 })));
+    assert!(matches!(asked().await, Err(Error::CoolingOff { retry_after_s: 14_400, .. })));
     site.clock.advance_ms(14_399_000);
     assert_eq!(preview().await, Some(until), "the wait goes on where it was");
     site.clock.advance_ms(1_000);

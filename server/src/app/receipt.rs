@@ -93,7 +93,8 @@ impl App {
                 .entry(now_ms, format!("device/{device}"))
                 .states(order.record.phase.as_str(), next.phase.as_str())
                 .facts(super::order::facts(&next))
-                .facts([("receipt_sha256", receipt.payload_digest().to_hex())]);
+                .facts([("receipt_sha256", receipt.payload_digest().to_hex())])
+                .facts(next.reason().map(|why| ("detail", why.to_owned())));
             batch = batch.audit(entry);
         }
         if next.phase == Phase::Done && as_read.steps.order_at.is_none() {

@@ -2,6 +2,7 @@
 
 use super::certificates::Ending;
 use super::device::Shown;
+use super::foresee::Step;
 use super::rails::Spend;
 use super::{App, Error};
 use crate::domain::device::{Device, DeviceState, Retirement};
@@ -28,12 +29,12 @@ impl App {
     ) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let held = self.device(id)?;
-            if is_revoked(&held.record) {
-                return self.shown(held.record, held.version);
-            }
-            if !held.record.state.may_be_ended() {
-                let refusal = Refusal::by("revoke.state", Code::DeviceStateRefused).at("state");
-                return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
+            match step(&held.record, reason) {
+                Ok(Step::Nothing) => return self.shown(held.record, held.version),
+                Ok(Step::Free | Step::Counts(_)) => {}
+                Err(refusal) => {
+                    return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
+                }
             }
             let ending = Ending { how: Retirement::WithoutProof, reason };
             let batch = Batch::essential();
@@ -58,6 +59,19 @@ impl App {
     }
 }
 
-fn is_revoked(device: &Device) -> bool {
-    device.state == DeviceState::Retired && device.retirement == Some(Retirement::WithoutProof)
+/// What revoking does to `device`.
+///
+/// # Errors
+/// The rule that refuses it.
+pub(super) fn step(device: &Device, reason: Reason) -> Result<Step, Refusal> {
+    let is_revoked =
+        device.state == DeviceState::Retired && device.retirement == Some(Retirement::WithoutProof);
+    if is_revoked {
+        return Ok(Step::Nothing);
+    }
+    if device.state.may_be_ended() {
+        Ok(Step::Counts(Spend::Revoke(reason)))
+    } else {
+        Err(Refusal::by("revoke.state", Code::DeviceStateRefused).at("state"))
+    }
 }

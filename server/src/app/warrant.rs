@@ -6,6 +6,7 @@
 
 use super::signing::names_of;
 use super::{App, Error, Page};
+use crate::domain::order::{OrderRecord, Phase};
 use crate::domain::policy::{Permit, act};
 use crate::domain::warrant::{State, WarrantRecord};
 use crate::store::collections::{Held, Paper, WARRANTS};
@@ -17,6 +18,7 @@ use muster_wire::lineage::Lineage;
 use muster_wire::merkle::{InclusionProof, prove_inclusion};
 use muster_wire::time::Timestamp;
 use muster_wire::warrant::{self, Target, Warrant};
+use std::collections::BTreeMap;
 
 /// A warrant with everything that somebody needs who signs it.
 #[derive(Clone, Debug)]
@@ -33,8 +35,19 @@ pub struct WarrantShown {
     pub signed_by: Vec<String>,
     /// How many have to.
     pub required: usize,
+    /// What came of the orders made so far; empty but where one warrant is asked for by its id.
+    pub came: BTreeMap<DeviceId, Came>,
     /// Version of the record, for `ETag`.
     pub version: u64,
+}
+
+/// What came of the order of one target.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// How far it has come.
+    pub phase: Phase,
+    /// Why the device did not carry it out, in its own words.
+    pub reason: Option<String>,
 }
 
 /// What an order carries of its warrant.
@@ -102,7 +115,15 @@ impl App {
         _permit: &Permit<act::ReadWarrant>,
         id: WarrantId,
     ) -> Result<WarrantShown, Error> {
-        self.warrant_shown(id)
+        let mut shown = self.warrant_shown(id)?;
+        for target in &shown.targets {
+            let is_under = |order: &OrderRecord| order.warrant == Some(id);
+            if let Some(order) = self.newest_order(target.device, id.as_bytes(), is_under)? {
+                let reason = order.reason().map(str::to_owned);
+                shown.came.insert(target.device, Came { phase: order.phase, reason });
+            }
+        }
+        Ok(shown)
     }
 
     pub(super) fn warrant_shown(&self, id: WarrantId) -> Result<WarrantShown, Error> {
@@ -123,6 +144,7 @@ impl App {
             payload: self.paper(id, Paper::Payload)?.unwrap_or_default(),
             signed_by,
             required,
+            came: BTreeMap::new(),
             version,
             record,
         })

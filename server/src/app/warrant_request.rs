@@ -311,9 +311,11 @@ fn in_words(wanted: &WarrantRequest) -> Result<(), Error> {
     let invalid = |field, expected: &str| Err(Error::Invalid { field, expected: expected.to_owned() });
     match (wanted.kind, wanted.level) {
         (Kind::Wipe, Some(_)) | (Kind::Lock, None) | (Kind::WipeOnLapse, Some(Level::Clear)) => {}
-        (Kind::Wipe, None) | (Kind::Lock, Some(_)) => {
-            return invalid("level", "goes with the kind wipe, and with no other");
+        (Kind::Wipe, None) => {
+            let levels = Level::ALL.iter().map(|level| level.as_str()).collect::<Vec<_>>().join(", ");
+            return invalid("level", &format!("is missing: a wipe has one of {levels}"));
         }
+        (Kind::Lock, Some(_)) => return invalid("level", "goes with a wipe: a lock has none"),
         (Kind::WipeOnLapse, _) => return invalid("level", "must be clear for the kind wipe_on_lapse"),
         _ => {
             let words = "must be wipe, lock or wipe_on_lapse: no other kind is ordered by a warrant";

@@ -70,7 +70,7 @@ fn public_half(file: &Path) -> Error {
     let found = beside.iter().find(|other| other.as_path() != file && other.is_file());
     let remedy = found.map_or_else(
         || "Give the private half, a file that stays with the approver.".to_owned(),
-        |private| format!("Give the private half: --key {}", private.display()),
+        |private| format!("Give the private half: `--key {}`.", private.display()),
     );
     Error::usage(format!("{} is the public half of a key and signs nothing", file.display()), remedy)
 }
@@ -195,7 +195,11 @@ mod tests {
             let error = read(&public).unwrap_err();
             assert_eq!(error.exit() as u8, 2, "{error}");
             assert!(error.to_string().contains("public half"), "{error}");
-            assert!(error.remedy().ends_with(&format!("--key {}", private.display())), "{}", error.remedy());
+            assert!(
+                error.remedy().ends_with(&format!("`--key {}`.", private.display())),
+                "{}",
+                error.remedy()
+            );
             std::fs::remove_file(&private).unwrap();
             assert!(!read(&public).unwrap_err().remedy().contains("--key"));
         }

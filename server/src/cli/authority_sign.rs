@@ -50,7 +50,10 @@ const SIGNED: &[Column] =
 pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error> {
     if let Some(file) = &args.signature {
         let bytes = std::fs::read(file).map_err(Error::file("read", file))?;
-        return bring(context, &context.client()?, &bytes, &Value::Null).await;
+        let client = context.client()?;
+        // Where nothing waits, or it is in force, the server says so when the signature is brought.
+        let before = client.get(&["v1", "authority", "pending"], &[]).await.unwrap_or(Value::Null);
+        return bring(context, &client, &bytes, &before).await;
     }
     let Some(key) = &args.key else {
         return Err(Error::usage("No key is named", "Name the approver's private key with --key."));
@@ -100,7 +103,7 @@ fn agree(context: &Context, (change, who): (&Change, &str), dry_run: bool) -> Re
     let consequence = format!("{}\n{who} signs this.", change.in_words());
     let target = json!({"version": change.next.version, "sha256": change.signed.payload_digest().to_hex(), "changes": change.lines()});
     if context.global.yes && !dry_run {
-        context.out.notice(&consequence);
+        context.out.tell(&consequence);
     }
     consent(context, &Intent { action: "authority.sign", consequence, target: &target }, dry_run)
 }

@@ -178,7 +178,8 @@ fn file_in_words(file: &FileEntry) -> String {
 fn agree(context: &Context, (profile, args): (&str, &SignArgs), papers: &[Paper]) -> Result<Verdict, Error> {
     let items: Vec<Value> = papers.iter().flat_map(Paper::items).collect();
     if let Some(listing) = table::listing(&items, ITEMS, context.out.look) {
-        context.out.notice(&listing);
+        // A dry run with --json has the items in its answer; what is signed is told whoever reads.
+        if args.dry_run { context.out.notice(&listing) } else { context.out.tell(&listing) }
     }
     let devices = papers.iter().map(|paper| paper.devices).sum();
     let consequence = format!(
@@ -186,8 +187,8 @@ fn agree(context: &Context, (profile, args): (&str, &SignArgs), papers: &[Paper]
         args.generation,
         super::warrant_paper::devices(devices)
     );
-    if !args.dry_run && !somebody_is_there() {
-        context.out.notice(&table::plain(&consequence));
+    if !args.dry_run && (context.global.yes || !somebody_is_there()) {
+        context.out.tell(&table::plain(&consequence));
         return Ok(Verdict::Go);
     }
     let target = json!({"profile": profile, "generation": args.generation, "items": items});

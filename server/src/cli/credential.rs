@@ -128,6 +128,10 @@ pub fn find(global: &Global, environment: impl Fn(&str) -> Option<OsString>) -> 
         Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             return Err(no_credential(&file, named_file.is_some(), &data_dir));
         }
+        // Nobody chose that file: it is damaged.
+        Err(Error::Usage { what, remedy }) if named_file.is_none() => {
+            return Err(Error::Failed { what, remedy });
+        }
         other => other?,
     };
     let server = match (named_server, named_file) {
@@ -155,30 +159,28 @@ fn no_credential(file: &Path, named: bool, data_dir: &Path) -> Error {
 /// Reads a credential file, which only its owner may be able to read.
 ///
 /// # Errors
-/// [`Error::File`] when it cannot be read, [`Error::Refused`] when others may read it, [`Error::Failed`] when it is
-/// no credential.
+/// [`Error::File`] when it cannot be read, [`Error::Refused`] when others may read it, [`Error::Usage`] when it is no
+/// credential.
 pub fn read_credential(path: &Path) -> Result<Credential, Error> {
     let file = File::open(path).map_err(Error::file("read", path))?;
     let mode = file.metadata().map_err(Error::file("read", path))?.permissions().mode();
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_FILE).read_to_string(&mut text).map_err(Error::file("read", path))?;
+    let credential = serde_json::from_str(&text).map_err(|cause| {
+        let place = format!("line {}, column {}", cause.line(), cause.column());
+        Error::usage(
+            format!("{} is not a credential ({place})", path.display()),
+            "Use the file that `muster init` or `muster operator add` wrote; an approver's key is none, and goes with --key.",
+        )
+    })?;
+    // After that: the mode of a file that is no credential is nothing to warn of.
     if mode & 0o077 != 0 {
         return Err(Error::refused(
             format!("The credential {} may be read by others (mode {:o})", path.display(), mode & 0o777),
             format!("Run `chmod 600 {}`; if others may have read it, replace it.", path.display()),
         ));
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(Error::file("read", path))?;
-    serde_json::from_str(&text).map_err(|cause| {
-        Error::failed(
-            format!(
-                "{} is not a credential (line {}, column {})",
-                path.display(),
-                cause.line(),
-                cause.column()
-            ),
-            "Use the file that `muster init` or `muster operator add` wrote.",
-        )
-    })
+    Ok(credential)
 }
 
 /// Where the server of `data_dir` listens, while it does.
@@ -335,6 +337,20 @@ mod tests {
     fn nothing_that_leads_to_a_server_is_not_found() {
         let directory = TempDir::new().unwrap();
         assert_eq!(find(&global(&directory), |_| None).unwrap_err().exit() as u8, 4);
+    }
+
+    #[test]
+    fn a_file_that_is_no_credential_is_a_wrong_word_where_it_was_named_and_else_damage() {
+        let directory = TempDir::new().unwrap();
+        let key = directory.path().join("alice.key");
+        for mode in [0o600, 0o644] {
+            std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            let named = Global { credential: Some(key.clone()), ..global(&directory) };
+            assert_eq!(find(&named, |_| None).unwrap_err().exit() as u8, 2);
+        }
+        std::fs::rename(&key, directory.path().join(ADMIN_CREDENTIAL)).unwrap();
+        assert_eq!(find(&global(&directory), |_| None).unwrap_err().exit() as u8, 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::client::Client;
 use super::confirm::{Intent, Verdict, consent};
 use super::error::Error;
+use super::foresee::{Cost, Foreseen, foresee, named};
 use super::table::{Column, column, value_at};
 use super::warrant::{Level, Terms};
 use super::{Context, audit, warrant};
@@ -222,12 +223,7 @@ const RECORD: &[Column] = &[
     column("changed", "/changed_at"),
 ];
 
-const EXPLANATION: &[Column] = &[
-    column("code", "/code"),
-    column("rule", "/rule"),
-    column("field", "/field"),
-    column("remedy", "/remedy"),
-];
+const EXPLANATION: &[Column] = &[column("code", "/code"), column("rule", "/rule"), column("field", "/field")];
 
 /// Runs one of the commands about devices.
 ///
@@ -287,40 +283,52 @@ fn explain(context: &Context, item: &Value) -> Result<(), Error> {
     if !context.out.is_json() && item.get("code").is_none_or(Value::is_null) {
         return context.out.line("Nothing refuses this device.");
     }
-    context.out.item(item, EXPLANATION)
+    context.out.item(item, EXPLANATION)?;
+    if context.out.is_json() {
+        return Ok(());
+    }
+    // Beside the table, so that no command in it is broken to fit a column.
+    context.out.line(&format!("next   {}", value_at(item, "/remedy")))
 }
 
 /// Nobody is asked first: it can be taken back, and whoever holds a device is in a hurry.
 async fn quarantine(context: &Context, client: &Client, args: &QuarantineArgs) -> Result<(), Error> {
     let id = resolve(client, &args.device.device).await?;
-    if args.dry_run {
-        let target = client.get(&["v1", "devices", &id], &[]).await?;
-        let consequence = format!(
-            "Device {} will be held until somebody releases it: its connections are cut, it may mend itself and nothing \
-             more, and others see its certificate on hold.",
-            named(&id, &target),
-        );
-        return only_show(context, &Intent { action: "device.quarantine", consequence, target: &target });
-    }
+    let path = ["v1", "devices", &format!("{id}:quarantine")];
     let body = json!({"reason": args.reason});
-    let item = client.post(&["v1", "devices", &format!("{id}:quarantine")], &body).await?;
+    if args.dry_run {
+        let Foreseen { device, changes, budget } = foresee(client, (&path, body), Cost::Budget).await?;
+        let consequence = if changes {
+            format!(
+                "Device {} will be held until somebody releases it: its connections are cut, it may mend itself and nothing \
+                 more, and others see its certificate on hold. {budget}",
+                named(&device),
+            )
+        } else {
+            held_before(&device, &args.reason).unwrap_or_default()
+        };
+        return only_show(context, &Intent { action: "device.quarantine", consequence, target: &device });
+    }
+    let before = client.get(&["v1", "devices", &id], &[]).await?;
+    let item = client.post(&path, &body).await?;
     context.out.item(&item, RECORD)?;
-    if let Some(held) = held_before(&item, &args.reason) {
+    if let Some(held) = held_before(&before, &args.reason) {
         context.out.notice(&held);
     }
     Ok(())
 }
 
-/// What to tell whoever gave `reason` where the device was held by a person already, for another.
+/// What to tell whoever gave `reason` where `device` is held by a person already.
 fn held_before(device: &Value, reason: &str) -> Option<String> {
-    let held = device.get("quarantine").filter(|held| !held.is_null())?;
-    (held.get("reason").and_then(Value::as_str) != Some(reason.trim())).then(|| {
-        let [since, by, before] = ["/since", "/operator", "/reason"].map(|at| value_at(held, at));
-        format!(
-            "It was held already, since {since} by {by}, for: {before}. Nothing was changed, and this reason was not kept; \
-             `muster device release` ends that hold."
-        )
-    })
+    let is_by_hand = |held: &&Value| held.get("by").and_then(Value::as_str) == Some("manual");
+    let held = device.get("quarantine").filter(is_by_hand)?;
+    let [since, by, before] = ["/since", "/operator", "/reason"].map(|at| value_at(held, at));
+    let is_same = held.get("reason").and_then(Value::as_str) == Some(reason.trim());
+    let lost = if is_same { "" } else { ", and this reason is not kept" };
+    Some(format!(
+        "It is held already, since {since} by {by}, for: {before}. Nothing changes{lost}; `muster device release` ends that \
+         hold."
+    ))
 }
 
 async fn label(context: &Context, client: &Client, args: &LabelArgs) -> Result<(), Error> {
@@ -348,7 +356,7 @@ async fn unprotect(context: &Context, client: &Client, args: &UnprotectArgs) -> 
     let target = client.get(&["v1", "devices", &id], &[]).await?;
     let consequence = format!(
         "Device {} can be wiped, revoked and quarantined again; whoever gets the alarms hears of it.",
-        named(&id, &target),
+        named(&target),
     );
     let intent = Intent { action: "device.unprotect", consequence, target: &target };
     if consent(context, &intent, args.dry_run)? == Verdict::Go {
@@ -360,48 +368,81 @@ async fn unprotect(context: &Context, client: &Client, args: &UnprotectArgs) -> 
 
 async fn release(context: &Context, client: &Client, args: &ReleaseArgs) -> Result<(), Error> {
     let id = resolve(client, &args.device.device).await?;
+    let before = client.get(&["v1", "devices", &id], &[]).await?;
+    let was_held = value_at(&before, "/state") == "quarantined";
     if args.dry_run {
-        let target = client.get(&["v1", "devices", &id], &[]).await?;
-        let consequence = format!(
-            "Device {} will go back to where it was before it was held, and what its posture fails now is not held \
-             against it again.",
-            named(&id, &target),
-        );
-        return only_show(context, &Intent { action: "device.release", consequence, target: &target });
+        let consequence = if was_held {
+            format!(
+                "Device {} will go back to where it was before it was held, and what its posture fails now is not held \
+                 against it again.",
+                named(&before),
+            )
+        } else {
+            format!("Device {} is not held: there is nothing to release.", named(&before))
+        };
+        return only_show(context, &Intent { action: "device.release", consequence, target: &before });
     }
     let body = args.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
     let item = client.post(&["v1", "devices", &format!("{id}:release")], &body).await?;
-    context.out.item(&item, RECORD)
+    context.out.item(&item, RECORD)?;
+    if !was_held {
+        context.out.notice("It was not held: nothing has changed.");
+    }
+    Ok(())
 }
 
 fn only_show(context: &Context, intent: &Intent<'_>) -> Result<(), Error> {
     consent(context, intent, true).map(drop)
 }
 
-/// A device in a sentence: id, serial number, profile and state.
-fn named(id: &str, target: &Value) -> String {
-    format!(
-        "{id} (serial {}, profile {}, {})",
-        value_at(target, "/serial"),
-        value_at(target, "/profile"),
-        value_at(target, "/state"),
-    )
-}
-
 async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result<(), Error> {
     let id = resolve(client, &args.device.device).await?;
-    let target = client.get(&["v1", "devices", &id], &[]).await?;
-    let reason = args.reason.as_str();
-    let consequence = format!(
-        "Device {} will be retired without proof: its certificate opens no door any more, nothing is wiped, and there \
-         is no way back. One operator's credential can do this.",
-        named(&id, &target),
-    );
-    let intent = Intent { action: "device.revoke", consequence, target: &target };
-    if consent(context, &intent, args.dry_run)? == Verdict::Go {
-        let item =
-            client.post(&["v1", "devices", &format!("{id}:revoke")], &json!({"reason": reason})).await?;
-        context.out.item(&item, RECORD)?;
+    let path = ["v1", "devices", &format!("{id}:revoke")];
+    let body = json!({"reason": args.reason.as_str()});
+    let urgent =
+        if args.reason == Reason::KeyCompromise { " For key_compromise it never waits." } else { "" };
+    let consequence = |device: &Value, budget: &str| {
+        format!(
+            "Device {} will be retired without proof: its certificate opens no door any more, nothing is wiped, and there \
+             is no way back. One operator's credential can do this. {budget}{urgent}",
+            named(device),
+        )
+    };
+    let act = Ending { action: "device.revoke", cost: Cost::Budget, again: "It is revoked already" };
+    end(context, client, (&path, body), (act, args.dry_run), consequence).await
+}
+
+/// An act that ends a device's life.
+struct Ending {
+    /// The act, as the API spells it.
+    action: &'static str,
+    cost: Cost,
+    /// What is said where it has ended so before.
+    again: &'static str,
+}
+
+/// Ends a device's life by a POST of `body` to `path`: what the server would refuse it refuses before anybody is asked.
+async fn end(
+    context: &Context,
+    client: &Client,
+    (path, body): (&[&str], Value),
+    (ending, dry_run): (Ending, bool),
+    consequence: impl Fn(&Value, &str) -> String,
+) -> Result<(), Error> {
+    let Ending { action, cost, again } = ending;
+    let again = format!("{again}: nothing changes.");
+    let Foreseen { device, changes, budget } = foresee(client, (path, body.clone()), cost).await?;
+    let consequence = if changes { consequence(&device, &budget) } else { again.clone() };
+    let intent = Intent { action, consequence: consequence.trim_end().to_owned(), target: &device };
+    if dry_run {
+        return only_show(context, &intent);
+    }
+    if changes && consent(context, &intent, false)? == Verdict::OnlyShown {
+        return Ok(());
+    }
+    context.out.item(&client.post(path, &body).await?, RECORD)?;
+    if !changes {
+        context.out.notice(&again);
     }
     Ok(())
 }
@@ -417,18 +458,16 @@ async fn deprovision(context: &Context, client: &Client, args: &DeprovisionArgs)
 
 async fn retire(context: &Context, client: &Client, args: &RetireArgs) -> Result<(), Error> {
     let id = resolve(client, &args.device.device).await?;
-    let target = client.get(&["v1", "devices", &id], &[]).await?;
-    let consequence = format!(
-        "Device {} will be retired unproven: its order is closed, nothing lets it in any more, and whether it was wiped \
-         stays unknown.",
-        named(&id, &target),
-    );
-    let intent = Intent { action: "device.retire", consequence, target: &target };
-    if consent(context, &intent, args.dry_run)? == Verdict::Go {
-        let item = client.act(&["v1", "devices", &format!("{id}:retire")]).await?;
-        context.out.item(&item, RECORD)?;
-    }
-    Ok(())
+    let path = ["v1", "devices", &format!("{id}:retire")];
+    let consequence = |device: &Value, _: &str| {
+        format!(
+            "Device {} will be retired unproven: its order is closed, nothing lets it in any more, and whether it was wiped \
+             stays unknown.",
+            named(device),
+        )
+    };
+    let act = Ending { action: "device.retire", cost: Cost::Nothing, again: "It is given up already" };
+    end(context, client, (&path, json!({})), (act, args.dry_run), consequence).await
 }
 
 /// The id of the device called `name`, which may be its serial number.
@@ -500,15 +539,19 @@ mod tests {
     }
 
     #[test]
-    fn a_second_reason_is_said_not_to_be_kept_and_by_whom_the_device_is_held() {
+    fn a_second_hold_is_said_to_change_nothing_and_by_whom_the_device_is_held() {
         let device = json!({"quarantine": {
-            "operator": "operator/ada", "reason": "left in a train", "since": "2026-01-01T00:00:00Z",
+            "by": "manual", "operator": "operator/ada", "reason": "left in a train", "since": "2026-01-01T00:00:00Z",
         }});
-        assert_eq!(held_before(&device, " left in a train"), None);
+        let same = held_before(&device, " left in a train").unwrap();
+        assert!(same.contains("Nothing changes;"), "{same}");
         let told = held_before(&device, "stolen").unwrap();
         for part in ["2026-01-01T00:00:00Z", "operator/ada", "left in a train", "not kept"] {
             assert!(told.contains(part), "{told}");
         }
+        let by_rule = json!({"quarantine": {"by": "rule", "fact": "firewall", "reason": "x"}});
+        assert_eq!(held_before(&by_rule, "stolen"), None);
+        assert_eq!(held_before(&json!({"quarantine": null}), "stolen"), None);
     }
 
     #[test]

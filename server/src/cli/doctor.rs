@@ -1,13 +1,15 @@
 //! `muster doctor`: a server looked at from all sides.
 //!
 //! It looks at the data directory when that is on this machine, then at the server through its own doors. What it
-//! finds is good, a warning, or bad; anything bad ends with exit code 1.
+//! finds is good, a warning, or bad; anything bad ends with exit code 1, unless all that is bad is that nothing was founded
+//! (4) or that no server answers (5).
 
 use super::credential::{self, ADMIN_CREDENTIAL};
 use super::error::Error;
 use super::output::Reader;
 use super::table::{column, listing, plain, value_at};
 use super::{Context, connection};
+use crate::app::found::{self, FoundError};
 use muster_wire::problem::Exit;
 use muster_wire::time::Timestamp;
 use serde_json::{Value, json};
@@ -41,20 +43,26 @@ struct Check {
     state: State,
     detail: String,
     remedy: String,
+    /// How the command ends where nothing else is wrong.
+    exit: Exit,
 }
 
 fn good(name: &'static str, detail: impl Into<String>) -> Check {
-    Check { name, state: State::Good, detail: detail.into(), remedy: String::new() }
+    Check { name, state: State::Good, detail: detail.into(), remedy: String::new(), exit: Exit::Done }
 }
 
 fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
-    Check { name, state: State::Warning, detail: detail.into(), remedy: remedy.into() }
+    Check { name, state: State::Warning, detail: detail.into(), remedy: remedy.into(), exit: Exit::Done }
 }
 
 fn bad(name: &'static str, error: &Error) -> Check {
     let text = error.for_people();
     let detail = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    Check { name, state: State::Bad, detail, remedy: error.remedy() }
+    let exit = match error.exit() {
+        away @ (Exit::NotFound | Exit::Unreachable) => away,
+        Exit::Done | Exit::Failed | Exit::Usage | Exit::Refused => Exit::Failed,
+    };
+    Check { name, state: State::Bad, detail, remedy: error.remedy(), exit }
 }
 
 /// Looks at everything and prints what was found.
@@ -65,6 +73,9 @@ pub async fn run(context: &Context) -> Result<Exit, Error> {
     let mut checks = Vec::new();
     let data_dir = context.global.data_dir();
     if data_dir.join(ADMIN_CREDENTIAL).exists() || context.global.data_dir.is_some() {
+        if let Err(nothing @ FoundError::NotFounded { .. }) = found::founded(&data_dir) {
+            return report(context, &[bad("data directory", &Error::founding(&nothing))]);
+        }
         checks.extend(directory_checks(&data_dir));
         checks.extend(status_check(&data_dir).await);
     }
@@ -72,8 +83,19 @@ pub async fn run(context: &Context) -> Result<Exit, Error> {
     report(context, &checks)
 }
 
+/// How the command ends: with what is bad, where all that is bad ends it alike.
+fn exit_of(checks: &[Check]) -> Exit {
+    let mut bad = checks.iter().filter(|check| check.state == State::Bad).map(|check| check.exit);
+    match bad.next() {
+        None => Exit::Done,
+        Some(first) if bad.all(|other| other == first) => first,
+        Some(_) => Exit::Failed,
+    }
+}
+
 fn report(context: &Context, checks: &[Check]) -> Result<Exit, Error> {
-    let ok = checks.iter().all(|check| check.state != State::Bad);
+    let exit = exit_of(checks);
+    let ok = exit == Exit::Done;
     let items: Vec<Value> = checks
         .iter()
         .map(|check| {
@@ -96,7 +118,7 @@ fn report(context: &Context, checks: &[Check]) -> Result<Exit, Error> {
             }
         }
     }
-    Ok(if ok { Exit::Done } else { Exit::Failed })
+    Ok(exit)
 }
 
 fn directory_checks(data_dir: &Path) -> Vec<Check> {
@@ -289,6 +311,17 @@ mod tests {
 
     fn states(checks: &[Check]) -> Vec<State> {
         checks.iter().map(|check| check.state).collect()
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_unreachable_and_whatever_else_is_wrong_a_failure() {
+        let away = || Error::NotRunning { what: "It is not running".into(), remedy: "Start it.".into() };
+        let wrong = || Error::refused("a key may be read by others", "chmod 600");
+        assert_eq!(exit_of(&[good("a", "b"), warning("c", "d", "e")]), Exit::Done);
+        assert_eq!(exit_of(&[good("a", "b"), bad("c", &away()), bad("d", &away())]), Exit::Unreachable);
+        assert_eq!(exit_of(&[bad("c", &away()), bad("d", &wrong())]), Exit::Failed);
+        assert_eq!(exit_of(&[bad("d", &wrong())]), Exit::Failed);
+        assert_eq!(exit_of(&[bad("e", &Error::not_found("nothing", "look"))]), Exit::NotFound);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A failure is the server's problem document, passed on as it came, or one of our own. People read it as two
 //! lines on standard error; with `--json` it is a problem document there, ours being shaped like the server's.
 
+use crate::app::found::FoundError;
 use crate::config::ConfigError;
 use muster_wire::failure::Failure;
 use muster_wire::problem::{Code, Exit, Problem};
@@ -142,6 +143,14 @@ impl Error {
         Self::Failed { what, remedy: remedy.unwrap_or_else(look) }
     }
 
+    /// What founding says, or that nothing was founded: then what the command line names is not there.
+    pub fn founding(cause: &FoundError) -> Self {
+        match (Self::told(cause), cause) {
+            (Self::Failed { what, remedy }, FoundError::NotFounded { .. }) => Self::NotFound { what, remedy },
+            (other, _) => other,
+        }
+    }
+
     /// The same, when the command line or the settings are to blame.
     pub fn told_usage(cause: &(dyn StdError + 'static)) -> Self {
         let (what, remedy) = in_two(cause);
@@ -210,6 +219,8 @@ impl Error {
             Self::WrongTime { .. } => {
                 "Compare the clocks of both machines with the true time, set the wrong one, then run it again.".into()
             }
+            // That one says until when by itself.
+            Self::Problem { problem, .. } if problem.code == Code::CoolingOff => problem.remedy.clone(),
             Self::Problem { problem, retry_after_s: Some(seconds) } => {
                 format!("{} (Retry-After: {seconds} s)", problem.remedy)
             }
@@ -455,6 +466,14 @@ mod tests {
         assert_eq!(Error::file("create", Path::new("x/a.key"))(missing()).exit(), Exit::Failed);
         let settings = ConfigError::Unreadable { path: "m.toml".into(), source: missing() };
         assert_eq!(Error::settings(settings).exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn a_data_directory_in_which_nothing_was_founded_is_not_found_and_says_how_it_is_founded() {
+        let error = Error::founding(&FoundError::NotFounded { dir: "d".into() });
+        assert_eq!(error.exit(), Exit::NotFound);
+        assert!(error.remedy().contains("muster init --data-dir d"), "{}", error.remedy());
+        assert_eq!(Error::founding(&FoundError::Interrupted { dir: "d".into() }).exit(), Exit::Failed);
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Error> {
 /// What founding says, as this command line tells it.
 pub(super) fn refused(cause: &FoundError) -> Error {
     let is_usage = matches!(cause, FoundError::Invalid { .. });
-    if is_usage { Error::told_usage(cause) } else { Error::told(cause) }
+    if is_usage { Error::told_usage(cause) } else { Error::founding(cause) }
 }
 
 /// Whose keys these are, for comparison with what each of them has said.

@@ -21,6 +21,7 @@ pub mod device;
 mod difference;
 pub mod doctor;
 pub mod error;
+mod foresee;
 pub mod init;
 pub mod observer;
 pub mod operator;
@@ -234,7 +235,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         if arguments.iter().any(|argument| argument == "--json") {
             let what = mistake.render().to_string();
             let first = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            eprintln!("{}", Error::usage(first, "See `muster --help`.").in_json());
+            output::say(&Error::usage(first, "See `muster --help`.").in_json());
         } else {
             let _ = mistake.print();
         }
@@ -273,11 +274,7 @@ pub fn report(error: &Error, out: &Output) -> Exit {
     if error.is_closed_pipe() {
         return Exit::Done;
     }
-    if out.is_json() {
-        eprintln!("{}", error.in_json());
-    } else {
-        eprintln!("{}", error.for_people());
-    }
+    output::say(&if out.is_json() { error.in_json() } else { error.for_people() });
     error.exit()
 }
 

@@ -97,9 +97,19 @@ impl Output {
     /// Says something to a person on standard error; programs do not hear it.
     pub fn notice(&self, text: &str) {
         if self.reader == Reader::Person {
-            eprintln!("{text}");
+            say(text);
         }
     }
+
+    /// Says on standard error what has to be said whoever reads the output: what is about to be signed.
+    pub fn tell(&self, text: &str) {
+        say(text);
+    }
+}
+
+/// A line on standard error. When nobody reads that any more, it is no reason to fail, nor to stop half-way.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A bar on standard error while many things are done; nothing at all unless that is a terminal.

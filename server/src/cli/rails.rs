@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::approver_key;
+use super::client::Client;
 use super::confirm::{Intent, Verdict, consent};
 use super::error::Error;
 use super::output::Reader;
@@ -62,6 +63,17 @@ const WAITING: &[Column] = &[
     column("OF", "/required"),
 ];
 
+const WAIVED: &[Column] = &[
+    column("name", "/name"),
+    column("act", "/act"),
+    column("devices", "/devices"),
+    column("by", "/by"),
+    column("since", "/since"),
+    column("may be asked for again", "/until"),
+    column("waived by", "/signed_by"),
+    column("of", "/required"),
+];
+
 /// As much of a name as is shown; its beginning is enough to name it.
 const NAME_CHARS: usize = 12;
 
@@ -108,13 +120,14 @@ async fn waive(context: &Context, name: &str, key: &Path, dry_run: bool) -> Resu
         document.by,
         document.since,
     );
+    tell_if_unasked(context, &consequence, dry_run);
     let intent = Intent { action: "rails.waive", consequence, target: waiting };
     if consent(context, &intent, dry_run)? == Verdict::OnlyShown {
         return Ok(Exit::Done);
     }
     let body = json!({"signature": signed(&document, &signer)?});
     let shown = client.post(&["v1", "rails", &document.what.to_hex(), "signatures"], &body).await?;
-    context.out.item(&with_name(shown.clone()), WAITING)?;
+    context.out.item(&with_name(shown.clone()), WAIVED)?;
     approver_key::tell_if_again(context, (waiting, &shown), "/waiver");
     Ok(Exit::Done)
 }
@@ -127,6 +140,10 @@ fn named<'r>(rails: &'r Value, name: &str) -> Result<&'r Value, Error> {
     };
     match waiting.iter().filter(is_it).collect::<Vec<_>>()[..] {
         [one] => Ok(one),
+        _ if waiting.is_empty() => Err(Error::not_found(
+            "Nothing waits: there is no wait to waive",
+            "`muster rails` shows the budget; what is beyond it waits once it has been asked for.",
+        )),
         _ => Err(Error::not_found(
             format!("No one act that waits is called {name}"),
             "`muster rails` names what waits.",
@@ -170,6 +187,40 @@ async fn show(context: &Context) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+/// How much the budget still allows, as `rails` tells it.
+pub(super) fn budget_left(rails: &Value) -> String {
+    let number = |field: &str| rails.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let [day, hour] = [("day", "used_day"), ("hour", "used_hour")]
+        .map(|(all, used)| number(all).saturating_sub(number(used)));
+    format!(
+        "The budget has room for {} in these 24 hours (of {}), for {} in this hour (of {}).",
+        super::warrant_paper::devices(day),
+        number("day"),
+        super::warrant_paper::devices(hour),
+        number("hour"),
+    )
+}
+
+/// Says to a person that what was just ordered or signed waits, where there is a freeze.
+///
+/// # Errors
+/// Whatever the way to the server does not allow.
+pub(super) async fn tell_if_frozen(context: &Context, client: &Client) -> Result<(), Error> {
+    if context.out.is_json() {
+        return Ok(());
+    }
+    let rails = client.get(&["v1", "rails"], &[]).await?;
+    if let Some(frozen) = rails.get("frozen").filter(|frozen| !frozen.is_null()) {
+        context.out.notice(&waits_for_lift(frozen));
+    }
+    Ok(())
+}
+
+fn waits_for_lift(frozen: &Value) -> String {
+    let [since, by] = ["/began_at", "/by"].map(|at| table::value_at(frozen, at));
+    format!("It waits: there is a freeze since {since}, begun by {by}, and nothing leaves. {HOW_TO_LIFT}")
+}
+
 /// Begins a freeze, or signs for its end.
 ///
 /// # Errors
@@ -182,7 +233,12 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
         let intent =
             Intent { action: "rails.freeze", consequence: consequence.to_owned(), target: &Value::Null };
         if consent(context, &intent, args.dry_run)? == Verdict::Go {
-            context.out.item(&client.act(&["v1", "freeze"]).await?, FREEZE)?;
+            let before = client.get(&["v1", "rails"], &[]).await?;
+            let frozen = client.act(&["v1", "freeze"]).await?;
+            context.out.item(&frozen, FREEZE)?;
+            if before.get("frozen").is_some_and(|before| *before == frozen) {
+                context.out.notice("There was a freeze already: nothing has changed.");
+            }
             context.out.notice(HOW_TO_LIFT);
         }
         return Ok(Exit::Done);
@@ -196,6 +252,7 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
         document.trust_domain.as_str(),
         document.began_at,
     );
+    tell_if_unasked(context, &consequence, args.dry_run);
     let intent = Intent { action: "rails.lift", consequence, target: &frozen };
     if consent(context, &intent, args.dry_run)? == Verdict::OnlyShown {
         return Ok(Exit::Done);
@@ -205,6 +262,13 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
     context.out.item(&shown, FREEZE)?;
     approver_key::tell_if_again(context, (&frozen, &shown), "/lift");
     Ok(Exit::Done)
+}
+
+/// Shows what is signed where nobody is asked first.
+fn tell_if_unasked(context: &Context, consequence: &str, dry_run: bool) {
+    if context.global.yes && !dry_run {
+        context.out.tell(&table::plain(consequence));
+    }
 }
 
 fn read(frozen: &Value) -> Result<MultiSigned<Lift>, Error> {

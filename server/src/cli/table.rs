@@ -31,17 +31,43 @@ pub struct Look {
     pub styled: bool,
 }
 
-/// The items as a listing; `None` when there are none.
+/// The items as a listing; `None` when there are none. What is wider than a terminal is shown as one record for each item:
+/// an id that is broken to fit a column can neither be read nor copied.
 pub fn listing(items: &[Value], columns: &[Column], look: Look) -> Option<String> {
     if items.is_empty() {
         return None;
     }
+    let rows = in_rows(items, columns, Look { width: None, ..look });
+    let widest = rows.lines().map(width_of).max().unwrap_or(0);
+    if look.width.is_none_or(|width| widest <= usize::from(width)) {
+        return Some(rows);
+    }
+    let unbroken = Look { width: None, ..look };
+    let records: Vec<String> = items.iter().map(|item| record(item, columns, unbroken)).collect();
+    Some(records.join("\n\n"))
+}
+
+/// Columns that `line` takes on a terminal: its characters, but for attributes (`ESC [ … m`).
+fn width_of(line: &str) -> usize {
+    let (mut width, mut in_attribute) = (0, false);
+    for c in line.chars() {
+        match c {
+            '\u{1b}' => in_attribute = true,
+            'm' if in_attribute => in_attribute = false,
+            _ if in_attribute => {}
+            _ => width += 1,
+        }
+    }
+    width
+}
+
+fn in_rows(items: &[Value], columns: &[Column], look: Look) -> String {
     let mut table = empty(look);
     table.set_header(columns.iter().map(|column| heading(column.heading)));
     for item in items {
         table.add_row(columns.iter().map(|column| Cell::new(value_at(item, column.pointer))));
     }
-    Some(render(&table))
+    render(&table)
 }
 
 /// One thing as rows of heading and value; what is null or absent is left out.
@@ -63,7 +89,8 @@ pub fn facts(pairs: &[(&str, String)], look: Look) -> String {
     render(&table)
 }
 
-/// The value at `pointer` in words: `-` for nothing, lists joined by commas, objects as `key=value`.
+/// The value at `pointer` in words: `-` for nothing, lists joined by commas, objects as `key=value`, each of several on a line
+/// of its own. A line end inside a text is spelled out.
 pub fn value_at(item: &Value, pointer: &str) -> String {
     item.pointer(pointer).map_or_else(|| "-".to_owned(), in_words)
 }
@@ -73,7 +100,10 @@ fn in_words(value: &Value) -> String {
         return "-".to_owned();
     }
     match value {
-        Value::String(text) => plain(text),
+        Value::String(text) => plain(text).replace('\n', "\\n"),
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            items.iter().map(in_words).collect::<Vec<_>>().join("\n")
+        }
         Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
             let pairs = fields.iter().map(|(key, value)| format!("{}={}", plain(key), in_words(value)));
@@ -151,6 +181,32 @@ mod tests {
         ID  SERIAL   CERTIFICATE
         a1  SN-0001  current
         a2  -        -
+        ");
+    }
+
+    #[test]
+    fn what_is_wider_than_the_terminal_becomes_records_and_no_id_is_broken() {
+        let id = "0198e2c4-0000-7000-8000-000000000001";
+        let items =
+            [json!({"id": id, "serial": "SN-1", "certificate": {"status": "current"}}), json!({"id": "b"})];
+        let narrow = Look { width: Some(50), styled: false };
+        insta::assert_snapshot!(listing(&items, COLUMNS, narrow).unwrap(), @r"
+        ID           0198e2c4-0000-7000-8000-000000000001
+        SERIAL       SN-1
+        CERTIFICATE  current
+
+        ID  b
+        ");
+        let wide = Look { width: Some(60), styled: true };
+        assert!(listing(&items, COLUMNS, wide).unwrap().lines().count() == 3);
+    }
+
+    #[test]
+    fn several_objects_stand_on_a_line_each_and_a_line_end_in_a_text_breaks_none() {
+        let item = json!({"receipts": [{"at": "1", "phase": "armed"}, {"at": "2", "reason": "a\nb"}]});
+        insta::assert_snapshot!(record(&item, &[column("receipts", "/receipts")], LOOK), @r"
+        receipts  at=1, phase=armed
+                  at=2, reason=a\nb
         ");
     }
 

@@ -6,6 +6,8 @@
 use super::client::Client;
 use super::confirm::{Intent, Verdict, consent_by};
 use super::error::Error;
+use super::foresee::waits;
+use super::rails::budget_left;
 use super::table::{self, Column, column, value_at};
 use super::warrant_paper::{Paper, devices};
 use super::{Context, device, warrant_sign};
@@ -198,6 +200,15 @@ pub(super) const RECORD: &[Column] = &[
 pub(super) const NAMES: &[Column] =
     &[column("DEVICE", "/device"), column("SERIAL", "/serial"), column("OWNER", "/owner")];
 
+/// The devices of a warrant with what came of their orders.
+const TARGETS: &[Column] = &[
+    column("DEVICE", "/device"),
+    column("SERIAL", "/serial"),
+    column("OWNER", "/owner"),
+    column("ORDER", "/phase"),
+    column("REASON", "/reason"),
+];
+
 const AIMS: &[Column] = &[
     column("DEVICE", "/device"),
     column("SERIAL", "/serial"),
@@ -249,14 +260,13 @@ pub(super) async fn fetch(client: &Client, warrant: &str) -> Result<Value, Error
 }
 
 async fn ask(context: &Context, args: &RequestArgs) -> Result<(), Error> {
+    let level = level_of(args.kind, args.level)?;
     let client = context.client()?;
     let devices = named(&client, args).await?;
     let mut body = json!({
         "kind": args.kind.as_str(), "devices": devices,
         "deadline_s": args.terms.deadline, "valid_s": args.terms.valid,
     });
-    // There is one level only at which a device wipes itself.
-    let level = args.level.or((args.kind == Kind::WipeOnLapse).then_some(Level::Clear));
     if let (Some(level), Some(fields)) = (level, body.as_object_mut()) {
         fields.insert("level".into(), json!(level.as_str()));
     }
@@ -264,6 +274,40 @@ async fn ask(context: &Context, args: &RequestArgs) -> Result<(), Error> {
         fields.insert("after_s".into(), json!(after_s));
     }
     request(context, &client, (&["v1", "warrants"], body), args.terms.dry_run).await
+}
+
+/// How far `kind` goes, where `given` stands on the command line.
+///
+/// # Errors
+/// [`Error::Usage`] with the levels that there are and what each does.
+fn level_of(kind: Kind, given: Option<Level>) -> Result<Option<Level>, Error> {
+    match (kind, given) {
+        (Kind::Wipe, None) => Err(Error::usage(
+            "A wipe needs a level: how far it goes",
+            format!(
+                "Add --level with one of these, each of which does what the one before does, and more: {}.",
+                levels()
+            ),
+        )),
+        (Kind::Lock, Some(_)) => Err(Error::usage("A lock has no level", "Leave --level out.")),
+        // There is one level only at which a device wipes itself.
+        (Kind::WipeOnLapse, None | Some(Level::Clear)) => Ok(Some(Level::Clear)),
+        (Kind::WipeOnLapse, Some(other)) => Err(Error::usage(
+            format!("A device wipes itself at the level clear, not {}", other.as_str()),
+            "Leave --level out.",
+        )),
+        (Kind::Wipe, level) => Ok(level),
+        (Kind::Lock, None) => Ok(None),
+    }
+}
+
+/// The levels with what each does.
+fn levels() -> String {
+    let told = |level: &Level| {
+        let help = level.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        format!("{} ({})", level.as_str(), help.unwrap_or_default().to_lowercase())
+    };
+    Level::value_variants().iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
 /// Shows what a request comes to, asks for consent, and sends it to `path`.
@@ -284,7 +328,9 @@ pub(super) async fn request(
     if let Some(listing) = table::listing(&targets, AIMS, context.out.look) {
         context.out.notice(&listing);
     }
-    let intent = Intent { action: "warrant.request", consequence: consequence(&preview), target: &preview };
+    let rails = client.get(&["v1", "rails"], &[]).await?;
+    let intent =
+        Intent { action: "warrant.request", consequence: consequence(&preview, &rails), target: &preview };
     if consent_by(context, &intent, dry_run, &value_at(&preview, "/count"))? == Verdict::Go {
         flag(&mut body, false);
         let came = client.post(path, &body).await?;
@@ -296,14 +342,13 @@ pub(super) async fn request(
 }
 
 /// What a request will come to, in sentences.
-fn consequence(preview: &Value) -> String {
+fn consequence(preview: &Value, rails: &Value) -> String {
     let outcome = outcome(preview);
+    // A lock can be undone, and costs nothing.
+    let budget = if value_at(preview, "/kind") == "lock" { String::new() } else { budget_left(rails) };
     match preview.get("waits_until").and_then(Value::as_str) {
-        None => outcome,
-        Some(until) => format!(
-            "This is beyond what may be destroyed at a time: asked for now it waits, and whoever gets the alarms hears of it; \
-             asked for again after {until}, it is done. {outcome}"
-        ),
+        None => format!("{outcome} {budget}").trim_end().to_owned(),
+        Some(until) => format!("{} {outcome} {budget}", waits(until)).trim_end().to_owned(),
     }
 }
 
@@ -373,16 +418,50 @@ fn show(context: &Context, shown: &Value, package: Option<&Path>) -> Result<(), 
     }
     context.out.item(shown, RECORD)?;
     if !context.out.is_json()
-        && let Some(names) = table::listing(&paper.names(), NAMES, context.out.look)
+        && let Some(names) = table::listing(&came_to(paper.names(), shown), TARGETS, context.out.look)
     {
         context.out.line(&format!("\n{names}"))?;
     }
     Ok(())
 }
 
+/// `names`, as the bytes of the warrant bear them out, with what the server says came of each.
+fn came_to(mut names: Vec<Value>, shown: &Value) -> Vec<Value> {
+    let targets = shown.get("targets").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for (name, target) in names.iter_mut().filter_map(Value::as_object_mut).zip(targets) {
+        for field in ["phase", "reason"] {
+            name.insert(field.to_owned(), target.get(field).cloned().unwrap_or(Value::Null));
+        }
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wipe_without_a_level_is_told_which_there_are_and_what_each_does() {
+        let error = level_of(Kind::Wipe, None).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        for level in Level::value_variants() {
+            assert!(error.remedy().contains(&format!("{} (", level.as_str())), "{}", error.remedy());
+        }
+        assert!(!error.remedy().contains("()"), "{}", error.remedy());
+        assert_eq!(level_of(Kind::WipeOnLapse, None).unwrap(), Some(Level::Clear));
+        assert_eq!(level_of(Kind::Lock, None).unwrap(), None);
+        assert!(level_of(Kind::Lock, Some(Level::Clear)).is_err());
+        assert!(level_of(Kind::WipeOnLapse, Some(Level::Retire)).is_err());
+    }
+
+    #[test]
+    fn a_target_is_shown_with_the_reason_that_its_device_gave() {
+        let shown =
+            json!({"targets": [{"device": "x", "phase": "refused", "reason": "no hook"}, {"device": "y"}]});
+        let names = came_to(vec![json!({"device": "a"}), json!({"device": "b"})], &shown);
+        assert_eq!(names[0], json!({"device": "a", "phase": "refused", "reason": "no hook"}));
+        assert_eq!(names[1], json!({"device": "b", "phase": null, "reason": null}));
+    }
 
     fn preview(level: &str, required: u8) -> Value {
         json!({
@@ -393,12 +472,14 @@ mod tests {
 
     #[test]
     fn a_preview_says_how_many_how_far_and_who_can_do_it() {
-        let two = consequence(&preview("clear", 2));
+        let rails = json!({"day": 3, "used_day": 1, "hour": 10, "used_hour": 1});
+        let two = consequence(&preview("clear", 2), &rails);
+        assert!(two.contains("room for 2 devices in these 24 hours"), "{two}");
         assert!(
             two.contains("3 devices") && two.contains("level clear") && two.contains("2 of the 3 approvers")
         );
         assert!(two.contains("2026-12-01"));
-        assert!(consequence(&preview("retire", 1)).contains("one key can do it"));
+        assert!(consequence(&preview("retire", 1), &rails).contains("one key can do it"));
     }
 
     #[test]

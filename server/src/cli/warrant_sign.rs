@@ -6,11 +6,13 @@
 use super::client::Client;
 use super::confirm::{Intent, Verdict, consent_by, somebody_is_there};
 use super::error::Error;
-use super::table::{self, column};
+use super::rails::tell_if_frozen;
+use super::table::{self, column, value_at};
 use super::warrant::{NAMES, RECORD, SignArgs, fetch};
 use super::warrant_paper::{Handed, Paper};
 use super::{Context, approver_key};
 use muster_wire::id::WarrantId;
+use muster_wire::problem::{Code, Problem};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -23,7 +25,9 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error
         (Some(package), _, _, Some(key)) => sign_package(context, package, key, args),
         (None, Some(signature), Some(warrant), _) => {
             let handed = read_signature(signature, warrant)?;
-            hand_in(context, &context.client()?, &handed, &Value::Null).await
+            let client = context.client()?;
+            let before = fetch(&client, warrant).await?;
+            hand_in(context, &client, &handed, &before).await
         }
         (None, None, Some(warrant), Some(key)) => {
             let client = context.client()?;
@@ -32,6 +36,7 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error
             if paper.warrant.id.to_string() != *warrant {
                 return Err(other());
             }
+            if_open(&before, &["done", "stopped", "lapsed"])?;
             if agree(context, ("warrant.sign", &paper), args.dry_run)? == Verdict::OnlyShown {
                 return Ok(());
             }
@@ -43,7 +48,9 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<(), Error
 
 fn sign_package(context: &Context, package: &Path, key: &Path, args: &SignArgs) -> Result<(), Error> {
     let text = std::fs::read_to_string(package).map_err(Error::file("read", package))?;
-    let paper = Paper::read(&serde_json::from_str(&text).unwrap_or_default())?;
+    let given = serde_json::from_str(&text).unwrap_or_default();
+    let paper = Paper::read(&given)?;
+    if_open(&given, &["done", "stopped", "lapsed"])?;
     if agree(context, ("warrant.sign", &paper), args.dry_run)? == Verdict::OnlyShown {
         return Ok(());
     }
@@ -66,11 +73,12 @@ fn agree(
 ) -> Result<Verdict, Error> {
     let names = paper.names();
     if let Some(listing) = table::listing(&names, NAMES, context.out.look) {
-        context.out.notice(&listing);
+        // A dry run with --json has the names in its answer; what is signed is told whoever reads.
+        if dry_run { context.out.notice(&listing) } else { context.out.tell(&listing) }
     }
     let consequence = paper.in_words();
-    if !dry_run && !somebody_is_there() {
-        context.out.notice(&table::plain(&consequence));
+    if !dry_run && (context.global.yes || !somebody_is_there()) {
+        context.out.tell(&table::plain(&consequence));
         return Ok(Verdict::Go);
     }
     let target = json!({"warrant": paper.warrant.id, "targets": names});
@@ -93,12 +101,32 @@ fn other() -> Error {
     Error::refused("This is about another warrant", "Compare the ids with `muster warrant list`.")
 }
 
+/// Nobody is asked to confirm what the server will refuse: it says so here, in the server's words.
+///
+/// # Errors
+/// [`Error::Problem`] where the warrant is in one of the states `over`.
+fn if_open(shown: &Value, over: &[&str]) -> Result<(), Error> {
+    let state = shown.get("state").and_then(Value::as_str).unwrap_or_default();
+    if !over.contains(&state) {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::Conflict)
+        .with_detail(format!("The warrant is {state}: nothing more is signed on it."))
+        .with_rule("warrant.ended")
+        .with_field("state");
+    let remedy = "Ask for a new one: `muster warrant request`, or `muster device deprovision`.".to_owned();
+    Err(Error::Problem { problem: Box::new(Problem { remedy, ..problem }), retry_after_s: None })
+}
+
 /// Hands in a signature on the warrant that was as `before`.
 async fn hand_in(context: &Context, client: &Client, handed: &Handed, before: &Value) -> Result<(), Error> {
     let path = ["v1", "warrants", &format!("{}:sign", handed.warrant)];
     let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
     context.out.item(&shown, RECORD)?;
     approver_key::tell_if_again(context, (before, &shown), "/signed_by");
+    if value_at(&shown, "/state") == "warranted" {
+        tell_if_frozen(context, client).await?;
+    }
     Ok(())
 }
 
@@ -112,9 +140,16 @@ pub(super) async fn stop(
     dry_run: bool,
 ) -> Result<(), Error> {
     let client = context.client()?;
-    let paper = Paper::read(&fetch(&client, warrant).await?)?;
+    let before = fetch(&client, warrant).await?;
+    let paper = Paper::read(&before)?;
     if paper.warrant.id.to_string() != warrant {
         return Err(other());
+    }
+    if_open(&before, &["done", "lapsed"])?;
+    if value_at(&before, "/state") == "stopped" {
+        context.out.item(&before, RECORD)?;
+        context.out.notice("It is stopped already: nothing has changed.");
+        return Ok(());
     }
     let mut random = [0; 10];
     getrandom::fill(&mut random).map_err(|cause| {
@@ -129,4 +164,19 @@ pub(super) async fn stop(
     let path = ["v1", "warrants", &format!("{warrant}:stop")];
     let shown = client.post(&path, &json!({"signed": handed.signed})).await?;
     context.out.item(&shown, RECORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_refused_before_anybody_is_asked_with_the_code_that_the_server_has() {
+        for state in ["done", "stopped", "lapsed"] {
+            let error = if_open(&json!({"state": state}), &["done", "stopped", "lapsed"]).unwrap_err();
+            assert_eq!((error.exit() as u8, error.for_machines().code.as_str()), (3, "conflict"));
+            assert!(error.for_people().contains(state), "{}", error.for_people());
+        }
+        assert!(if_open(&json!({"state": "requested"}), &["done"]).is_ok());
+    }
 }

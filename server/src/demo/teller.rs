@@ -125,7 +125,7 @@ impl Teller {
 
     /// Something is wrong before or beside the story.
     pub(super) fn trouble(&mut self, what: &str) {
-        eprintln!("error: {}", plain(what));
+        crate::cli::output::say(&format!("error: {}", plain(what)));
     }
 
     /// After the last step.

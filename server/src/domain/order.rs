@@ -8,11 +8,12 @@
 //! made again, but a receipt for it still counts: the device may have carried it out in its last second.
 
 use super::refusal::Refusal;
+use super::text::shown_part;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{DeviceId, OrderId, WarrantId};
 use muster_wire::order::Action;
 use muster_wire::problem::Code;
-use muster_wire::receipt::{Receipt, ReceiptOutcome, ReceiptPhase};
+use muster_wire::receipt::{ItemFate, Receipt, ReceiptOutcome, ReceiptPhase};
 use muster_wire::warrant::{Kind, Level};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub const EXPIRES_AFTER_S: i64 = 24 * 60 * 60;
 
 /// Receipts of one order that may take the place of an earlier one of the same phase.
 const REPLACED_MAX: u8 = 8;
+
+/// Most characters of a device's reason that are kept.
+const REASON_CHARS: usize = 200;
 
 /// What refuses one more of these.
 const REPLACED_TOO_OFTEN: &str = "receipt.replaced_too_often";
@@ -166,6 +170,9 @@ pub struct ReceiptNote {
     pub sha256: Sha256Digest,
     /// When it came, unix seconds.
     pub at: i64,
+    /// Why it was not carried out, as the device says; cut and without what does not show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// An order.
@@ -209,7 +216,22 @@ pub fn is_excess(rule: &str) -> bool {
     matches!(rule, REPLACED_TOO_OFTEN | VERIFIED_ALREADY)
 }
 
+/// Why `receipt` says that its phase was not done: the thing that failed, else the one thing that it names.
+fn reason_of(receipt: &Receipt) -> Option<String> {
+    if receipt.outcome == ReceiptOutcome::Done {
+        return None;
+    }
+    let failed = receipt.items.iter().find(|item| item.fate == ItemFate::Failed);
+    let told = failed.or(receipt.items.first())?;
+    Some(shown_part(&told.what, REASON_CHARS)).filter(|reason| !reason.is_empty())
+}
+
 impl OrderRecord {
+    /// Why it was refused or failed, in the device's own words.
+    pub fn reason(&self) -> Option<&str> {
+        self.receipts.last()?.reason.as_deref()
+    }
+
     /// Whether it is to be sent at `now` (unix seconds).
     pub fn is_due(&self, now: i64) -> bool {
         self.phase.is_open() && now <= self.expires
@@ -270,7 +292,13 @@ impl OrderRecord {
             }
             next.replaced = self.replaced.saturating_add(1);
         }
-        next.receipts.push(ReceiptNote { phase: receipt.phase, outcome: receipt.outcome, sha256, at: now });
+        next.receipts.push(ReceiptNote {
+            phase: receipt.phase,
+            outcome: receipt.outcome,
+            sha256,
+            at: now,
+            reason: reason_of(receipt),
+        });
         next.phase = match (receipt.outcome, receipt.phase) {
             (ReceiptOutcome::Refused, _) => Phase::Refused,
             (ReceiptOutcome::Failed, _) => Phase::Failed,
@@ -384,11 +412,31 @@ mod tests {
         assert_eq!(rule(take(&done, &receipt(ReceiptPhase::Accepted, None), 2)), "receipt.backwards");
         let refused = Receipt { outcome: ReceiptOutcome::Refused, ..receipt(ReceiptPhase::Accepted, None) };
         let refused = take(&order(), &refused, 1).unwrap().unwrap();
-        assert_eq!(refused.phase, Phase::Refused);
+        assert_eq!((refused.phase, refused.reason()), (Phase::Refused, None));
         assert_eq!(
             rule(take(&refused, &receipt(ReceiptPhase::Verified, Some(1)), 2)),
             "receipt.after_the_end"
         );
+    }
+
+    #[test]
+    fn why_an_order_was_not_carried_out_is_kept_as_the_device_says_it() {
+        let item = |what: &str, fate| muster_wire::receipt::ReceiptItem {
+            what: what.to_owned(),
+            fate,
+            size_bytes: 0,
+        };
+        let said = |outcome, items| {
+            let receipt = Receipt { outcome, items, ..receipt(ReceiptPhase::Verified, None) };
+            take(&order(), &receipt, 1).unwrap().unwrap().reason().map(str::to_owned)
+        };
+        let hook = || vec![item("there is no\u{7} hook", ItemFate::Kept)];
+        assert_eq!(said(ReceiptOutcome::Refused, hook()).unwrap(), "there is no hook");
+        let two = vec![item("/srv/a", ItemFate::Cleared), item("/srv/b", ItemFate::Failed)];
+        assert_eq!(said(ReceiptOutcome::Failed, two).unwrap(), "/srv/b");
+        assert_eq!(said(ReceiptOutcome::Done, hook()), None);
+        let long = vec![item(&"x".repeat(9_000), ItemFate::Failed)];
+        assert_eq!(said(ReceiptOutcome::Failed, long).unwrap().chars().count(), REASON_CHARS + 1);
     }
 
     #[test]

@@ -95,6 +95,7 @@ mod tests {
             outcome: ReceiptOutcome::Done,
             sha256: Sha256Digest([0; 32]),
             at: 1,
+            reason: None,
         });
         assert_eq!(told(&orders), orders.each_ref().map(|order| Due::Order(order.id)));
     }

@@ -229,9 +229,13 @@ impl Registry {
         self.lock().sessions.get(device).map(|held| held.session.generation)
     }
 
-    /// Since when the device has its MQTT session, unix seconds; `None` where it has none.
+    /// Since when the device has its MQTT session, unix seconds; `None` where it has none, and where that is being cut.
     pub fn connected_since(&self, device: &DeviceId) -> Option<i64> {
-        self.lock().sessions.get(device).map(|held| held.since)
+        let table = self.lock();
+        let held = table.sessions.get(device)?;
+        let connection = table.identified.get(&(*device, held.connection));
+        let is_cut = connection.is_some_and(|connection| connection.cord.was_pulled().is_some());
+        (!is_cut).then_some(held.since)
     }
 
     /// Lets the device's MQTT session look again at what there is to send; answers whether there is a session.

@@ -4,7 +4,7 @@ use super::cursor::List as Listed;
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
 use super::{json, one_of, page_limit, timestamp};
-use crate::app::{App, Explanation, Filter, Shown};
+use crate::app::{App, Explanation, Filter, Foreseen, Shown};
 use crate::domain::deprovision::Leaving;
 use crate::domain::device;
 use crate::domain::policy::act;
@@ -59,6 +59,18 @@ pub(super) struct Device {
     changed_at: String,
     /// Its name: the URI in its certificates.
     spiffe: String,
+    /// In the answer to a preview: what the act would come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview: Option<Preview>,
+}
+
+/// What an act would come to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Preview {
+    /// Whether anything would change.
+    changes: bool,
+    /// Where it is beyond the budget: until when it waits once it is asked for.
+    waits_until: Option<String>,
 }
 
 /// How a device is held.
@@ -163,6 +175,9 @@ pub(super) struct RevokeDevice {
     /// `unspecified`, `key_compromise`, `affiliation_changed`, `superseded`, `cessation_of_operation` or
     /// `privilege_withdrawn`.
     reason: String,
+    /// Only say what it would come to.
+    #[serde(default)]
+    preview: bool,
 }
 
 /// Why a device is held.
@@ -171,6 +186,9 @@ pub(super) struct RevokeDevice {
 pub(super) struct QuarantineDevice {
     /// 1 to 200 bytes of plain text.
     reason: String,
+    /// Only say what it would come to.
+    #[serde(default)]
+    preview: bool,
 }
 
 /// Which labels change.
@@ -312,8 +330,11 @@ async fn approve(ctx: Ctx<act::ApproveDevice>) -> Result<Response, HttpError> {
 async fn quarantine(ctx: Ctx<act::QuarantineDevice>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "device")?;
     let asked: QuarantineDevice = ctx.json()?;
-    super::slot(&ctx).await?;
     let because = because(&asked.reason)?;
+    if asked.preview {
+        return foreseen(ctx.app.foresee_quarantine(&ctx.permit, id).await?, &ctx.app);
+    }
+    super::slot(&ctx).await?;
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.quarantine(ctx.permit, id, &because).await?;
     respond(shown, &ctx.app)
@@ -355,11 +376,14 @@ fn because(reason: &str) -> Result<Because, crate::app::Error> {
 async fn revoke(ctx: Ctx<act::RevokeDevice>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "device")?;
     let asked: RevokeDevice = ctx.json()?;
-    super::slot(&ctx).await?;
     let reason: Reason = asked.reason.parse().map_err(|_| crate::app::Error::Invalid {
         field: "reason",
         expected: format!("must be one of {}", Reason::ALL.map(Reason::as_str).join(", ")),
     })?;
+    if asked.preview {
+        return foreseen(ctx.app.foresee_revoke(&ctx.permit, id, reason).await?, &ctx.app);
+    }
+    super::slot(&ctx).await?;
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.revoke(ctx.permit, id, reason).await?;
     respond(shown, &ctx.app)
@@ -416,6 +440,13 @@ fn steps_view(steps: device::Steps) -> Steps {
     Steps { enrolled_at, connected_at, baseline_at, posture_at, order_at, active_at }
 }
 
+/// The answer to a preview: the device as it is, and what would become of it.
+pub(super) fn foreseen(foreseen: Foreseen, app: &App) -> Result<Response, HttpError> {
+    let Foreseen { shown, changes, waits_until } = foreseen;
+    let preview = Some(Preview { changes, waits_until: waits_until.map(timestamp) });
+    json(StatusCode::OK, &Device { preview, ..view(shown, app) })
+}
+
 pub(super) fn respond(shown: Shown, app: &App) -> Result<Response, HttpError> {
     let tag = super::etag(shown.version);
     let mut response = json(StatusCode::OK, &view(shown, app))?;
@@ -449,6 +480,7 @@ fn view(shown: Shown, app: &App) -> Device {
         not_after: timestamp(held.not_after),
     });
     Device {
+        preview: None,
         spiffe: device_uri(app.ca().trust_domain().as_str(), device.id),
         certificate: held,
         id: device.id,

@@ -135,6 +135,7 @@ fn schemas() -> Map<String, Value> {
     add::<device::DevicePage>(&mut all, "DevicePage");
     add::<device::Explained>(&mut all, "Explained");
     add::<device::RevokeDevice>(&mut all, "RevokeDevice");
+    add::<device::Preview>(&mut all, "Preview");
     add::<order::Order>(&mut all, "Order");
     add::<order::Receipt>(&mut all, "Receipt");
     add::<order::OrderPage>(&mut all, "OrderPage");
@@ -152,6 +153,7 @@ fn schemas() -> Map<String, Value> {
     add::<warrant::DeprovisionDevice>(&mut all, "DeprovisionDevice");
     add::<warrant::RequestedWarrant>(&mut all, "RequestedWarrant");
     add::<warrant::RequestedTarget>(&mut all, "RequestedTarget");
+    add::<warrant::RetireDevice>(&mut all, "RetireDevice");
     add::<warrant::Signatures>(&mut all, "Signatures");
     add::<baseline::Baseline>(&mut all, "Baseline");
     add::<baseline::BaselineList>(&mut all, "BaselineList");

@@ -46,6 +46,8 @@ pub(super) struct Receipt {
     outcome: String,
     sha256: String,
     at: String,
+    /// Why it was not done, in the device's own words.
+    reason: Option<String>,
     /// The receipt as it came, base64 of a COSE_Sign1; of orders under a warrant, and not in lists.
     signed: Option<String>,
 }
@@ -128,6 +130,7 @@ fn view(order: OrderRecord) -> Order {
         outcome: receipt.outcome.as_str().to_owned(),
         sha256: receipt.sha256.to_hex(),
         at: timestamp(receipt.at),
+        reason: receipt.reason.clone(),
         signed: None,
     });
     Order {

@@ -1,8 +1,10 @@
 //! RFC 9457 problem documents: the one place that turns an error into an answer.
 
+use super::timestamp;
 use crate::app;
 use crate::domain::refusal::Refusal;
 use crate::domain::signature::SignatureFlaw;
+use crate::domain::text::roughly_in;
 use crate::doors::body::BodyError;
 use axum::body::Body;
 use axum::response::Response;
@@ -133,11 +135,28 @@ fn of_verb(error: &app::Error) -> (Problem, Option<u64>) {
             let detail = format!("{field} {expected}");
             (Problem::new(Code::ValidationFailed).with_detail(detail).with_field(*field), None)
         }
+        app::Error::NotFound { kind: kind @ "freeze" } => {
+            let detail = format!("There is no {kind}: nothing is held back.");
+            let remedy = "There is nothing to lift; `muster rails` says whether there is a freeze.".to_owned();
+            (Problem { remedy, ..Problem::new(Code::NotFound).with_detail(detail) }, None)
+        }
         app::Error::NotFound { kind } => {
             (Problem::new(Code::NotFound).with_detail(format!("There is no such {kind}.")), None)
         }
         app::Error::RateLimited { retry_after_s } => (Problem::new(Code::RateLimited), Some(*retry_after_s)),
-        app::Error::CoolingOff { retry_after_s } => (Problem::new(Code::CoolingOff), Some(*retry_after_s)),
+        app::Error::CoolingOff { retry_after_s, until } => (
+            Problem {
+                remedy: "If it is meant, ask for the very same again then, or let approvers waive the wait (`muster rails \
+                         --waive`); `muster rails` shows the budget and what waits."
+                    .to_owned(),
+                ..Problem::new(Code::CoolingOff).with_detail(format!(
+                    "asked for again after {}, {}, it is done",
+                    timestamp(*until),
+                    roughly_in(*retry_after_s)
+                ))
+            },
+            Some(*retry_after_s),
+        ),
         app::Error::Contended => (Problem::new(Code::StoreBusy), Some(1)),
         app::Error::Busy { retry_after_s } => {
             (Problem::new(Code::StoreBusy), Some(u64::from(*retry_after_s)))

@@ -36,8 +36,8 @@ pub(super) struct Warrant {
     signed_by: Vec<String>,
     /// `requested`, `warranted`, `done`, `stopped` or `lapsed`.
     state: String,
-    /// From when on its devices are doomed.
-    deadline: String,
+    /// For a wipe: from when on its devices are doomed; null for other kinds.
+    deadline: Option<String>,
     not_after: String,
     made_by: String,
     made_at: String,
@@ -76,6 +76,11 @@ pub(super) struct Target {
     owner: Option<String>,
     kind: String,
     level: Option<String>,
+    /// How far its order has come, as `muster order show` names it; null before there is one, and outside
+    /// `GET /v1/warrants/{id}`.
+    phase: Option<String>,
+    /// Why the device did not carry it out, in its own words.
+    reason: Option<String>,
 }
 
 /// Part of a list of warrants.
@@ -130,6 +135,15 @@ pub(super) struct DeprovisionDevice {
     preview: bool,
 }
 
+/// How waiting for a doomed device is given up. The whole body may be left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetireDevice {
+    /// Only say what it would come to.
+    #[serde(default)]
+    preview: bool,
+}
+
 /// What was asked for, or would be.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RequestedWarrant {
@@ -148,7 +162,8 @@ pub(super) struct RequestedWarrant {
     state: String,
     /// Phase of its devices where they are let go.
     phase: Option<String>,
-    deadline: String,
+    /// For a wipe: from when on its devices are doomed; null for other kinds.
+    deadline: Option<String>,
     not_after: String,
     /// In a preview of what is beyond the budget: until when it waits once it is asked for.
     waits_until: Option<String>,
@@ -191,7 +206,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let ask = Doc::post("Asks for a warrant; approvers sign it.", "RequestWarrant", "RequestedWarrant");
     let leave =
         Doc::post("Asks for a warrant that lets a device go.", "DeprovisionDevice", "RequestedWarrant");
-    let retire = Doc::act("Gives up waiting for a doomed device.", "Device");
+    let retire = Doc::post("Gives up waiting for a doomed device.", "RetireDevice", "Device");
     let sign = Doc::post("Hands in approvers' signatures.", "Signatures", "Warrant");
     let stop = Doc::post("Hands in an approver's word that it is stopped.", "Signatures", "Warrant");
     routes
@@ -283,6 +298,11 @@ async fn halt(ctx: Ctx<act::StopWarrant>) -> Result<Response, HttpError> {
 
 async fn give_up(ctx: Ctx<act::RetireDevice>) -> Result<Response, HttpError> {
     let id = ctx.param("id", "device")?;
+    let asked: RetireDevice = if ctx.body.is_empty() { RetireDevice::default() } else { ctx.json()? };
+    if asked.preview {
+        let foreseen = ctx.app.foresee_retire(&ctx.permit, id).await?;
+        return super::device::foreseen(foreseen, &ctx.app);
+    }
     super::slot(&ctx).await?;
     super::if_match(&ctx, || Ok(ctx.app.version_of(id)?))?;
     let shown = ctx.app.retire(ctx.permit, id).await?;
@@ -326,8 +346,10 @@ fn action(ask: &Ask) -> Action {
 }
 
 fn view(shown: WarrantShown) -> Warrant {
-    let record = shown.record;
-    let target = |target: muster_wire::warrant::Target| Target {
+    let (record, mut came) = (shown.record, shown.came);
+    let mut target = |target: muster_wire::warrant::Target| Target {
+        phase: came.get(&target.device).map(|came| came.phase.as_str().to_owned()),
+        reason: came.remove(&target.device).and_then(|came| came.reason),
         device: target.device,
         serial: target.serial,
         owner: target.owner,
@@ -342,7 +364,7 @@ fn view(shown: WarrantShown) -> Warrant {
         required: shown.required,
         signed_by: shown.signed_by,
         state: shown.state.as_str().to_owned(),
-        deadline: timestamp(record.deadline),
+        deadline: (record.kind() == Kind::Wipe).then(|| timestamp(record.deadline)),
         not_after: timestamp(record.not_after),
         made_at: timestamp(record.made_at),
         ordered: record.ordered,
@@ -351,7 +373,7 @@ fn view(shown: WarrantShown) -> Warrant {
         action: action(&record.ask),
         made_by: record.requested_by,
         payload: Some(STANDARD.encode(&shown.payload)),
-        targets: Some(shown.targets.into_iter().map(target).collect()),
+        targets: Some(shown.targets.into_iter().map(&mut target).collect()),
     }
 }
 
@@ -378,7 +400,7 @@ fn requested(came: Came, preview: bool) -> RequestedWarrant {
         approvers,
         state: state.to_owned(),
         phase: leaves.then(|| Phase::Requested.as_str().to_owned()),
-        deadline: timestamp(record.deadline),
+        deadline: leaves.then(|| timestamp(record.deadline)),
         not_after: timestamp(record.not_after),
         waits_until: waits_until.map(timestamp),
         action: action(&record.ask),

@@ -59,7 +59,7 @@ pub fn fault(error: &Error) -> Fault {
         Error::Refused(_) | Error::Signature { .. } | Error::Invalid { .. } | Error::NotFound { .. } => {
             Fault::Device
         }
-        Error::RateLimited { retry_after_s } | Error::CoolingOff { retry_after_s } => {
+        Error::RateLimited { retry_after_s } | Error::CoolingOff { retry_after_s, .. } => {
             Fault::Wait(Duration::from_secs(*retry_after_s))
         }
         Error::Busy { retry_after_s } => Fault::Wait(Duration::from_secs(u64::from(*retry_after_s).max(1))),

@@ -174,7 +174,10 @@ async fn one_cause_ends_with_one_code_whatever_the_command() {
         &["man", &unmakeable],
     ];
     let is_there_already: &[&[&str]] = &[&["operator", "keygen", &key], &["audit", "export", &full]];
-    let is_wrong: &[&[&str]] = &[&["serve", "--config", &wrong]];
+    std::fs::write(within("no.credential"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let no_credential = within("no.credential");
+    let is_wrong: &[&[&str]] =
+        &[&["serve", "--config", &wrong], &["device", "list", "--credential", &no_credential]];
     for (lines, code) in
         [(file_to_read_is_missing, 4), (cannot_be_made, 1), (is_there_already, 1), (is_wrong, 2)]
     {
@@ -194,6 +197,10 @@ async fn one_cause_ends_with_one_code_whatever_the_command() {
             run(&Launch::plain(), &server_program(), &founding(&arguments), b"").await.exits(code).problem();
     }
     assert!(!std::path::Path::new(&missing).exists(), "nothing is made with settings that are wrong");
+    for words in [&["serve"][..], &["device", "list"], &["doctor"]] {
+        let words = [words, &["--json", "--data-dir", &missing]].concat();
+        let _ = run(&Launch::plain(), &server_program(), &words, b"").await.exits(4);
+    }
     let minted = server.mint("laptop-linux").await;
     let words = ["enroll", "-", "--json", "--state-dir", &unmakeable];
     let _ = run(&Launch::plain(), &agent_program(), &words, minted.enrollment.as_bytes()).await.exits(1);

@@ -62,6 +62,7 @@ async fn a_laptop_left_in_a_train_is_held_found_and_released() {
     let quarantine = &held["quarantine"];
     assert_eq!((&quarantine["by"], &quarantine["reason"]), (&"manual".into(), &"left in a train".into()));
     assert_eq!((&quarantine["operator"], &quarantine["former"]), (&"operator/admin".into(), &former));
+    assert_eq!(held["connected"], false, "its line is being cut: {held}");
     let judged = judge::verify(&server, &laptop.agent.identity()).await;
     assert!(judged.stderr.contains("certificate revoked"), "{judged:?}");
     assert_eq!(server.cli(&["device", "explain", &laptop.id]).await["rule"], "quarantine.manual");

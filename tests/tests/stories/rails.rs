@@ -25,6 +25,8 @@ fn waits(run: Run) {
     assert_eq!((&problem["code"], &problem["status"]), (&"cooling_off".into(), &429.into()), "{problem}");
     let remedy = problem["remedy"].as_str().unwrap();
     assert!(remedy.contains("ask for the very same again"), "{remedy}");
+    let until = problem["detail"].as_str().unwrap();
+    assert!(until.contains("Z, in about ") && until.contains("it is done"), "{until}");
 }
 
 async fn states(server: &Server, state: &str) -> usize {
@@ -41,6 +43,12 @@ async fn a_loop_of_single_acts_of_any_kind_ends_at_the_budget_and_is_told_outsid
         for device in &devices[..3] {
             let _ = tries(&server, act, device).await.ok();
         }
+        // A dry run says in the words of the refusal that it would wait, how much is left, and tells nobody.
+        let shown = server.cli(&[act, &["--dry-run", devices[3].id.to_string().as_str()]].concat()).await;
+        let consequence = shown["consequence"].as_str().unwrap();
+        assert!(consequence.contains("beyond what may be destroyed at a time"), "{consequence}");
+        assert!(consequence.contains("room for 0 devices in these 24 hours (of 3)"), "{consequence}");
+        assert_eq!(ear.count("beyond_the_budget"), 0);
         for device in &devices[3..] {
             waits(tries(&server, act, device).await);
         }
@@ -176,6 +184,8 @@ async fn a_freeze_keeps_orders_and_generations_back_until_the_quorum_lifts_it() 
     }
     let before = server.device(&sensor.id()).await["generation"]["reported"].clone();
 
+    let none = server.try_cli(&["freeze", "--lift", "--key", "none.key", "--yes"]).await.exits(4).problem();
+    assert!(none["detail"].as_str().unwrap().contains("no freeze"), "{none}");
     let frozen = server.cli(&["freeze", "--yes"]).await;
     assert_eq!((&frozen["state"], &frozen["required"]), (&"frozen".into(), &2.into()), "{frozen}");
     let _ = ear.hears("frozen", |_| true).await;

@@ -42,6 +42,12 @@ impl Scene {
         let receipts = order["receipts"].as_array().unwrap();
         let told: Vec<_> = receipts.iter().map(|receipt| (&receipt["phase"], &receipt["outcome"])).collect();
         assert_eq!(told, [(&"accepted".into(), &"refused".into())], "{order}");
+        let why = receipts[0]["reason"].as_str().unwrap();
+        let warrant = self.server.cli(&["warrant", "show", order["warrant"].as_str().unwrap()]).await;
+        assert_eq!(
+            (&warrant["targets"][0]["phase"], &warrant["targets"][0]["reason"]),
+            (&"refused".into(), &why.into())
+        );
         let refused = self.server.try_cli(&["device", "record", &self.id]).await.exits(3);
         assert_eq!(refused.problem()["rule"], "record.unproven");
         let history = self.server.history(&self.id).await;
@@ -58,6 +64,8 @@ async fn a_laptop_that_refuses_loses_nothing_and_goes_back_to_where_it_was() {
     assert_eq!((&back["state"], &back["retirement"]), (&"active".into(), &Value::Null), "{back}");
     scene.stands();
     scene.is_refused_in_writing().await;
+    let explained = server.cli(&["device", "explain", id]).await;
+    assert!(explained["remedy"].as_str().unwrap().contains("It refused the order wipe"), "{explained}");
 
     // It is a device like any other again: on every topic, under its baseline, with the same certificate.
     let _ = server.device_when(id, "it is back", |device| device["connected"] == true).await;
