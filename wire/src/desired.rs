@@ -11,6 +11,7 @@ use crate::digest::Sha256Digest;
 use crate::envelope::SignedByMany;
 use crate::id::DeviceId;
 use crate::time::Timestamp;
+use std::fmt;
 
 /// Which desired state; compared field by field, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +22,16 @@ pub struct Generation {
     pub counter: u64,
 }
 record!(Generation { restore_epoch, counter });
+
+/// As the server counts it, `3`; after a restore of its store also which one.
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.restore_epoch {
+            0 => write!(f, "{}", self.counter),
+            epoch => write!(f, "{} of restore {epoch}", self.counter),
+        }
+    }
+}
 
 words! {
     /// The kinds of identity key.
@@ -365,5 +376,11 @@ mod tests {
     fn generations_compare_epoch_first() {
         let generation = |restore_epoch, counter| Generation { restore_epoch, counter };
         assert!(generation(0, u64::MAX) < generation(1, 0));
+    }
+
+    #[test]
+    fn a_generation_is_called_by_its_number_wherever_it_is_told() {
+        let generation = |restore_epoch, counter| Generation { restore_epoch, counter }.to_string();
+        assert_eq!((generation(0, 3), generation(2, 3)), ("3".to_owned(), "3 of restore 2".to_owned()));
     }
 }

@@ -102,7 +102,7 @@ pub enum BaselineRefusal {
     #[error("the desired head is for another device")]
     OtherDevice,
     /// Older than what was admitted before.
-    #[error("generation {}.{} is stale: {}.{} was seen before", offered.restore_epoch, offered.counter, highest.restore_epoch, highest.counter)]
+    #[error("generation {} is stale: {} was seen before", offered.generation(), highest.generation())]
     Stale {
         /// What was offered.
         offered: Mark,

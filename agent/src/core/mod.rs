@@ -15,6 +15,7 @@ pub mod checkup;
 mod effect;
 mod enroll;
 pub mod lease;
+pub mod not_taken;
 pub mod outbox;
 mod prove;
 pub mod record;

@@ -37,6 +37,7 @@ use muster_wire::topic::Channel;
 use super::baseline::{Admitted, CheckedHead, Mark};
 use super::effect::{self, Caller, Held};
 use super::lease::{Boot, LeaseSheet, Meter};
+use super::not_taken::NotTaken;
 use super::outbox::{Body, EntryId, Kept, Letters, Message, Outbox};
 use super::record::{ENROLLED, Past, Proven, Record, Refused};
 use super::schedule::{self, Alarms, Moment, went_off};
@@ -201,6 +202,8 @@ pub struct Shown {
     pub is_let_go: bool,
     /// The refusal at the gate that stands, and when it was first heard.
     pub refused: Option<Refused>,
+    /// The newest baseline, where it is not in force.
+    pub not_taken: Option<NotTaken>,
 }
 
 /// What a running agent begins with.
@@ -276,6 +279,7 @@ pub struct Session {
     last_contact: Option<Timestamp>,
     is_let_go: bool,
     refused: Option<Refused>,
+    not_taken: Option<NotTaken>,
     effects: VecDeque<Effect>,
     drawn: u32,
 }
@@ -348,6 +352,7 @@ impl Session {
             last_contact: last.last_contact,
             is_let_go: last.is_let_go,
             refused: last.refused,
+            not_taken: last.not_taken,
             effects: VecDeque::new(),
             drawn: 0,
         }

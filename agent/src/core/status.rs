@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::effect::Held;
 use super::lease::{Boot, LeaseSheet};
+use super::not_taken::NotTaken;
 use super::record::{ENROLLED, Past, Proven};
 use super::session::Shown;
 use super::trust::Leaf;
@@ -35,6 +36,8 @@ pub struct Status {
     pub authority_version: Option<u64>,
     /// Generation of the desired state applied here; none before there is one.
     pub generation: Option<u64>,
+    /// The newest baseline, where it was refused or rolled back and another one, or none, is in force.
+    pub not_taken: Option<NotTaken>,
     /// The lease, if the device has one.
     pub lease: Option<LeaseStatus>,
     /// The wipe that approvers placed for a lapse, if there is one.
@@ -121,8 +124,9 @@ pub struct CertificateStatus {
 
 /// What `past` and `held` come to.
 ///
-/// `shown` is what the running agent said last; `is_running` whether there is one.
+/// `shown` is what the agent of this life said last; `is_running` whether one runs.
 pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool) -> Status {
+    let in_life = shown.filter(|_| past.retired.is_none());
     let leaf = in_use(past, held);
     let refused = shown.and_then(|shown| shown.refused.as_ref()).or(past.refused.as_ref());
     let state = match (&past.accepted, &past.proven) {
@@ -146,10 +150,11 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
-        generation: shown.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        generation: in_life.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        not_taken: in_life.and_then(|shown| shown.not_taken.clone()),
         lease: None,
         clears: clears(past),
-        stale: shown.is_some_and(|shown| shown.stale),
+        stale: in_life.is_some_and(|shown| shown.stale),
         connected: is_running && shown.is_some_and(|shown| shown.connected),
         last_contact: [
             past.proven.as_ref().map(|proven| proven.at),

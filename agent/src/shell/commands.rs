@@ -25,7 +25,9 @@ use super::session::{self, Runner};
 use super::terminal;
 use crate::apply;
 use crate::clock::Clock;
+use crate::core::not_taken::NotTaken;
 use crate::core::record::{Accepted, Past};
+use crate::core::session::Shown;
 use crate::core::status::LeaseStatus;
 use crate::core::{Agent, Done, Door, EnrollOrder, Event, Refusal, RenewOrder, status};
 use crate::posture;
@@ -119,9 +121,11 @@ pub fn run(place: &Place, manner: Manner) -> Result<(), Failure> {
             // The channel stays open until the runner is done.
             std::future::pending::<()>().await;
         };
+        let telling = tell_of_baselines(runner.watch(), manner);
         tokio::select! {
             ran = runner.run(stop) => ran?,
             () = listening => {}
+            () = telling => {}
         }
         if runner.has_retired() {
             output::retired(manner);
@@ -164,7 +168,8 @@ pub fn plan(place: &Place, manner: Manner) -> Result<(), Failure> {
     place.agree_on_root(&past)?;
     let accepted = past.accepted.as_ref().ok_or_else(|| Box::new(Refusal::NotEnrolled))?;
     let plan = apply::plan(&place.state_dir, &accepted.root, &accepted.declared)?;
-    output::plan(manner, &plan);
+    let not_taken = shown(place, &past).and_then(|shown| shown.not_taken);
+    output::plan(manner, &plan, not_taken.as_ref());
     let blocked = plan.steps.iter().filter(|step| step.problem.is_some()).count();
     if blocked == 0 { Ok(()) } else { Err(Failure::Blocked { blocked, steps: plan.steps.len() }) }
 }
@@ -180,7 +185,8 @@ pub fn wipe(place: &Place, args: &cli::Wipe, manner: Manner) -> Result<(), Failu
     let engine = wipe::Engine::new(&place.state_dir, &accepted.root, &accepted.declared);
     let data_roots = if args.data_roots.is_empty() { &accepted.declared } else { &args.data_roots };
     let managed = apply::managed(&place.state_dir)?;
-    output::rehearsal(manner, &engine.rehearse(args.level, data_roots, &managed)?);
+    let rehearsal = engine.rehearse(args.level, data_roots, &managed)?;
+    output::rehearsal(manner, &rehearsal.with_own(&deeds::own_files(place)));
     Ok(())
 }
 
@@ -223,9 +229,28 @@ fn current_status(place: &Place) -> Result<status::Status, Failure> {
     let past = place.past()?;
     let is_running = lock::is_running(&place.state_dir);
     let boot = boottime::boot(&place.root_for(&past));
-    let report = status::report(&past, &place.held(&past)?, session::shown(place).as_ref(), is_running);
+    let shown = shown(place, &past);
+    let report = status::report(&past, &place.held(&past)?, shown.as_ref(), is_running);
     let lease = place.lease().filter(|lease| Some(lease.device) == report.device && past.is_enrolled());
     Ok(status::Status { lease: lease.map(|lease| LeaseStatus::of(&lease, &boot)), ..report })
+}
+
+/// What the agent of the life in hand said last.
+fn shown(place: &Place, past: &Past) -> Option<Shown> {
+    session::shown(place, past.proven.as_ref().map(|proven| proven.device))
+}
+
+/// Says what becomes of baselines, as it changes; never comes to an end.
+async fn tell_of_baselines(mut shown: watch::Receiver<Shown>, manner: Manner) {
+    let mut told: Option<NotTaken> = None;
+    while shown.changed().await.is_ok() {
+        let now = shown.borrow_and_update().clone();
+        if now.not_taken != told {
+            output::baseline(manner, now.not_taken.as_ref(), now.generation);
+            told = now.not_taken;
+        }
+    }
+    std::future::pending().await
 }
 
 /// The signals that end a running agent.

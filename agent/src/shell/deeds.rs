@@ -99,18 +99,23 @@ impl Applied {
     }
 }
 
-/// Destroys what is left of a life that is over: keys first, then everything else but the journal, which says so.
-///
-/// # Errors
-/// [`Failure::File`]; doing it again finishes it.
-pub fn end_life(place: &Place) -> Result<(), Failure> {
+/// What the agent keeps of a life and destroys at its end: keys first.
+pub fn own_files(place: &Place) -> Vec<PathBuf> {
     let dir = place.keys().dir().to_owned();
     let keys =
         ["key.pem", "next-key.pem", "certificate.pem", "next-certificate.pem"].map(|name| dir.join(name));
     let documents = ["trust", "authority", "applied", "lease"].map(|name| place.state_dir.join(name));
     let aside = apply::ASIDE.map(|name| place.state_dir.join(name));
-    for path in keys.iter().chain(&documents).chain(&aside) {
-        wipe::shred(path).map_err(|source| failed(path, source))?;
+    keys.into_iter().chain(documents).chain(aside).collect()
+}
+
+/// Destroys what is left of a life that is over: keys first, then everything else but the journal, which says so.
+///
+/// # Errors
+/// [`Failure::File`]; doing it again finishes it.
+pub fn end_life(place: &Place) -> Result<(), Failure> {
+    for path in own_files(place) {
+        wipe::shred(&path).map_err(|source| failed(&path, source))?;
     }
     for name in ["outbox", "wipe"] {
         let path = place.state_dir.join(name);

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod deeds;
 pub mod doctor;
+mod environment;
 pub mod failure;
 pub mod files;
 pub mod http;
@@ -40,6 +41,8 @@ pub fn main() -> ExitCode {
     let (result, manner) = match Cli::try_parse_from(&words) {
         Ok(cli) => {
             let manner = if cli.global.json { Manner::Json } else { Manner::Text };
+            let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+            output::warnings(manner, &environment::in_vain(names));
             (run(&cli, manner), manner)
         }
         Err(mistake) if mistake.use_stderr() && words.iter().any(|word| word == "--json") => {

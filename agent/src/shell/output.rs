@@ -12,6 +12,7 @@ use super::doctor::Check;
 use super::failure::Failure;
 use super::simulate::Summary;
 use crate::apply::{Action, Plan, PlannedStep};
+use crate::core::not_taken::{NotTaken, holds};
 use crate::core::status::{ClearsStatus, LeaseStatus, Status};
 use crate::core::{Done, Refusal};
 use crate::wipe::{Rehearsal, WouldRemove};
@@ -97,19 +98,48 @@ pub fn retired(manner: Manner) {
     }
 }
 
+/// What is not wrong and not as it was meant either; for a person.
+pub fn warnings(manner: Manner, warnings: &[String]) {
+    if manner == Manner::Text {
+        for warning in warnings {
+            say_err!("warning: {warning}");
+        }
+    }
+}
+
+/// What became of the newest baseline: `not_taken`, or, after that, the one `in_force`.
+pub fn baseline(manner: Manner, not_taken: Option<&NotTaken>, in_force: Option<Generation>) {
+    match (manner, not_taken) {
+        (Manner::Json, _) => {
+            let in_force = in_force.map(|generation| generation.counter);
+            say_err!("{}", json!({ "not_taken": not_taken, "generation": in_force }));
+        }
+        (Manner::Text, Some(found)) => {
+            say_err!("muster-agent: {}; {}; next: {}", found.sentence(), holds(in_force), found.remedy);
+        }
+        (Manner::Text, None) => {
+            let generation = in_force.map_or_else(|| "-".to_owned(), |generation| generation.to_string());
+            say_err!("muster-agent: generation {generation} is in force");
+        }
+    }
+}
+
 /// What a wipe would do.
 pub fn rehearsal(manner: Manner, rehearsal: &Rehearsal) {
     if manner == Manner::Json {
         return print_json(rehearsal);
     }
-    let Rehearsal { level, would_remove, missed, honest_level } = rehearsal;
+    let Rehearsal { level, would_remove, missed, stays, honest_level, .. } = rehearsal;
     say!("{:13} {level}", "level");
     say!("{:13} {honest_level}", "honestly");
-    for WouldRemove { path, bytes } in would_remove {
-        say!("{:13} {bytes:>12}  {path}", "would remove");
+    for WouldRemove { path, bytes, what } in would_remove {
+        say!("{:13} {bytes:>12}  {:11}  {path}", "would remove", what.as_str());
     }
     for missed in missed {
         say!("{:13} {missed}", "would miss");
+    }
+    for stays in stays {
+        say!("{:13} {stays}", "would stay");
     }
     if would_remove.is_empty() {
         say!("nothing would be removed");
@@ -175,7 +205,7 @@ pub fn checks(manner: Manner, checks: &[Check]) {
 }
 
 /// What applying the desired state would change.
-pub fn plan(manner: Manner, plan: &Plan) {
+pub fn plan(manner: Manner, plan: &Plan, not_taken: Option<&NotTaken>) {
     match manner {
         Manner::Json => print_json(&json!({
             "generation": plan.generation.map(generation_json),
@@ -183,8 +213,9 @@ pub fn plan(manner: Manner, plan: &Plan) {
             "profile": plan.profile,
             "unfinished": plan.is_unfinished,
             "steps": plan.steps,
+            "not_taken": not_taken,
         })),
-        Manner::Text => print_plan(plan),
+        Manner::Text => print_plan(plan, not_taken),
     }
 }
 
@@ -192,14 +223,16 @@ fn generation_json(generation: Generation) -> serde_json::Value {
     json!({ "restore_epoch": generation.restore_epoch, "counter": generation.counter })
 }
 
-fn print_plan(plan: &Plan) {
+fn print_plan(plan: &Plan, not_taken: Option<&NotTaken>) {
+    print_not_taken(not_taken, plan.in_force);
     let Some(generation) = plan.generation else {
-        say!("no desired state has been received yet");
+        if not_taken.is_none() {
+            say!("no desired state has been received yet");
+        }
         return;
     };
-    let named = |generation: Generation| format!("{}.{}", generation.restore_epoch, generation.counter);
-    say!("{:13} {}", "generation", named(generation));
-    say!("{:13} {}", "in force", plan.in_force.map_or_else(|| "-".to_owned(), named));
+    say!("{:13} {generation}", "generation");
+    say!("{:13} {}", "in force", plan.in_force.map_or_else(|| "-".to_owned(), |one| one.to_string()));
     if plan.is_unfinished {
         say!("a change was interrupted; the agent settles it when it starts");
     }
@@ -218,6 +251,14 @@ fn print_plan(plan: &Plan) {
         if let Some(problem) = problem {
             say!("{:17} → cannot: {problem}", "");
         }
+    }
+}
+
+/// Which baseline is not in force and why, and then what to do; nothing where the newest one is.
+fn print_not_taken(not_taken: Option<&NotTaken>, in_force: Option<Generation>) {
+    if let Some(found) = not_taken {
+        say!("{} ({}); {}", found.sentence(), found.at, holds(in_force));
+        say!("{:13} {}", "next", found.remedy);
     }
 }
 
@@ -259,6 +300,8 @@ fn print_status(status: &Status) {
     for (name, value) in rows {
         say!("{name:13} {value}");
     }
+    let in_force = status.generation.map(|counter| Generation { restore_epoch: 0, counter });
+    print_not_taken(status.not_taken.as_ref(), in_force);
     if let Some(refused) = &status.refused {
         say!(
             "the server refused this device at {} ({}); ask its operator why: `muster device explain` tells",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use muster_wire::desired::Generation;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::sign1;
+use muster_wire::id::DeviceId;
 use muster_wire::receipt::ReceiptOutcome;
 use muster_wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ use super::place::Place;
 use super::run::Hands;
 use crate::apply::{Engine, Outcome, Recovery};
 use crate::core::baseline::Admitted;
+use crate::core::not_taken::NotTaken;
 use crate::core::outbox::{Body, Message};
 use crate::core::record::{Past, Refused};
 use crate::core::schedule::Moment;
@@ -93,7 +95,6 @@ impl Runner {
             Recovery::Clean | Recovery::Finished => None,
         };
         let beginning = Beginning {
-            leaf,
             interrupted: begun,
             lineage,
             in_force: in_force(&engine),
@@ -102,7 +103,8 @@ impl Runner {
             lease: place.lease(),
             outbox: outbox.read()?,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            shown: shown(&place),
+            shown: shown(&place, Some(leaf.device)),
+            leaf,
             past,
             held,
         };
@@ -365,7 +367,7 @@ impl Runner {
     }
 
     fn show(&self, shown: Shown) -> Result<(), Failure> {
-        let file = ShownFile::of(&shown);
+        let file = ShownFile::of(self.session.device(), &shown);
         let text = serde_json::to_vec(&file).unwrap_or_default();
         files::write_atomic(&self.place.state_dir.join(SHOWN), &text)?;
         self.shown.send_replace(shown);
@@ -410,6 +412,9 @@ async fn wished(stop: &mut Stop) {
 /// [`Shown`] as its file has it.
 #[derive(Debug, Serialize, Deserialize)]
 struct ShownFile {
+    /// Whose life it speaks of; files that were written before that was told have none.
+    #[serde(default)]
+    device: Option<DeviceId>,
     connected: bool,
     generation: Option<(u64, u64)>,
     last_contact: Option<Timestamp>,
@@ -419,20 +424,36 @@ struct ShownFile {
     is_let_go: bool,
     #[serde(default)]
     refused: Option<Refused>,
+    #[serde(default)]
+    not_taken: Option<NotTaken>,
 }
 
 impl ShownFile {
-    fn of(shown: &Shown) -> Self {
+    fn of(device: DeviceId, shown: &Shown) -> Self {
         let generation = shown.generation.map(|generation| (generation.restore_epoch, generation.counter));
         let Shown { connected, last_contact, stale, is_let_go, .. } = *shown;
-        Self { connected, generation, last_contact, stale, is_let_go, refused: shown.refused.clone() }
+        let (refused, not_taken) = (shown.refused.clone(), shown.not_taken.clone());
+        Self {
+            device: Some(device),
+            connected,
+            generation,
+            last_contact,
+            stale,
+            is_let_go,
+            refused,
+            not_taken,
+        }
     }
 }
 
-/// What the agent that runs in `place`, or ran there last, shows of itself.
-pub fn shown(place: &Place) -> Option<Shown> {
+/// What the agent that runs in `place`, or ran there last, shows of itself; nothing where that was another life than that of
+/// `device`.
+pub fn shown(place: &Place, device: Option<DeviceId>) -> Option<Shown> {
     let bytes = files::read(&place.state_dir.join(SHOWN), SHOWN_CAP).ok()??;
     let file: ShownFile = serde_json::from_slice(&bytes).ok()?;
+    if device.is_none() || file.device.is_some_and(|of| Some(of) != device) {
+        return None;
+    }
     let generation = file.generation.map(|(restore_epoch, counter)| Generation { restore_epoch, counter });
     Some(Shown {
         connected: file.connected,
@@ -442,5 +463,6 @@ pub fn shown(place: &Place) -> Option<Shown> {
         stale: file.stale,
         is_let_go: file.is_let_go,
         refused: file.refused,
+        not_taken: file.not_taken,
     })
 }

@@ -34,7 +34,7 @@ pub use disk::{Gate, Step, shred};
 pub use drop::drop_files;
 pub use engine::{Engine, WipeError};
 pub use hook::run as run_hook;
-pub use rehearsal::{Rehearsal, WouldRemove};
+pub use rehearsal::{Rehearsal, Thing, WouldRemove};
 
 use muster_wire::receipt::ItemFate;
 

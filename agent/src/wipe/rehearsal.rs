@@ -1,6 +1,8 @@
 //! `wipe --rehearse`: what a wipe would destroy, what it would miss, and the word that would be earned. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 
 use muster_wire::id::OrderId;
 use muster_wire::warrant::Level;
@@ -26,6 +28,10 @@ pub struct Rehearsal {
     pub would_remove: Vec<WouldRemove>,
     /// What would be left, and why.
     pub missed: Vec<String>,
+    /// What no wipe to this level is for.
+    pub stays: Vec<String>,
+    /// Whether such a wipe would be refused here: nothing would be removed, and `missed` says why.
+    pub refused: bool,
     /// What could honestly be said of all of it, in the words of NIST SP 800-88r2 where they are earned: `nothing`,
     /// `deleted`, `clear` (every addressed block overwritten) or `key_destroyed` (keys and nothing else).
     pub honest_level: &'static str,
@@ -34,15 +40,48 @@ pub struct Rehearsal {
 /// One thing that would be gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WouldRemove {
-    /// Its path beneath the root, or which keys.
+    /// Its path beneath the root, or which keys; of the agent's own things the path on this machine.
     pub path: String,
     /// How large it is.
     pub bytes: u64,
+    /// What it is to Muster.
+    pub what: Thing,
+}
+
+/// What a thing that would be gone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thing {
+    /// A file that a baseline put there.
+    Managed,
+    /// Such a file that only its owner may read.
+    Secret,
+    /// Something beneath a data root.
+    Data,
+    /// The key slots of a volume.
+    Keys,
+    /// The identity key, and what else the agent keeps of this life; last, once the server has confirmed the receipt.
+    Own,
+}
+
+impl Thing {
+    /// In a word or two.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Managed => "managed",
+            Self::Secret => "secret",
+            Self::Data => "data",
+            Self::Keys => "keys",
+            Self::Own => "agent's own",
+        }
+    }
 }
 
 struct Count<'a> {
     ground: &'a Ground<'a>,
     own: Inode,
+    /// What was looked at: a managed file beneath a data root is one thing.
+    seen: BTreeSet<String>,
     rehearsal: Rehearsal,
     has_deleted: bool,
     has_cleared: bool,
@@ -62,16 +101,62 @@ impl Engine {
         let ground = self.ground()?;
         let order = OrderId::from_parts(0, [0; 10]);
         let task = WipeTask { order, level, data_roots: data_roots.to_vec() };
-        let rehearsal =
-            Rehearsal { level, would_remove: Vec::new(), missed: Vec::new(), honest_level: "nothing" };
+        let rehearsal = Rehearsal {
+            level,
+            would_remove: Vec::new(),
+            missed: Vec::new(),
+            stays: stays(level, data_roots),
+            refused: false,
+            honest_level: "nothing",
+        };
         let own = self.own().map_err(WipeError::State)?;
-        let mut count = Count { ground: &ground, own, rehearsal, has_deleted: false, has_cleared: false };
+        let (seen, has_deleted, has_cleared) = (BTreeSet::new(), false, false);
+        let mut count = Count { ground: &ground, own, seen, rehearsal, has_deleted, has_cleared };
         match self.draft(&ground, &task, managed) {
             Ok(plan) => count.plan(&plan),
-            Err(why) => count.rehearsal.missed.push(why),
+            Err(why) => {
+                count.rehearsal.refused = true;
+                count.rehearsal.stays = vec!["everything".to_owned()];
+                count.rehearsal.missed.push(why);
+            }
         }
         Ok(count.told())
     }
+}
+
+impl Rehearsal {
+    /// The same with `files`, what the agent keeps of this life and destroys at its end.
+    pub fn with_own(mut self, files: &[PathBuf]) -> Self {
+        if self.refused {
+            return self;
+        }
+        let own = files.iter().filter_map(|path| {
+            let bytes = std::fs::symlink_metadata(path).ok()?.len();
+            Some(WouldRemove { path: path.display().to_string(), bytes, what: Thing::Own })
+        });
+        self.would_remove.extend(own);
+        self.stays.push("the agent's journal, which says that this life is over".to_owned());
+        self
+    }
+}
+
+/// What no wipe to `level` is for.
+fn stays(level: Level, data_roots: &[String]) -> Vec<String> {
+    let mut stays = Vec::new();
+    if level < Level::Clear {
+        let data = |root: &String| format!("what no baseline put beneath {root}: `clear` takes that, too");
+        stays.extend(data_roots.iter().map(data));
+    }
+    if level < Level::CryptoErase {
+        stays.push("the keys of encrypted volumes: `crypto-erase` takes those, too".to_owned());
+    }
+    stays.push(if level < Level::FactoryReset {
+        "everything outside the roots declared at enrolment: the system, its users and their files".to_owned()
+    } else {
+        "whatever the device's own hook `factory-reset` leaves outside the roots declared at enrolment"
+            .to_owned()
+    });
+    stays
 }
 
 impl Count<'_> {
@@ -79,7 +164,10 @@ impl Count<'_> {
         for file in &plan.files {
             let what = shown(file.path.as_bytes());
             match self.ground.spot(&file.path) {
-                Ok(Some((dir, name))) => self.name(&dir, name, what),
+                Ok(Some((dir, name))) => {
+                    let thing = if file.is_secret { Thing::Secret } else { Thing::Managed };
+                    self.name(&dir, name, (what, thing));
+                }
                 Ok(None) => self.missed(&what, "it is not there"),
                 Err(error) => self.missed(&what, &reason(&error)),
             }
@@ -94,14 +182,19 @@ impl Count<'_> {
         for path in &plan.volumes {
             match Volume::open(self.ground, path).and_then(|volume| Ok((volume.slots()?, volume))) {
                 Ok((0, _)) => self.missed(path, "it has no key slot"),
-                Ok((_, volume)) => self.remove(format!("key slots of {path}"), volume.size_bytes),
+                Ok((_, volume)) => {
+                    self.remove(format!("key slots of {path}"), volume.size_bytes, Thing::Keys)
+                }
                 Err(error) => self.missed(path, &error.to_string()),
             }
         }
         self.rehearsal.missed.extend(plan.kept.iter().cloned());
     }
 
-    fn name(&mut self, dir: &Dir, name: &std::ffi::OsStr, what: String) {
+    fn name(&mut self, dir: &Dir, name: &std::ffi::OsStr, (what, thing): (String, Thing)) {
+        if !self.seen.insert(what.clone()) {
+            return;
+        }
         let looked = dir.look(name).and_then(|seen| match seen {
             Some(seen) => Ok((seen, dir.hold(name)?)),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -114,7 +207,7 @@ impl Count<'_> {
                 if seen.kind == FileType::RegularFile && seen.links > 1 {
                     self.missed(&what, "it has other names");
                 }
-                self.remove(what, seen.size_bytes);
+                self.remove(what, seen.size_bytes, thing);
             }
             Err(error) => self.missed(&what, &reason(&error)),
         }
@@ -137,7 +230,7 @@ impl Count<'_> {
                         Err(error) => self.missed(&shown(&inside), &reason(&error)),
                     }
                 }
-                Ok(Some(_)) => self.name(dir, os(&name), shown(&inside)),
+                Ok(Some(_)) => self.name(dir, os(&name), (shown(&inside), Thing::Data)),
                 Ok(None) => {}
                 Err(error) => self.missed(&shown(&inside), &reason(&error)),
             }
@@ -148,8 +241,8 @@ impl Count<'_> {
         self.rehearsal.missed.push(format!("{what} ({why})"));
     }
 
-    fn remove(&mut self, path: String, bytes: u64) {
-        self.rehearsal.would_remove.push(WouldRemove { path, bytes });
+    fn remove(&mut self, path: String, bytes: u64, what: Thing) {
+        self.rehearsal.would_remove.push(WouldRemove { path, bytes, what });
     }
 
     fn told(self) -> Rehearsal {

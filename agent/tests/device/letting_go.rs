@@ -107,11 +107,26 @@ fn a_device_is_wiped_under_a_warrant_proves_it_forgets_itself_and_may_begin_anew
     assert_eq!((doctor.exit, checks.len()), (0, 1), "nothing is wrong with a device that was let go");
     assert!(checks[0]["detail"].as_str().unwrap().contains("let go"), "{}", doctor.json);
     assert_eq!(device.run(&["renew"]).error["code"], Value::from("not_enrolled"));
+    let session = device.state().join("session");
+    let former = fs::read_to_string(&session).unwrap().replace("\"generation\":null", "\"generation\":[0,7]");
+    assert!(former.contains("[0,7]") && former.contains(&id.to_string()), "{former}");
+    fs::write(&session, former).unwrap();
+    assert_eq!(
+        device.run(&["status"]).json["generation"],
+        Value::Null,
+        "nothing is in force in a life that is over"
+    );
 
     let mut string = stub.fleet.lock().unwrap().mint("127.0.0.1", 0);
     string.port = stub.port;
     let again = device.enroll(&string);
     assert_eq!((again.exit, again.json["outcome"].as_str()), (0, Some("enrolled")), "{}", again.stderr);
+    let status = device.run(&["status"]).json;
+    assert_eq!(
+        (&status["state"], &status["generation"], &status["checkpoint"]),
+        (&Value::from("commissioning"), &Value::Null, &Value::Null),
+        "a new life knows nothing of the former: {status}"
+    );
     assert_ne!(again.json["device"], Value::from(id.to_string()));
 }
 
@@ -191,6 +206,19 @@ fn a_rehearsal_names_what_would_go_and_what_would_stay_and_changes_nothing() {
             .map(|item| item["bytes"].clone())
     };
     assert_eq!((bytes("/letter"), bytes("/ledger")), (Some(4.into()), Some(70_000.into())));
+    let key = device.state().join("identity/key.pem").display().to_string();
+    assert_eq!(
+        removed.iter().filter(|item| item["path"] == key && item["what"] == "own").count(),
+        1,
+        "{removed:?}"
+    );
+    assert!(
+        told.json["stays"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|what| what.as_str().unwrap().contains("outside the roots"))
+    );
     let missed = told.json["missed"].as_array().unwrap();
     assert!(missed.iter().any(|item| item.as_str().unwrap().contains("other names")), "{missed:?}");
     assert!(managed.join("data/ledger").exists());

@@ -44,6 +44,13 @@ async fn a_baseline_beyond_the_declared_roots_waits_for_two_approvers() {
     let generation = server.set_baseline(BASELINE).await;
     let told = refusals(&server, &id, 1).await;
     assert!(told.contains("needs 2 approvers") && told.contains("0 that count have signed"), "{told}");
+    let planned = sensor.run(&["plan"]).await.json();
+    assert_eq!(
+        (&planned["not_taken"]["generation"], &planned["not_taken"]["outcome"]),
+        (&generation.into(), &"refused".into()),
+        "{planned}"
+    );
+    assert!(planned["not_taken"]["remedy"].as_str().unwrap().contains("have approvers sign it"), "{planned}");
     let explained = server.cli(&["device", "explain", &id]).await;
     assert_eq!(explained["rule"], "baseline.unsigned", "{explained}");
     let remedy = explained["remedy"].as_str().unwrap();

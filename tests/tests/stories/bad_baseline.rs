@@ -29,7 +29,16 @@ async fn a_baseline_that_cannot_be_put_in_place_is_taken_back_whole_and_told() {
         history.contains("rolled_back").then_some(history)
     })
     .await;
-    assert!(history.contains(&format!("generation 0.{bad} was rolled back")), "{history}");
+    assert!(history.contains(&format!("generation {bad} was rolled back")), "{history}");
+    let status = sensor.status().await;
+    let not_taken = &status["not_taken"];
+    assert_eq!(
+        (&not_taken["generation"], &not_taken["outcome"]),
+        (&bad.into(), &"rolled_back".into()),
+        "{status}"
+    );
+    assert!(not_taken["why"].as_str().unwrap().contains("managed/taken/third"), "{status}");
+    assert_eq!(status["generation"], good, "what holds now: {status}");
     let shown = server.device(&id).await;
     assert_eq!(
         (&shown["generation"]["desired"], &shown["generation"]["reported"]),
@@ -49,4 +58,5 @@ async fn a_baseline_that_cannot_be_put_in_place_is_taken_back_whole_and_told() {
             device["generation"]["reported"] == mended
         })
         .await;
+    assert_eq!(sensor.status().await["not_taken"], serde_json::Value::Null);
 }

@@ -16,6 +16,7 @@ use muster_wire::digest::Sha256Digest;
 use muster_wire::posture::{Drift, EventKind};
 
 use super::super::baseline::{self, CheckedHead, Mark, Subject};
+use super::super::not_taken::NotTaken;
 use super::super::schedule::{self, Moment};
 use super::super::{Answer, Trouble, trust};
 use super::inbound::{Refused, sentence};
@@ -84,6 +85,7 @@ impl Session {
             (head.generation, head.baseline) == (checked.head().generation, checked.head().baseline)
         };
         if !self.in_force.has_failed && self.in_force.head.as_ref().is_some_and(same) {
+            self.not_taken = None;
             // Only what the head itself says can be new.
             self.follow_head(&checked, now);
             return Ok(());
@@ -160,12 +162,14 @@ impl Session {
         let Some(wanted) = &self.wanted else { return };
         let body = answer.ok().and_then(|answer| answer.body().ok());
         let Some(body) = body else { return self.fetch_later(now) };
-        let head = CheckedHead::clone(wanted);
+        let (head, generation) = (CheckedHead::clone(wanted), wanted.head().generation);
         match baseline::admit(head, &body, &self.lineage, &self.subject(), now.wall) {
             Ok(admitted) => self.effects.push_back(Effect::Apply(Box::new(admitted))),
             Err(refusal) => {
-                let detail = format!("a baseline was refused: {}", sentence(&refusal));
-                self.tell(EventKind::Refused, &detail, now);
+                let why = sentence(&refusal);
+                let found = NotTaken::refused(generation, &refusal, &why, now.wall);
+                self.not_taken = Some(found.after(self.not_taken.take()));
+                self.tell(EventKind::Refused, &format!("a baseline was refused: {why}"), now);
             }
         }
         self.wanted = None;
@@ -173,10 +177,13 @@ impl Session {
 
     pub(super) fn applied(&mut self, change: Change, in_force: InForce, now: Moment) {
         self.in_force = in_force;
-        if let Change::RolledBack { generation, why, is_repeated: false } = change {
-            let Generation { restore_epoch, counter } = generation;
-            let detail = format!("generation {restore_epoch}.{counter} was rolled back: {why}");
-            self.tell(EventKind::RolledBack, &detail, now);
+        let former = self.not_taken.take();
+        if let Change::RolledBack { generation, why, is_repeated } = change {
+            self.not_taken = Some(NotTaken::rolled_back(generation, &why, now.wall).after(former));
+            if !is_repeated {
+                let detail = format!("generation {generation} was rolled back: {why}");
+                self.tell(EventKind::RolledBack, &detail, now);
+            }
         }
         self.alarms.renew = Some(now.since_start);
         self.follow_intervals(now);
@@ -222,8 +229,8 @@ impl Session {
 
     /// A generation that was half in place when the agent was killed was taken back; somebody should know.
     pub(super) fn tell_of_the_interrupted(&mut self, now: Moment) {
-        if let Some(Generation { restore_epoch, counter }) = self.interrupted.take() {
-            let detail = format!("generation {restore_epoch}.{counter} was interrupted and taken back");
+        if let Some(generation) = self.interrupted.take() {
+            let detail = format!("generation {generation} was interrupted and taken back");
             self.tell(EventKind::RolledBack, &detail, now);
         }
     }

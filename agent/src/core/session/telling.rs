@@ -124,6 +124,7 @@ impl Session {
             stale: self.past.lapsed.is_some(),
             is_let_go: self.is_let_go,
             refused: self.refused.clone(),
+            not_taken: self.not_taken.clone(),
         };
         // When contact was last had is written along with something else, not for its own sake.
         if shown != self.shown {

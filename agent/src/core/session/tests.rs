@@ -288,6 +288,27 @@ fn intervals_in_a_newer_head_of_the_same_generation_are_kept_and_an_older_one_ch
 }
 
 #[test]
+fn a_baseline_that_was_taken_back_is_shown_with_its_reason_until_another_is_in_force() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let back = |world: &mut World| {
+        let generation = Generation { restore_epoch: 0, counter: 3 };
+        let (why, is_repeated) = ("/srv/a: a symbolic link stands in the way".to_owned(), false);
+        let in_force = Box::new(world.session.in_force.clone());
+        let change = Change::RolledBack { generation, why, is_repeated };
+        world.handle(Event::Applied(change, in_force), usize::MAX);
+        world.session.shown.not_taken.clone().unwrap()
+    };
+    let first = back(&mut world);
+    assert_eq!(first.sentence(), "generation 3 was rolled back: /srv/a: a symbolic link stands in the way");
+    world.since_start += Duration::from_secs(60);
+    assert_eq!(back(&mut world), first, "the same again is no news");
+    let in_force = Box::new(world.session.in_force.clone());
+    world.handle(Event::Applied(Change::Applied, in_force), usize::MAX);
+    assert_eq!(world.session.shown.not_taken, None);
+}
+
+#[test]
 fn a_desired_state_that_nobody_renews_is_called_stale_and_an_old_word_again_renews_nothing() {
     let lasting = |issued_at| DesiredHead {
         lease: muster_wire::desired::Lease { lasts_s: 600, on_lapse: muster_wire::desired::Lapse::Report },

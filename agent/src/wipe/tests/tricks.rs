@@ -125,6 +125,28 @@ fn a_mount_beneath_a_data_root_is_not_entered() {
 }
 
 #[test]
+fn a_rehearsal_names_each_thing_once_and_says_what_is_a_secret_and_what_stays() {
+    let device = Device::furnished();
+    device.manage("/srv/data/managed", "setting", 0o644);
+    let managed = device.managed.lock().unwrap().clone();
+    let key = device.dir.path().join("state/key.pem");
+    fs::write(&key, "key").unwrap();
+    let rehearse = |level| device.engine().rehearse(level, &["/srv/data".to_owned()], &managed).unwrap();
+    let clear = rehearse(Level::Clear).with_own(&[key.clone(), device.dir.path().join("state/none")]);
+    let things = |path: &str| -> Vec<Thing> {
+        let named = clear.would_remove.iter().filter(|item| item.path == path);
+        named.map(|item| item.what).collect()
+    };
+    assert_eq!(things("/srv/data/managed"), [Thing::Managed]);
+    assert_eq!(things("/srv/secret"), [Thing::Secret]);
+    assert_eq!(things("/srv/data/one"), [Thing::Data]);
+    assert_eq!(clear.would_remove.last().map(|item| item.path.clone()), Some(key.display().to_string()));
+    let retire = rehearse(Level::Retire);
+    assert!(retire.stays[0].starts_with("what no baseline put beneath /srv/data"), "{:?}", retire.stays);
+    assert!(!clear.stays.iter().any(|what| what.contains("/srv/data")), "{:?}", clear.stays);
+}
+
+#[test]
 fn where_nothing_can_be_taken_away_every_thing_is_named_and_nothing_is_called_done() {
     for (error, why) in [(Errno::ROFS, "read-only"), (Errno::NOSPC, "full"), (Errno::PERM, "immutable")] {
         let device = Device::furnished();
