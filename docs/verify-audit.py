@@ -8,7 +8,8 @@ document, in hexadecimal, as `muster init` printed it: whoever knows it believes
 documents in the export names, so also one that took over from the key in FILE. --since FILE is a checkpoint seen earlier,
 by the key or, with --authority, by one before it; the log has to hold its promise. --entry N proves that entry N stands
 in the log: "entry" is the entry, "inclusion" the hashes (RFC 9162 2.1.3) from it to the root that the checkpoint signs.
-Prints {"ok", "size", "root_sha256", "first_bad", "problem"}; exit code 1 when not ok. Formats: RFC 6962, C2SP tlog-tiles,
+Prints {"ok", "size", "root_sha256", "first_bad", "problem", "note"}; exit code 1 when not ok, 2 for arguments that are
+none. "note" says what an ok does not: without --key and --authority nothing ties the export to a server. Formats: RFC 6962, C2SP tlog-tiles,
 tlog-checkpoint, signed-note; the authority: RFC 8949, RFC 9052. Needs Python 3.8; openssl 3 checks the signatures."""
 import argparse, base64, hashlib, json, os, subprocess, sys, tempfile
 
@@ -208,12 +209,30 @@ def walk_authority(chain, digest):
     need(named, "there is no authority in the export")
     return named
 
+def digest(text):
+    """For argparse: a SHA-256 as `muster init` prints it."""
+    if len(text) != 64 or not set(text) <= set("0123456789abcdefABCDEF"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no digest: give the 64 hexadecimal digits that `muster init` printed")
+    return bytes.fromhex(text)
+
+def authority_chain(root_dir):
+    place = os.path.join(root_dir, "authority")
+    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+    return [read(root_dir, f"authority/{name}") for name in names]
+
+def untied(root_dir):
+    """What to compare where nobody said whose log this should be."""
+    try:
+        own = sha(whole(authority_chain(root_dir)[0])[1][2]).hex()
+    except (Bad, ValueError, IndexError, KeyError, TypeError, RecursionError):
+        own = "unreadable"
+    return ("ok, but not tied to an authority you know: the key was taken from the export itself. The export's own authority "
+            f"is {own}: compare that with what `muster init` printed, or give that digest with --authority")
+
 def keys_by_authority(args):
     """The audit keys that count now, and all that ever did."""
-    place = os.path.join(args.dir, "authority")
-    names = sorted(os.listdir(place)) if os.path.isdir(place) else []
     try:
-        named = walk_authority([read(args.dir, f"authority/{name}") for name in names], bytes.fromhex(args.authority))
+        named = walk_authority(authority_chain(args.dir), args.authority)
     except (ValueError, IndexError, KeyError, TypeError, RecursionError):
         raise Bad("the chain of authority documents cannot be read", None)
     return named[-1], [key for document in named for key in document]
@@ -265,12 +284,14 @@ def verify(args, report):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Verifies an export of Muster's audit log.")
-    [parser.add_argument(name) for name in ("dir", "--key", "--authority", "--since")]
+    [parser.add_argument(name) for name in ("dir", "--key", "--since")]
+    parser.add_argument("--authority", type=digest, metavar="DIGEST")
     parser.add_argument("--entry", type=int)
-    report = {"ok": False, "size": 0, "root_sha256": "", "first_bad": None, "problem": None}
+    report = {"ok": False, "size": 0, "root_sha256": "", "first_bad": None, "problem": None, "note": None}
+    args = parser.parse_args()
     try:
-        verify(parser.parse_args(), report)
-        report["ok"] = True
+        verify(args, report)
+        report.update(ok=True, note=None if args.key or args.authority else untied(args.dir))
     except Bad as bad:
         report["problem"], report["first_bad"] = bad.args
     print(json.dumps(report))

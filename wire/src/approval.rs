@@ -10,9 +10,9 @@ use crate::desired::{Baseline, Content, FileEntry, Setting};
 /// The roots that are declared when nobody declares others at enrolment.
 pub const DECLARED_ROOTS: &[&str] = &["/var/lib/muster-agent/managed"];
 
-/// Kernel settings that only harden: key, and the values that do. A key on the list with another value is for approvers
+/// Kernel settings that only harden, by key, and the values that do. A key on the list with another value is for approvers
 /// like a key that is not on it.
-const LISTED: &[(&str, &[&str])] = &[
+pub const LISTED: &[(&str, &[&str])] = &[
     ("fs.protected_fifos", &["1", "2"]),
     ("fs.protected_hardlinks", &["1"]),
     ("fs.protected_regular", &["1", "2"]),

@@ -183,6 +183,23 @@ fn the_readme_explains_every_key() {
     }
 }
 
+#[test]
+fn the_readme_lists_the_kernel_settings_that_need_no_approver() {
+    let readme = include_str!("../../README.md");
+    let (_, listed) =
+        readme.split_once("| kernel setting | values that need no approver |\n| --- | --- |\n").unwrap();
+    let told: Vec<&str> = listed.lines().take_while(|line| line.starts_with('|')).collect();
+    let row = |(key, values): &(&str, &[&str])| {
+        let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+        format!("| `{key}` | {} |", values.join(", "))
+    };
+    let rows: Vec<String> = muster_wire::approval::LISTED.iter().map(row).collect();
+    assert_eq!(told, rows, "write it as the agent has it, in wire/src/approval.rs");
+    for root in muster_wire::approval::DECLARED_ROOTS {
+        assert!(readme.contains(&format!("`{root}`")), "README.md says nothing about {root}");
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_malformed_panics(text in "[a-z\\[\\]\\.=\" \n0-9{},]{0,200}") {

@@ -366,6 +366,24 @@ fn script_told(files: &Bytes, more: &[(&str, &[u8])], words: &[&str]) -> serde_j
 }
 
 #[test]
+fn the_script_blames_an_argument_that_is_no_digest_and_not_the_log() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verify-audit.py");
+    let told = Command::new("python3").args([script, "export", "--authority", "zz"]).output().unwrap();
+    let words = String::from_utf8_lossy(&told.stderr);
+    assert_eq!((told.status.code(), told.stdout.is_empty()), (Some(2), true));
+    assert!(words.contains("--authority") && words.contains("64 hexadecimal digits"), "{words}");
+}
+
+#[test]
+fn the_script_says_when_nothing_ties_a_log_to_a_server() {
+    let files = export_of(5);
+    let alone = script(&files, &[]);
+    assert_eq!(alone["ok"], true, "{alone}");
+    assert!(alone["note"].as_str().unwrap().contains("not tied to an authority you know"), "{alone}");
+    assert_eq!(script(&files, &[("--key", &files[PUBLIC_KEY])])["note"], serde_json::Value::Null);
+}
+
+#[test]
 fn the_script_comes_to_the_same_root() {
     for size in [0, 1, 5, 256, 700] {
         let files = export_of(size);
