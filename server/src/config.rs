@@ -13,6 +13,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 mod keys;
+pub mod misspelt;
 #[cfg(test)]
 mod tests;
 

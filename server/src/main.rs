@@ -2,8 +2,9 @@
 
 use mimalloc::MiMalloc;
 use muster_server::cli::error::Error;
-use muster_server::cli::output::Output;
+use muster_server::cli::output::{Output, say};
 use muster_server::cli::{self, Command, Global, ServeArgs};
+use muster_server::config::misspelt;
 use muster_server::demo;
 use muster_server::serve::{self, ServeError, ServeOptions};
 use muster_wire::problem::Exit;
@@ -18,11 +19,21 @@ fn main() -> ExitCode {
         Ok(parsed) => match parsed.command {
             Command::Serve(args) => serve(&parsed.global, args),
             Command::Demo(args) => demo::run(&args, parsed.global.json),
-            Command::Operate(operation) => cli::run(parsed.global, operation),
+            Command::Operate(operation) => {
+                warn(&parsed.global);
+                cli::run(parsed.global, operation)
+            }
         },
         Err(exit) => exit,
     };
     ExitCode::from(exit as u8)
+}
+
+/// Tells a person of variables that are set in vain; a program finds nothing on standard error but a problem document.
+fn warn(global: &Global) {
+    if !global.json {
+        misspelt::warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
 }
 
 fn serve(global: &Global, args: ServeArgs) -> Exit {

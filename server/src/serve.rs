@@ -13,7 +13,7 @@ use crate::audit::{self, AuditKey, Pace};
 use crate::ca::keystore::{Keystore, write_durably};
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
-use crate::config::{Advertised, ConfigError, FILE_NAME, Rails, Settings};
+use crate::config::{Advertised, ConfigError, FILE_NAME, Rails, Settings, misspelt};
 use crate::domain::quarantine::Budget;
 use crate::domain::rails;
 use crate::doors::accept::{Connection, Limits, Secure, Secured, serve_plain, serve_tls};
@@ -136,6 +136,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let settings = settings(options)?;
     let level = std::env::var(telemetry::LEVEL_VARIABLE).ok();
     telemetry::init(settings.log.format, level.as_deref())?;
+    misspelt::warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

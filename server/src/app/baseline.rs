@@ -3,7 +3,7 @@
 //! Setting a baseline is one commit, however many devices it is for: each device's desired state is computed from it
 //! when the device is told.
 
-use super::desired::Plan;
+use super::desired::{Heard, Plan};
 use super::report::GENERATION_ID;
 use super::{App, Approval, Error};
 use crate::domain::desired::{ProfileDesired, settle};
@@ -28,6 +28,8 @@ pub struct BaselineShown {
     pub profile: String,
     /// Its generation.
     pub counter: u64,
+    /// Under which generation devices hear of it.
+    pub heard: Heard,
     /// The sections.
     pub baseline: Baseline,
     /// The lease that its devices get; `None` is none.
@@ -58,6 +60,8 @@ pub struct Effect {
 pub struct Difference {
     /// The generation desired.
     pub desired: Generation,
+    /// The generation as which its baseline was set, and why another one is desired, if so.
+    pub set: (u64, Option<String>),
     /// The generation that it says is in place.
     pub reported: Option<Generation>,
     /// SHA-256 of the payload of the baseline desired.
@@ -85,10 +89,11 @@ impl App {
         let known = self.profiles.get(profile).ok_or(Error::NotFound { kind: "profile" })?;
         let plan = self.plan(profile)?;
         Ok(match &plan.set {
-            Some(set) => shown(set, known, plan.version()),
+            Some(set) => BaselineShown { heard: plan.heard(None), ..shown(set, known, plan.version()) },
             None => BaselineShown {
                 profile: known.name.clone(),
                 counter: plan.counter,
+                heard: plan.heard(None),
                 baseline: known.baseline.clone(),
                 lease: known.lease.clone(),
                 overrides: known.overrides.clone(),
@@ -294,6 +299,7 @@ impl App {
         let ready = plan.of(&device);
         Ok(Difference {
             desired: plan.generation(reported.as_ref()),
+            set: (plan.counter, plan.heard(reported.as_ref()).because),
             reported: reported.as_ref().and_then(Reported::in_place),
             digest: ready.settled.digest,
             approval: self.approval(&ready)?,
@@ -326,6 +332,7 @@ fn shown(set: &ProfileDesired, profile: &Profile, version: u64) -> BaselineShown
     BaselineShown {
         profile: set.profile.clone(),
         counter: set.counter,
+        heard: Heard { counter: set.counter, because: None },
         baseline: set.baseline.clone(),
         lease: set.lease.clone().or_else(|| profile.lease.clone()),
         overrides: set.overrides.clone(),

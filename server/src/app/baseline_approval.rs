@@ -71,6 +71,18 @@ impl Approval {
         )
     }
 
+    /// The same of a baseline that is not set yet: nobody can sign it.
+    pub fn remedy_before_it_is_set(&self) -> String {
+        let Self { required, missing, .. } = self;
+        if *missing == 0 {
+            return "Enough approvers have signed it.".to_owned();
+        }
+        format!(
+            "Devices will refuse it until {required} approvers have signed it. Sign after setting: `muster baseline set` \
+             names the generation G, then each runs `muster baseline sign G --key FILE`."
+        )
+    }
+
     /// What two baselines of one generation need together.
     fn and(mut self, other: Self) -> Self {
         self.items.extend(other.items);

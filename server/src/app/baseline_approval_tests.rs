@@ -28,6 +28,11 @@ async fn a_baseline_that_devices_will_refuse_is_said_to_be_wherever_it_is_looked
     assert_eq!(preview(&plain), None, "a file beneath the declared roots is for nobody");
     let needed = preview(SET).unwrap();
     assert_eq!((needed.required, needed.missing, &needed.items[..]), (2, 2, &["/etc/motd".to_owned()][..]));
+    let before = needed.remedy_before_it_is_set();
+    assert!(
+        before.contains("Sign after setting") && !before.contains(&format!("sign {}", needed.counter)),
+        "{before}"
+    );
 
     let set = site.app.set_baseline(site.operator(), "b.toml", SET, |_| true).await.unwrap();
     assert_eq!(set.approval.unwrap(), needed);

@@ -57,6 +57,8 @@ pub struct AuthorityShown {
     pub version: u64,
     /// Digest of the first.
     pub digest: Sha256Digest,
+    /// Digest of the newest.
+    pub newest: Sha256Digest,
     /// The trust domain.
     pub trust_domain: String,
     /// Who approves.
@@ -186,6 +188,7 @@ impl App {
         AuthorityShown {
             version: document.version,
             digest: self.founding.authority_digest,
+            newest: document.payload_digest(),
             trust_domain: document.trust_domain.as_str().to_owned(),
             approvers: approvers.collect(),
             recovery: recovery.collect(),

@@ -140,7 +140,7 @@ async fn an_order_waits_while_the_approvers_who_signed_do_not_count() {
     assert_eq!(end.orders(&life, Topics::FAREWELL).len(), 1);
     let changes = Changes { remove_approvers: vec!["approver 1".parse().unwrap()], ..Changes::default() };
     let asked = Asked { changes, ..Asked::default() };
-    let pending = end.app().propose_authority(end.site.operator(), asked, None).await.unwrap();
+    let pending = end.app().propose_authority(end.site.operator(), asked, None, |_| true).await.unwrap();
     for key in &end.keys[1..] {
         let mut copy = MultiSigned::unsigned(&pending.next);
         copy.add_signature(key).unwrap();

@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) counter: u64,
     /// The generation of everything that its devices should have: its baseline and the authorities.
     pub(super) asked: u64,
+    /// What came after the baseline and took the number `asked`.
+    since: Option<Since>,
     /// The baseline as it was set, if it was.
     pub(super) set: Option<ProfileDesired>,
     /// The profile with that baseline.
@@ -60,6 +62,43 @@ impl Ready {
     }
 }
 
+/// What takes a generation of its own without changing any baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// A successor of the authority document, of this version.
+    Authority(u64),
+    /// Another issuing CA.
+    Issuing,
+    /// A device that reported a generation which this server, restored, does not know.
+    Restore,
+}
+
+/// Under which generation devices hear of a baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its counter.
+    pub counter: u64,
+    /// Why that is another one than the baseline was set as; `None` where it is the same.
+    pub because: Option<String>,
+}
+
+impl Heard {
+    /// `counter`, where the baseline was set as `set`.
+    fn of(counter: u64, set: u64, since: Option<Since>) -> Self {
+        let what = match since.filter(|_| counter != set) {
+            None => return Self { counter, because: None },
+            Some(Since::Authority(version)) => format!("the authority document became version {version}"),
+            Some(Since::Issuing) => "another issuing CA was made".to_owned(),
+            Some(Since::Restore) => "the device reported one that this server does not know".to_owned(),
+        };
+        let because = format!(
+            "{what} after the baseline was set as {set}: devices hear of both as {counter}. The baseline is the same, and so \
+             are its signatures"
+        );
+        Self { counter, because: Some(because) }
+    }
+}
+
 /// The plans of all profiles.
 #[derive(Default)]
 pub(super) struct Plans(Mutex<HashMap<String, Arc<Plan>>>);
@@ -83,6 +122,13 @@ impl Plan {
     /// What `device` gets.
     pub(super) fn of(&self, device: &Device) -> Arc<Ready> {
         self.at(device.site.as_deref(), &device.labels)
+    }
+
+    /// Under which generation devices hear of the baseline: all of them, or the one that has reported so.
+    pub(super) fn heard(&self, reported: Option<&Reported>) -> Heard {
+        let counter = counter_for(self.asked, reported);
+        let since = if counter > self.asked { Some(Since::Restore) } else { self.since };
+        Heard::of(counter, self.counter, since)
     }
 
     /// The generation that a device should have which has reported so.
@@ -122,11 +168,16 @@ impl App {
         let set = held.map(|held| serde_json::from_slice::<ProfileDesired>(&held.value)).transpose();
         let set = set.map_err(|error| Error::internal("reading a baseline")(Box::new(error)))?;
         let counter = set.as_ref().map_or(FIRST, |set| set.counter);
+        let (issuing, authority) = (self.ca.lineup().generation, in_force.lineage.current().version);
+        let succession = in_force.succession.generation;
+        let since = if succession >= issuing { Since::Authority(authority) } else { Since::Issuing };
+        let asked = counter.max(issuing).max(succession);
         Ok(Plan {
             version,
-            authority: in_force.lineage.current().version,
+            authority,
             counter,
-            asked: counter.max(self.ca.lineup().generation).max(in_force.succession.generation),
+            asked,
+            since: (asked > counter).then_some(since),
             profile: set.as_ref().map_or(Cow::Borrowed(profile), |set| Cow::Owned(set.over(profile))),
             set,
             places: Mutex::default(),
@@ -163,6 +214,7 @@ impl Plan {
             authority: 0,
             counter: next.counter,
             asked: next.counter,
+            since: None,
             profile: Cow::Owned(next.over(profile?)),
             set: Some(next.clone()),
             places: Mutex::default(),
@@ -172,5 +224,20 @@ impl Plan {
     /// Version of the record of the baseline, for `ETag`; 0 where nobody has set one.
     pub(super) fn version(&self) -> u64 {
         self.version.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_moved_without_the_baseline_says_what_took_it() {
+        let authority = Some(Since::Authority(2));
+        assert_eq!(Heard::of(2, 2, authority), Heard { counter: 2, because: None });
+        let moved = Heard::of(3, 2, authority).because.unwrap();
+        assert!(moved.starts_with("the authority document became version 2 after the baseline was set as 2"));
+        assert!(moved.contains("as 3") && moved.contains("the same"), "{moved}");
+        assert!(Heard::of(3, 2, Some(Since::Issuing)).because.unwrap().contains("issuing CA"));
     }
 }

@@ -38,6 +38,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Under which id the proposal lies that waits for signatures.
 const PENDING_ID: &[u8] = b"authority-pending";
 
+/// Somebody else has proposed, or signed what is to be replaced, since it was looked at.
+const CHANGED: Refusal = Refusal::by("authority.proposal_changed", Code::PreconditionFailed).at("If-Match");
+
 /// The chain of authority documents, and what goes with its newest.
 #[derive(Clone, Debug)]
 pub(super) struct InForce {
@@ -75,6 +78,8 @@ pub struct Pending {
     pub is_in_force: bool,
     /// The proposal in whose place it was just put, where somebody had signed that.
     pub replaced: Option<Replaced>,
+    /// Version of its record, for `ETag`, where it was only looked at: each signature makes another one.
+    pub version: Option<u64>,
 }
 
 /// A proposal that was signed and is none any more: its signatures count for nothing.
@@ -145,9 +150,9 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`] where none does.
     pub fn pending_authority(&self, _permit: &Permit<act::ReadAuthority>) -> Result<Pending, Error> {
-        let held =
-            self.held_proposal()?.1.ok_or(Error::NotFound { kind: "proposal of an authority document" })?;
-        Ok(self.shown_proposal(&held))
+        let (version, held) = self.held_proposal()?;
+        let held = held.ok_or(Error::NotFound { kind: "proposal of an authority document" })?;
+        Ok(Pending { version, ..self.shown_proposal(&held) })
     }
 
     /// How many devices were told of the document in force; `None` where there was never a successor.
@@ -165,14 +170,17 @@ impl App {
     }
 
     /// Stores a successor for signing, in place of one that waited: what was gathered for that is lost, and said to be.
+    /// `is_meant` is asked about the version of the one that waits, or about nothing where none does.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what no device would take.
+    /// [`Error::Invalid`] for what no device would take; [`Error::Refused`] with `precondition_failed` where another one was
+    /// meant to be replaced.
     pub async fn propose_authority(
         &self,
         permit: Permit<act::ProposeAuthority>,
         asked: Asked,
         kept: Option<Slot>,
+        is_meant: impl Fn(Option<u64>) -> bool,
     ) -> Result<Pending, Error> {
         let now_s = kept.as_ref().map_or(self.clock.now_s(), |slot| slot.began_ms().div_euclid(1000));
         let request = kept.map_or_else(String::new, |slot| hex::encode(slot.derive::<32>(b"authority", 0)));
@@ -180,7 +188,7 @@ impl App {
         if let Some(waiting) = waiting.filter(|held| !request.is_empty() && held.record.request == request) {
             return Ok(self.shown_proposal(&waiting));
         }
-        let proposed = self.propose(&permit, asked, (now_s, request)).await;
+        let proposed = self.propose(&permit, asked, (now_s, request), is_meant).await;
         // Whatever was made for a proposal that is none, or none any more, goes.
         self.clear_server_keys();
         proposed
@@ -191,6 +199,7 @@ impl App {
         permit: &Permit<act::ProposeAuthority>,
         asked: Asked,
         (now_s, request): (i64, String),
+        is_meant: impl Fn(Option<u64>) -> bool,
     ) -> Result<Pending, Error> {
         let made = |wanted: bool, purpose| {
             let made = wanted.then(|| self.ca.make_server_key(purpose)).transpose();
@@ -214,6 +223,10 @@ impl App {
                 request: request.clone(),
             };
             let (version, waiting) = self.held_proposal()?;
+            if !is_meant(waiting.as_ref().and(version)) {
+                let object = format!("authority/{}", next.version);
+                return Err(self.decline(permit, &object, CHANGED).await);
+            }
             let replaced = waiting.as_ref().and_then(|waiting| self.loses(waiting));
             let entry = permit
                 .entry(self.clock.now_ms(), format!("authority/{}", next.version))
@@ -471,6 +484,7 @@ impl App {
             proposed_by: held.record.proposed_by.clone(),
             is_in_force: false,
             replaced: None,
+            version: None,
         }
     }
 }
@@ -496,6 +510,7 @@ fn taken_over(in_force: &InForce) -> Pending {
         proposed_by: String::new(),
         is_in_force: true,
         replaced: None,
+        version: None,
     }
 }
 

@@ -29,7 +29,7 @@ fn new_keys() -> Asked {
 }
 
 async fn propose(bench: &Bench, asked: Asked) -> Pending {
-    bench.app.propose_authority(bench.permit(operator()), asked, None).await.unwrap()
+    bench.app.propose_authority(bench.permit(operator()), asked, None, |_| true).await.unwrap()
 }
 
 async fn bring(bench: &Bench, pending: &Pending, key: &SigningKey) -> Result<Pending, Error> {
@@ -239,8 +239,29 @@ async fn the_same_request_again_proposes_nothing_new() {
     let mut digests = Vec::new();
     for _ in 0..2 {
         let kept = Some(slot().await);
-        let asked = bench.app.propose_authority(bench.permit(operator()), new_keys(), kept).await.unwrap();
+        let asked =
+            bench.app.propose_authority(bench.permit(operator()), new_keys(), kept, |_| true).await.unwrap();
         digests.push(asked.digest);
     }
     assert_eq!(digests[0], digests[1]);
+}
+
+#[tokio::test]
+async fn a_proposal_over_another_one_than_was_seen_is_refused_and_loses_nobodys_signature() {
+    let keys = [fresh_ed25519(), fresh_ed25519()];
+    let bench = Bench::founded_by(UNLIMITED, &keys);
+    let over = async |seen: Option<u64>| {
+        let permit = bench.permit(operator());
+        bench.app.propose_authority(permit, new_keys(), None, |version| version == seen).await
+    };
+    let looked = || bench.app.pending_authority(&bench.permit(operator())).unwrap();
+    let former = propose(&bench, stricter()).await;
+    let seen = looked().version;
+    let _ = bring(&bench, &former, &keys[0]).await.unwrap();
+    for stale in [None, seen] {
+        let refused = over(stale).await.unwrap_err();
+        assert_eq!(refused.refusal().map(|refusal| refusal.code), Some(Code::PreconditionFailed));
+    }
+    assert_eq!((looked().digest, looked().progress.current.signed.len()), (former.digest, 1));
+    assert!(over(looked().version).await.unwrap().replaced.is_some(), "who has seen the signature may");
 }

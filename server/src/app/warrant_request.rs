@@ -21,6 +21,7 @@ use muster_firmware_profiles::profile::WipeLevel;
 use muster_wire::cbor;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{DeviceId, WarrantId};
+use muster_wire::lineage::Lineage;
 use muster_wire::merkle::root_of;
 use muster_wire::problem::Code;
 use muster_wire::time::Timestamp;
@@ -64,6 +65,8 @@ pub struct Requested {
     pub required: usize,
     /// How many approvers there are.
     pub approvers: usize,
+    /// How many of them count now: who has joined waits for a day.
+    pub counting: usize,
     /// Until when asking for it would have to wait, unix seconds; only a preview says so.
     pub waits_until: Option<i64>,
 }
@@ -151,7 +154,14 @@ impl App {
         let required = approvers(authority, record.kind(), record.level(), record.count)?;
         let targets = self.targets(record.id)?;
         let aims = targets.iter().map(|target| self.aim(target.device)).collect::<Result<_, _>>()?;
-        Ok(Requested { record, aims, required, approvers: authority.approvers.len(), waits_until: None })
+        let (approvers, counting) = self.approvers_now(&lineage);
+        Ok(Requested { record, aims, required, approvers, counting, waits_until: None })
+    }
+
+    /// How many approvers there are, and how many of them count now.
+    fn approvers_now(&self, lineage: &Lineage) -> (usize, usize) {
+        let counting = lineage.counting(Timestamp(self.clock.now_s())).count();
+        (lineage.current().approvers.len(), counting)
     }
 
     fn aim(&self, id: DeviceId) -> Result<Aim, Error> {
@@ -195,7 +205,8 @@ impl App {
             ended: 0,
             proven: 0,
         };
-        Ok(Requested { record, aims, required, approvers: authority.approvers.len(), waits_until: None })
+        let (approvers, counting) = self.approvers_now(&lineage);
+        Ok(Requested { record, aims, required, approvers, counting, waits_until: None })
     }
 
     /// What every order would ask: one plan for all devices of a warrant.

@@ -13,6 +13,7 @@ use super::output::Reader;
 use super::table::{self, Column, column};
 use super::{Context, difference};
 use clap::{Args, Subcommand};
+use http::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use muster_wire::approver::parse_public_key;
 use muster_wire::authority::Authority;
 use muster_wire::problem::Exit;
@@ -73,7 +74,8 @@ pub struct ProposeArgs {
 const HEAD: &[Column] = &[
     column("trust domain", "/trust_domain"),
     column("version", "/version"),
-    column("digest", "/digest"),
+    column("sha256", "/sha256"),
+    column("digest of version 1", "/digest"),
     column("told to", "/heard/held"),
     column("not told yet", "/heard/missing"),
 ];
@@ -149,7 +151,17 @@ fn in_words(context: &Context, document: &Value) -> String {
 }
 
 async fn show_pending(context: &Context, package: Option<&Path>) -> Result<(), Error> {
-    let pending = context.client()?.get(&["v1", "authority", "pending"], &[]).await?;
+    let pending = match context.client()?.get(&["v1", "authority", "pending"], &[]).await {
+        // Nothing can be written down to be signed; otherwise it is an answer like any other.
+        Err(error) if error.exit() == Exit::NotFound && package.is_none() => {
+            return match context.out.reader {
+                Reader::Program => context.out.json(&Value::Null),
+                Reader::Person => context.out.line("Nothing is proposed."),
+            };
+        }
+        Err(error) if error.exit() == Exit::NotFound => return Err(nothing_proposed()),
+        pending => pending?,
+    };
     if let Some(file) = package {
         std::fs::write(file, format!("{pending:#}\n")).map_err(Error::file("write", file))?;
         let file = file.display();
@@ -161,6 +173,13 @@ async fn show_pending(context: &Context, package: Option<&Path>) -> Result<(), E
     print(context, pending)
 }
 
+pub(super) fn nothing_proposed() -> Error {
+    Error::not_found(
+        "Nothing is proposed, so there is nothing to sign",
+        "Ask for a successor first: `muster authority propose`.",
+    )
+}
+
 /// Prints a proposal with what it changes.
 fn print(context: &Context, mut pending: Value) -> Result<(), Error> {
     let change = Change::of(&pending)?;
@@ -168,6 +187,7 @@ fn print(context: &Context, mut pending: Value) -> Result<(), Error> {
         Reader::Program => {
             if let Some(fields) = pending.as_object_mut() {
                 fields.insert("changes".to_owned(), json!(change.lines()));
+                fields.insert("warnings".to_owned(), json!(change.warnings()));
             }
             context.out.json(&pending)
         }
@@ -236,22 +256,30 @@ async fn propose(context: &Context, args: &ProposeArgs) -> Result<(), Error> {
         "new_audit_key": args.new_audit_key,
     });
     let client = context.client()?;
-    agree_to_replace(context, &client).await?;
-    let proposed = client.post(&["v1", "authority", "pending"], &body).await?;
+    let seen = agree_to_replace(context, &client).await?;
+    let proposed = client.post_if(&["v1", "authority", "pending"], &body, seen).await?;
     print(context, proposed)?;
     context.out.notice("Nothing has changed yet: each approver runs `muster authority sign --key FILE`.");
     Ok(())
 }
 
-/// Asks first where a proposal waits that somebody has signed: what was gathered for it is lost with it.
-async fn agree_to_replace(context: &Context, client: &Client) -> Result<(), Error> {
-    let waiting = match client.get(&["v1", "authority", "pending"], &[]).await {
-        Err(error) if error.exit() == Exit::NotFound => return Ok(()),
+/// Asks first where a proposal waits that somebody has signed: what was gathered for it is lost with it. Answers on what
+/// condition the next one is proposed: that nobody has proposed or signed meanwhile.
+async fn agree_to_replace(
+    context: &Context,
+    client: &Client,
+) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
+    let (waiting, version) = match client.get_versioned(&["v1", "authority", "pending"]).await {
+        Err(error) if error.exit() == Exit::NotFound => {
+            return Ok(Some((IF_NONE_MATCH, HeaderValue::from_static("*"))));
+        }
         waiting => waiting?,
     };
-    let Some(consequence) = loss(&waiting) else { return Ok(()) };
-    let target = json!({"version": waiting.get("version"), "sha256": waiting.get("sha256")});
-    consent(context, &Intent { action: "authority.propose", consequence, target: &target }, false).map(drop)
+    if let Some(consequence) = loss(&waiting) {
+        let target = json!({"version": waiting.get("version"), "sha256": waiting.get("sha256")});
+        consent(context, &Intent { action: "authority.propose", consequence, target: &target }, false)?;
+    }
+    Ok(version.map(|version| (IF_MATCH, version)))
 }
 
 /// What is lost with the proposal `waiting`, if anybody has signed it.

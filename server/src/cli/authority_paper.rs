@@ -39,13 +39,19 @@ impl Change {
         difference::lines(&self.current, &self.next)
     }
 
+    /// What nobody could have done any more.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        difference::unmet(&self.current, &self.next)
+    }
+
     pub(super) fn in_words(&self) -> String {
         let (from, to) = (self.current.version, self.next.version);
         let domain = self.next.trust_domain.as_str();
         let head = format!("The authority of {domain}, version {from}, becomes version {to}:");
         let lines = self.lines();
         let lines = if lines.is_empty() { vec!["nothing changes".to_owned()] } else { lines };
-        format!("{head}\n  {}", lines.join("\n  "))
+        let warnings = self.warnings().into_iter().map(|warning| format!("\nWARNING: {warning}."));
+        format!("{head}\n  {}{}", lines.join("\n  "), warnings.collect::<String>())
     }
 
     /// Whose key has this id, in either document.

@@ -3,7 +3,7 @@
 //! What is signed is said in words, read from the bytes (`super::authority_paper`); one signature is added, and the key goes
 //! nowhere. Without a way to the server the bytes go there and back as files.
 
-use super::authority::PENDING;
+use super::authority::{PENDING, nothing_proposed};
 use super::authority_paper::{Change, unreadable};
 use super::client::Client;
 use super::confirm::{Intent, Verdict, consent};
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use muster_wire::envelope::MultiSigned;
 use muster_wire::key::Signer;
+use muster_wire::problem::Exit;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,10 @@ async fn waiting(package: Option<&Path>, client: Option<&Client>) -> Result<Valu
             let text = std::fs::read_to_string(file).map_err(Error::file("read", file))?;
             serde_json::from_str(&text).map_err(|_| no_package(file))
         }
-        (None, Some(client)) => client.get(&["v1", "authority", "pending"], &[]).await,
+        (None, Some(client)) => match client.get(&["v1", "authority", "pending"], &[]).await {
+            Err(error) if error.exit() == Exit::NotFound => Err(nothing_proposed()),
+            pending => pending,
+        },
         (None, None) => Err(unreadable()),
     }
 }
@@ -101,7 +105,7 @@ async fn waiting(package: Option<&Path>, client: Option<&Client>) -> Result<Valu
 /// Says what is about to be signed, and asks.
 fn agree(context: &Context, (change, who): (&Change, &str), dry_run: bool) -> Result<Verdict, Error> {
     let consequence = format!("{}\n{who} signs this.", change.in_words());
-    let target = json!({"version": change.next.version, "sha256": change.signed.payload_digest().to_hex(), "changes": change.lines()});
+    let target = json!({"version": change.next.version, "sha256": change.signed.payload_digest().to_hex(), "changes": change.lines(), "warnings": change.warnings()});
     if context.global.yes && !dry_run {
         context.out.tell(&consequence);
     }

@@ -70,6 +70,7 @@ const LISTING: &[Column] = &[
 const RECORD: &[Column] = &[
     column("profile", "/profile"),
     column("generation", "/generation"),
+    column("  note", "/heard_because"),
     column("set", "/set_at"),
     column("by", "/set_by"),
     column("files", "/baseline/files"),
@@ -92,6 +93,7 @@ const EFFECT: &[Column] = &[
 
 const DIFFERENCE: &[Column] = &[
     column("desired", "/generation/desired"),
+    column("  because", "/desired_because"),
     column("reported", "/generation/reported"),
     column("digest", "/digest"),
     column("sections", "/sections"),

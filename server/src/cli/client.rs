@@ -8,7 +8,9 @@ use super::connection::{Cause, MAX_REPLY, REQUEST_DEADLINE, connector, innermost
 use super::credential::Access;
 use super::error::Error;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderName, HeaderValue, IF_MATCH, RETRY_AFTER,
+};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -155,10 +157,21 @@ impl Client {
         body: &Value,
         version: Option<HeaderValue>,
     ) -> Result<Value, Error> {
+        self.post_if(segments, body, version.map(|version| (IF_MATCH, version))).await
+    }
+
+    /// POST of `body`, to be done only under a condition (RFC 9110 §13.1).
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn post_if(
+        &self,
+        segments: &[&str],
+        body: &Value,
+        condition: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Value, Error> {
         let mut request = self.request(Method::POST, &self.url(segments, &[])?, Some(body))?;
-        if let Some(version) = version {
-            request.headers_mut().insert(IF_MATCH, version);
-        }
+        request.headers_mut().extend(condition);
         self.json(&self.send(request).await?)
     }
 

@@ -68,6 +68,24 @@ fn counts(current: &Authority, next: &Authority) -> Vec<String> {
     lines
 }
 
+/// What nobody could have done once `next` is in force: matters that it lets need more approvers than it names, where
+/// `current` did not do just that, too.
+pub(super) fn unmet(current: &Authority, next: &Authority) -> Vec<String> {
+    let before: BTreeMap<_, _> = current.required.iter().collect();
+    let (there, then) = (current.approvers.len() as u64, next.approvers.len() as u64);
+    let is_news = |matter: &str, count: u64| {
+        before.get(matter).is_none_or(|former| *former <= there || *former != count)
+    };
+    let short = next.required.iter().filter(|(matter, count)| *count > then && is_news(matter, *count));
+    let told = short.map(|(matter, count)| {
+        format!(
+            "{matter} would need {count} approvers and there would be {then}: nobody could have it done until a later \
+             successor lowers the number or adds approvers"
+        )
+    });
+    told.collect()
+}
+
 /// Somebody as people compare keys: by fingerprint, not by the key itself.
 pub(super) fn with_fingerprint(person: &Value) -> Value {
     let mut shown = person.clone();
@@ -119,6 +137,23 @@ mod tests {
         assert_eq!(with_fingerprint(&person), json!({"name": "a", "key": fingerprint(&key)}));
         let nobody = json!({"name": "a", "key": "00"});
         assert_eq!(with_fingerprint(&nobody), nobody);
+    }
+
+    #[test]
+    fn what_nobody_could_have_done_any_more_is_told_and_what_was_so_before_is_not() {
+        let current = document();
+        assert_eq!(unmet(&current, &current), [""; 0], "many are beyond two approvers from the start");
+        let mut next = current.clone();
+        next.required = next.required.with(Matter::WipeClear, 9);
+        let found = unmet(&current, &next);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with("wipe(clear) would need 9 approvers and there would be 2:"),
+            "{found:?}"
+        );
+        let mut next = current.clone();
+        let _ = next.approvers.pop();
+        assert!(unmet(&current, &next).iter().any(|line| line.starts_with("authority would need 2")));
     }
 
     #[test]

@@ -358,7 +358,7 @@ fn outcome(preview: &Value) -> String {
     let count = devices(preview.get("count").and_then(Value::as_u64).unwrap_or(0));
     let signatures = match needed.as_str() {
         "1" => "One approver's signature alone is enough: one key can do it.".to_owned(),
-        _ => format!("{needed} of the {there} approvers have to sign."),
+        _ => format!("{needed} of the {there} approvers have to sign.{}", counting(preview)),
     };
     if kind == "wipe_on_lapse" {
         let hours = preview.pointer("/action/after_s").and_then(Value::as_u64).unwrap_or(0) / 3600;
@@ -376,6 +376,21 @@ fn outcome(preview: &Value) -> String {
          level {level} names is wiped, for good; from {deadline} on the certificate of whatever is not proven is revoked. \
          {signatures}"
     )
+}
+
+/// How many approvers count today, where that is not all of them; begins with a blank then.
+fn counting(preview: &Value) -> String {
+    let [needed, there, today] = ["/required", "/approvers", "/approvers_counting"]
+        .map(|at| preview.pointer(at).and_then(Value::as_u64));
+    match (needed, there, today) {
+        (Some(needed), Some(there), Some(today)) if today < there => {
+            let enough = if today < needed { ": too few, today" } else { "" };
+            format!(
+                " {today} of them count today{enough}; who has joined counts a day later, and `muster authority show` says when."
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 /// The ids of the devices that a request names.
@@ -480,6 +495,19 @@ mod tests {
         );
         assert!(two.contains("2026-12-01"));
         assert!(consequence(&preview("retire", 1), &rails).contains("one key can do it"));
+        assert!(!two.contains("today"), "all of them count: {two}");
+    }
+
+    #[test]
+    fn an_approver_who_counts_only_from_tomorrow_is_not_counted_today() {
+        let today = |counting: u8| {
+            let mut preview = preview("clear", 2);
+            preview["approvers_counting"] = counting.into();
+            outcome(&preview)
+        };
+        assert!(today(2).contains("2 of them count today; who has joined"), "{}", today(2));
+        assert!(today(1).contains("1 of them count today: too few, today;"), "{}", today(1));
+        assert!(!today(3).contains("today"));
     }
 
     #[test]

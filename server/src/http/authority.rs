@@ -3,16 +3,17 @@
 //! What approvers sign travels as bytes and is rendered where it is signed; what is said of it here in words is only for
 //! looking.
 
+use super::baseline::tagged;
 use super::problem::HttpError;
 use super::routes::{Ctx, Doc, Routes};
-use super::{json, slot, timestamp};
+use super::{json, matches, slot, timestamp};
 use crate::app::{Asked, Pending};
 use crate::domain::policy::act;
 use crate::domain::succession::{self, Changes};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use muster_wire::approver::ApproverName;
 use muster_wire::authority::{Authority, Matter};
 use muster_wire::cbor::Document as _;
@@ -132,7 +133,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
 }
 
 async fn pending(ctx: Ctx<act::ReadAuthority>) -> Result<Response, HttpError> {
-    json(StatusCode::OK, &view(ctx.app.pending_authority(&ctx.permit)?))
+    let pending = ctx.app.pending_authority(&ctx.permit)?;
+    let version = pending.version.unwrap_or_default();
+    tagged(json(StatusCode::OK, &view(pending))?, version)
 }
 
 async fn propose_authority(ctx: Ctx<act::ProposeAuthority>) -> Result<Response, HttpError> {
@@ -143,7 +146,17 @@ async fn propose_authority(ctx: Ctx<act::ProposeAuthority>) -> Result<Response, 
         changes: changes(&body)?,
     };
     let kept = slot(&ctx).await?;
-    json(StatusCode::CREATED, &view(ctx.app.propose_authority(ctx.permit, asked, kept).await?))
+    let [wanted, unwanted] =
+        [header::IF_MATCH, header::IF_NONE_MATCH].map(|name| ctx.header(name).map(str::to_owned));
+    // RFC 9110 §13.1.1 and §13.1.2: `If-None-Match: *` is from whoever saw that nothing is proposed.
+    let is_meant = |version: Option<u64>| match version {
+        Some(version) => {
+            wanted.as_deref().is_none_or(|tags| matches(tags, version))
+                && !unwanted.as_deref().is_some_and(|tags| matches(tags, version))
+        }
+        None => wanted.is_none(),
+    };
+    json(StatusCode::CREATED, &view(ctx.app.propose_authority(ctx.permit, asked, kept, is_meant).await?))
 }
 
 async fn sign_authority(ctx: Ctx<act::SignAuthority>) -> Result<Response, HttpError> {

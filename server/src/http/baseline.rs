@@ -29,6 +29,11 @@ pub(super) struct Baseline {
     profile: String,
     /// Counts the changes of all baselines; 1 is the profile's own.
     generation: u64,
+    /// The generation under which devices hear of it: a higher one where the authority document or the issuing CA changed
+    /// since.
+    heard_as: u64,
+    /// Why that is another one; null where it is the same.
+    heard_because: Option<String>,
     /// When it was set; null for the profile's own.
     set_at: Option<String>,
     set_by: Option<String>,
@@ -126,6 +131,10 @@ pub(super) struct SignBaseline {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BaselineDifference {
     generation: super::device::Generation,
+    /// The generation as which the baseline was set.
+    set_as: u64,
+    /// Why another one is desired; null where it is the same.
+    desired_because: Option<String>,
     /// SHA-256 of the baseline desired.
     digest: String,
     sections: Vec<Section>,
@@ -231,17 +240,19 @@ fn papers(found: app::BaselinePapers) -> BaselinePapers {
 }
 
 async fn diff(ctx: Ctx<act::ReadBaseline>) -> Result<Response, HttpError> {
-    let Difference { desired, reported, digest, baseline, drift, drift_total, approval } =
+    let Difference { desired, set, reported, digest, baseline, drift, drift_total, approval } =
         ctx.app.difference(&ctx.permit, ctx.param("id", "device")?)?;
     let drift =
         drift.into_iter().map(|one| Drift { section: one.section.as_str().to_owned(), item: one.item });
     let difference = BaselineDifference {
         generation: super::device::Generation::of(desired.counter, reported.map(|reported| reported.counter)),
+        set_as: set.0,
+        desired_because: set.1,
         digest: digest.to_hex(),
         sections: baseline.sections.iter().map(section).collect(),
         drift: drift.collect(),
         drift_total,
-        approval: approval.map(approval_view),
+        approval: approval.map(|approval| approval_view(approval, false)),
     };
     json(StatusCode::OK, &difference)
 }
@@ -272,7 +283,8 @@ fn fetched(
     Ok(app.fetch_baseline(permit, device, digest)?)
 }
 
-fn tagged(mut response: Response, version: u64) -> Result<Response, HttpError> {
+/// The answer with the version of what it shows as its `ETag`.
+pub(super) fn tagged(mut response: Response, version: u64) -> Result<Response, HttpError> {
     if let Ok(tag) = HeaderValue::from_str(&super::etag(version)) {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -285,12 +297,12 @@ fn effect_view(effect: Effect, dry_run: bool) -> Result<BaselineEffect, HttpErro
         baseline: view(effect.baseline)?,
         devices: effect.devices,
         changed: effect.changed,
-        approval: effect.approval.map(approval_view),
+        approval: effect.approval.map(|approval| approval_view(approval, dry_run)),
     })
 }
 
-fn approval_view(approval: app::Approval) -> BaselineApproval {
-    let remedy = approval.remedy();
+fn approval_view(approval: app::Approval, dry_run: bool) -> BaselineApproval {
+    let remedy = if dry_run { approval.remedy_before_it_is_set() } else { approval.remedy() };
     let app::Approval { required, missing, items, .. } = approval;
     BaselineApproval { required, missing, items, remedy }
 }
@@ -303,6 +315,8 @@ fn view(shown: BaselineShown) -> Result<Baseline, HttpError> {
     Ok(Baseline {
         profile: shown.profile,
         generation: shown.counter,
+        heard_as: shown.heard.counter,
+        heard_because: shown.heard.because,
         set_at,
         set_by,
         baseline: serde_json::to_value(&shown.baseline).map_err(failed)?,

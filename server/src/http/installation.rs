@@ -84,6 +84,8 @@ pub(super) struct Authority {
     version: u64,
     /// SHA-256 of the first document, as enrolment strings carry it.
     digest: String,
+    /// SHA-256 of the newest document.
+    sha256: String,
     trust_domain: String,
     approvers: Vec<Approver>,
     recovery: Vec<Approver>,
@@ -200,6 +202,7 @@ async fn authority(ctx: Ctx<act::ReadAuthority>) -> Result<Response, HttpError> 
     let view = Authority {
         version: shown.version,
         digest: shown.digest.to_hex(),
+        sha256: shown.newest.to_hex(),
         trust_domain: shown.trust_domain,
         approvers: shown.approvers.into_iter().map(approver).collect(),
         recovery: shown.recovery.into_iter().map(approver).collect(),

@@ -199,6 +199,11 @@ const REASONS: &[(&str, &str)] = &[
         "The profiles of these devices wipe different data: ask for one warrant for each profile.",
     ),
     (
+        "authority.proposal_changed",
+        "Somebody else has proposed, or has signed the proposal that waits, since you looked: see `muster authority show \
+         --pending`, then propose again.",
+    ),
+    (
         "baseline.built_in",
         "The profile's own baseline needs nobody's signature; set one with `muster baseline set` first.",
     ),

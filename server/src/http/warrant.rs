@@ -158,6 +158,8 @@ pub(super) struct RequestedWarrant {
     required: usize,
     /// How many there are.
     approvers: usize,
+    /// How many of them count now: who has joined waits for a day.
+    approvers_counting: usize,
     /// State of its devices where they are let go, else of the warrant.
     state: String,
     /// Phase of its devices where they are let go.
@@ -378,7 +380,7 @@ fn view(shown: WarrantShown) -> Warrant {
 }
 
 fn requested(came: Came, preview: bool) -> RequestedWarrant {
-    let Came { record, aims, required, approvers, waits_until } = came;
+    let Came { record, aims, required, approvers, counting, waits_until } = came;
     let leaves = record.kind() == Kind::Wipe;
     let target = |aim: &Aim| RequestedTarget {
         device: aim.device.id,
@@ -398,6 +400,7 @@ fn requested(came: Came, preview: bool) -> RequestedWarrant {
         count: record.count,
         required,
         approvers,
+        approvers_counting: counting,
         state: state.to_owned(),
         phase: leaves.then(|| Phase::Requested.as_str().to_owned()),
         deadline: leaves.then(|| timestamp(record.deadline)),

@@ -32,10 +32,15 @@ async fn an_approver_leaves_and_another_takes_their_place() {
     let _ = server.device_when(&device.id(), "it is active", |device| device["state"] == "active").await;
     knows(&device, 1).await;
 
+    assert_eq!(server.cli(&["authority", "show", "--pending"]).await, Value::Null, "nothing is proposed");
+    let nine = server.propose(&["--required", "wipe(clear)=9"]).await;
+    let warned = nine["warnings"][0].as_str().unwrap();
+    assert!(warned.contains("wipe(clear) would need 9 approvers and there would be 2"), "{nine}");
     let carol = server.site().approver("carol").await;
     let proposed = server.propose(&["--add-approver", &format!("carol={carol}")]).await;
     assert!(proposed["changes"][0].as_str().unwrap().starts_with("+ approver carol, key "), "{proposed}");
     assert_eq!(server.sign_as("alice").await["state"], "pending");
+    assert_eq!(proposed["warnings"], serde_json::json!([]), "{proposed}");
     assert_eq!(server.authority_version().await, 1, "one signature changes nothing");
     let settled = sign_offline(&server, "bob").await;
     assert_eq!((&settled["state"], &settled["version"]), (&"in_force".into(), &2.into()), "{settled}");
@@ -55,6 +60,9 @@ async fn an_approver_leaves_and_another_takes_their_place() {
     })
     .await;
     assert_eq!(shown["heard"]["missing"], 0, "{shown}");
+    assert_ne!(shown["sha256"], shown["digest"], "the newest document's digest, and the first one's");
+    let baseline = server.cli(&["baseline", "show", "sensor-linux"]).await;
+    assert!(baseline["heard_because"].as_str().unwrap().contains("became version 3"), "{baseline}");
 
     // Whoever has left signs nothing any more, and nobody is asked to leave whom a successor needs.
     let _ = server.propose(&["--required", "lock=2"]).await;
