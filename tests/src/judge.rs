@@ -77,10 +77,15 @@ pub struct Trusted {
 
 /// Has the independent script judge the proof in `directory`, with nothing to trust but `trusted`.
 pub async fn wipe_proof(directory: &Path, trusted: &Trusted) -> Run {
+    wipe_proof_on(&Launch::plain(), directory, trusted).await
+}
+
+/// The same on a machine that is set up as `machine` says.
+pub async fn wipe_proof_on(machine: &Launch, directory: &Path, trusted: &Trusted) -> Run {
     let script = repository().join("docs/verify-wipe.py").display().to_string();
     let directory = directory.display().to_string();
     let words = [script.as_str(), &directory, "--authority", &trusted.authority, "--root", &trusted.root];
-    run(&Launch::plain(), Path::new("python3"), &words, b"").await
+    run(machine, Path::new("python3"), &words, b"").await
 }
 
 /// Has the independent script judge the exported log in `directory`, with `known`: what it is told beside that.

@@ -19,6 +19,7 @@ mod stories {
     mod est_curl;
     mod factory_line;
     mod faults;
+    mod forged_proof;
     mod imaging_laptops;
     mod key_replacement;
     mod lease;

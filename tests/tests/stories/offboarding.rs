@@ -142,7 +142,7 @@ async fn is_judged_as_the_server_judges(proof: &Path, trusted: &Trusted, key: &K
 }
 
 /// The device's identity key, kept by somebody who should not have it.
-struct Key(DeviceKey);
+pub(super) struct Key(pub(super) DeviceKey);
 
 impl Signer for Key {
     fn public_key(&self) -> PublicKey {
