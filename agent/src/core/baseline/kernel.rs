@@ -37,14 +37,19 @@ pub(super) fn check(setting: &Setting) -> Result<(), SettingFlaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_wire::approval::LISTED;
 
     fn setting(key: &str, value: &str) -> Setting {
         Setting { key: key.into(), value: value.into() }
     }
 
     #[test]
-    fn what_hardens_can_be_written() {
-        assert_eq!(check(&setting("net.ipv4.conf.all.rp_filter", "1")), Ok(()));
+    fn whatever_is_listed_as_hardening_can_be_written() {
+        let listed = LISTED.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
+        for (key, value) in listed {
+            assert_eq!(check(&setting(key, value)), Ok(()), "{key} = {value}");
+        }
+        assert!(LISTED.iter().any(|(key, _)| *key == "kernel.dmesg_restrict"));
     }
 
     #[test]
