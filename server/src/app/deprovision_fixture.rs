@@ -36,6 +36,18 @@ pub(super) struct Telling {
     pub(super) previous: Option<Sha256Digest>,
 }
 
+/// A request to wipe `lives`, with the times that nobody has to name.
+pub(super) fn wipe_of<'l>(lives: impl IntoIterator<Item = &'l Life>, level: Level) -> WarrantRequest {
+    WarrantRequest {
+        after_s: None,
+        kind: Kind::Wipe,
+        level: Some(level),
+        devices: lives.into_iter().map(|life| life.id).collect(),
+        deadline_s: DEADLINE_S,
+        valid_s: VALID_S,
+    }
+}
+
 pub(super) const DAY_MS: i64 = 86_400_000;
 
 impl End {
@@ -53,14 +65,7 @@ impl End {
     }
 
     pub(super) async fn ask(&self, lives: &[&Life], level: Level) -> Result<Requested, Error> {
-        let request = WarrantRequest {
-            after_s: None,
-            kind: Kind::Wipe,
-            level: Some(level),
-            devices: lives.iter().map(|life| life.id).collect(),
-            deadline_s: DEADLINE_S,
-            valid_s: VALID_S,
-        };
+        let request = wipe_of(lives.iter().copied(), level);
         self.app().request_warrant(self.site.operator(), &request, None).await
     }
 

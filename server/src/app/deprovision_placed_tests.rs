@@ -1,14 +1,14 @@
 //! Wipes that wait on devices for a lapse: a newer one takes the place of an older one, and what a device did by itself may
 //! be all that it is being let go for.
 
-use super::deprovision_fixture::{End, Telling, WHOLE};
+use super::deprovision_fixture::{End, Telling, WHOLE, wipe_of};
 use super::plane_fixture::Life;
 use super::*;
 use crate::domain::admission::Topics;
 use crate::domain::deprovision::Phase;
 use crate::domain::device::{DeviceState, Retirement};
 use crate::domain::order::Phase as OrderPhase;
-use crate::domain::warrant::{DEADLINE_S, State, VALID_S};
+use crate::domain::warrant::State;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::WarrantId;
 use muster_wire::receipt::Receipt;
@@ -20,14 +20,8 @@ const HOUR_S: u64 = 3_600;
 
 /// A warrant to clear `lives` on lapse that enough approvers have signed.
 async fn placed(end: &End, lives: &[&Life], after_s: u64) -> WarrantId {
-    let request = WarrantRequest {
-        after_s: Some(after_s),
-        kind: Kind::WipeOnLapse,
-        level: Some(Level::Clear),
-        devices: lives.iter().map(|life| life.id).collect(),
-        deadline_s: DEADLINE_S,
-        valid_s: VALID_S,
-    };
+    let wipe = wipe_of(lives.iter().copied(), Level::Clear);
+    let request = WarrantRequest { after_s: Some(after_s), kind: Kind::WipeOnLapse, ..wipe };
     let id = end.app().request_warrant(end.site.operator(), &request, None).await.unwrap().record.id;
     for key in &end.keys[..2] {
         end.sign(id, key).await.unwrap();

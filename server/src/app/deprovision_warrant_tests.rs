@@ -1,6 +1,6 @@
 //! Letting devices go begins with a warrant: who may ask for it, whose signatures count, and when an order leaves.
 
-use super::deprovision_fixture::{End, Telling};
+use super::deprovision_fixture::{End, Telling, wipe_of};
 use super::plane_fixture::{Life, Site, rule};
 use super::*;
 use crate::ca::fresh_ed25519;
@@ -9,10 +9,11 @@ use crate::domain::device::DeviceState;
 use crate::domain::order::Ask;
 use crate::domain::policy::Permit;
 use crate::domain::succession::Changes;
-use crate::domain::warrant::{DEADLINE_S, State, VALID_S};
+use crate::domain::warrant::State;
 use muster_wire::cbor::decode;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::MultiSigned;
+use muster_wire::key::{Ed25519Key, PublicKey};
 use muster_wire::order::Action;
 use muster_wire::receipt::Receipt;
 use muster_wire::receipt::ReceiptPhase::Verified;
@@ -75,6 +76,12 @@ async fn a_signature_that_is_false_beside_a_good_one_is_not_taken() {
     let handed = end.app().sign_warrant(end.site.operator(), id, &bytes).await;
     assert_eq!(rule(&handed.unwrap_err()), "warrant.signer");
     assert!(end.warrant(id).signed_by.is_empty());
+    let tail = end.app().audit_tail(&end.site.operator(), None, 9).unwrap().items;
+    let refused: Vec<_> = tail.iter().filter(|entry| entry["outcome"] == "refused").collect();
+    let named = PublicKey::Ed25519(Ed25519Key::from_bytes(&end.keys[0].verifying_key().to_bytes()).unwrap());
+    assert_eq!(refused[1]["facts"]["key"], named.key_id().to_string(), "the key that it names");
+    assert_eq!(refused[1]["facts"]["signature"], "false", "and is not of");
+    assert!(refused[0]["facts"]["key"].is_string() && refused[0]["facts"]["signature"].is_null());
 }
 
 #[tokio::test]
@@ -94,14 +101,7 @@ async fn the_same_request_again_is_the_same_warrant() {
     let operator: Permit<crate::domain::policy::act::RequestWarrant> = end.site.operator();
     let slot = end.app().replayed(operator.caller(), Some("key"), Sha256Digest([1; 32])).await.unwrap();
     let Replayed::Keyed(slot) = slot else { panic!("a slot") };
-    let request = WarrantRequest {
-        after_s: None,
-        kind: Kind::Wipe,
-        level: Some(Level::Retire),
-        devices: vec![life.id],
-        deadline_s: DEADLINE_S,
-        valid_s: VALID_S,
-    };
+    let request = wipe_of([&life], Level::Retire);
     let first = end.app().request_warrant(operator, &request, Some(&slot)).await.unwrap();
     let again = end.app().request_warrant(end.site.operator(), &request, Some(&slot)).await.unwrap();
     assert_eq!((again.record.id, again.required), (first.record.id, 1));
@@ -120,14 +120,7 @@ async fn what_approvers_or_the_profile_cannot_do_is_refused_and_a_preview_change
     let lives: Vec<&Life> = fleet.iter().collect();
     assert_eq!(rule(&alone.ask(&lives, Level::Clear).await.unwrap_err()), "warrant.too_many_for_approvers");
     let commits = alone.site.commits();
-    let request = WarrantRequest {
-        after_s: None,
-        kind: Kind::Wipe,
-        level: Some(Level::Clear),
-        devices: lives.iter().skip(1).map(|life| life.id).collect(),
-        deadline_s: DEADLINE_S,
-        valid_s: VALID_S,
-    };
+    let request = wipe_of(fleet.iter().skip(1), Level::Clear);
     let preview = alone.app().preview_warrant(&alone.site.operator(), &request).await.unwrap();
     assert_eq!((preview.aims.len(), preview.required, alone.site.commits()), (10, 2, commits));
 }
@@ -158,14 +151,7 @@ async fn an_order_waits_while_the_approvers_who_signed_do_not_count() {
 async fn locks_are_ordered_under_a_warrant_and_leave_the_device_where_it_is() {
     let end = End::found();
     let life = end.site.enroll(None).await;
-    let request = WarrantRequest {
-        after_s: None,
-        kind: Kind::Lock,
-        level: None,
-        devices: vec![life.id],
-        deadline_s: DEADLINE_S,
-        valid_s: VALID_S,
-    };
+    let request = WarrantRequest { kind: Kind::Lock, level: None, ..wipe_of([&life], Level::Retire) };
     let asked = end.app().request_warrant(end.site.operator(), &request, None).await.unwrap();
     assert_eq!((asked.required, end.site.state(life.id)), (1, DeviceState::Commissioning));
     end.sign(asked.record.id, &end.keys[0]).await.unwrap();

@@ -1,6 +1,6 @@
 //! What ends letting a device go besides proof: doom, a stop, a lapse, a refusal, a person; and where the device is then.
 
-use super::deprovision_fixture::{DAY_MS, End, WHOLE, farewell};
+use super::deprovision_fixture::{DAY_MS, End, WHOLE, farewell, wipe_of};
 use super::plane_fixture::{Life, rule};
 use super::*;
 use crate::ca::fresh_ed25519;
@@ -17,7 +17,7 @@ use muster_wire::digest::Sha256Digest;
 use muster_wire::order::{Action, Order};
 use muster_wire::receipt::ReceiptPhase::Verified;
 use muster_wire::receipt::{Receipt, ReceiptOutcome};
-use muster_wire::warrant::{Kind, Level, Warrant};
+use muster_wire::warrant::{Level, Warrant};
 
 #[tokio::test]
 async fn a_doomed_device_comes_back_after_ninety_days_a_restart_and_an_expired_certificate_and_is_proven() {
@@ -204,14 +204,7 @@ async fn the_end_of_the_warrant_ends_the_waiting() {
 async fn a_warrant_that_lapses_before_doom_lets_its_devices_go_back() {
     let end = End::found();
     let life = end.site.enroll(None).await;
-    let request = WarrantRequest {
-        after_s: None,
-        kind: Kind::Wipe,
-        level: Some(Level::Retire),
-        devices: vec![life.id],
-        deadline_s: DEADLINE_S,
-        valid_s: 3_600,
-    };
+    let request = WarrantRequest { valid_s: 3_600, ..wipe_of([&life], Level::Retire) };
     let asked = end.app().request_warrant(end.site.operator(), &request, None).await.unwrap();
     end.passes(2 * 3_600_000).await;
     assert_eq!((end.site.state(life.id), end.phase(&life)), (DeviceState::Commissioning, None));

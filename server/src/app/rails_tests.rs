@@ -1,19 +1,19 @@
 //! The rails as verbs meet them: loops of single acts, protected devices, the freeze.
 
+use super::deprovision_fixture::wipe_of;
 use super::plane_fixture::{Life, Site};
-use super::{Error, Shown, WarrantRequest};
+use super::{Error, Shown};
 use crate::ca::fresh_ed25519;
 use crate::domain::admission::Topics;
 use crate::domain::rails::Limits;
 use crate::domain::revocation::Reason;
-use crate::domain::warrant::{DEADLINE_S, VALID_S};
 use crate::store::Batch;
 use crate::store::collections::INSTALLATION;
 use ed25519_dalek::SigningKey;
 use muster_wire::envelope::MultiSigned;
 use muster_wire::lift::{Lift, Waiver};
 use muster_wire::problem::Code;
-use muster_wire::warrant::{Kind, Level};
+use muster_wire::warrant::Level;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 const LIMITS: Limits = Limits { day_least: 2, day_percent: 1, hour: 10, cooling_off_s: 14_400 };
@@ -101,14 +101,7 @@ async fn a_loop_of_single_acts_of_every_kind_ends_at_the_budget_and_goes_on_afte
 async fn a_preview_beyond_the_budget_says_until_when_and_asking_is_what_begins_the_wait() {
     let approvers = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
     let (site, lives) = on_rails_of(Site::found_by(&approvers), 3).await;
-    let wanted = WarrantRequest {
-        after_s: None,
-        kind: Kind::Wipe,
-        level: Some(Level::Retire),
-        devices: lives.iter().map(|life| life.id).collect(),
-        deadline_s: DEADLINE_S,
-        valid_s: VALID_S,
-    };
+    let wanted = wipe_of(&lives, Level::Retire);
     let preview = async || site.app.preview_warrant(&site.operator(), &wanted).await.unwrap().waits_until;
     let until = site.app.clock.now_s() + 14_400;
     assert_eq!(preview().await, Some(until));

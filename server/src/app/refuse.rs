@@ -6,6 +6,7 @@ use super::{App, Error};
 use crate::domain::device::Device;
 use crate::domain::policy::{Act, Caller, Permit, Principal};
 use crate::domain::refusal::{LastRefusal, Refusal};
+use crate::domain::signature::SignatureFlaw;
 use crate::domain::token::TokenRecord;
 use crate::doors::http::HEAD_TOO_LARGE;
 use crate::store::Batch;
@@ -108,9 +109,11 @@ impl App {
     /// answer as it is.
     pub(super) async fn decline_for<A: Act>(&self, permit: &Permit<A>, object: &str, error: Error) -> Error {
         let Some(refusal) = error.refusal() else { return error };
-        let key = if let Error::Signature { flaw, .. } = &error { flaw.key() } else { None };
+        let flaw = if let Error::Signature { flaw, .. } = &error { Some(flaw) } else { None };
         let entry = permit.refused(self.clock.now_ms(), object.to_owned(), &refusal);
-        let entry = entry.facts(key.map(|key| ("key", key.to_string())));
+        let entry = entry.facts(flaw.and_then(SignatureFlaw::key).map(|key| ("key", key.to_string())));
+        let is_false = matches!(flaw, Some(SignatureFlaw::False(_)));
+        let entry = entry.facts(is_false.then(|| ("signature", "false".to_owned())));
         let written = self.settle(self.commit(essential(entry)).await, refusal);
         if matches!(written, Error::Refused(_)) { error } else { written }
     }

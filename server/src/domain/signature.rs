@@ -37,10 +37,11 @@ pub enum SignatureFlaw {
 }
 
 impl SignatureFlaw {
-    /// The key that it is about, where that is known.
+    /// The key that it is about, where that is known; under a false signature the key that it names, and is not of.
     pub fn key(&self) -> Option<KeyId> {
         match self {
             Self::Stranger { key, .. } | Self::Young { key, .. } => Some(*key),
+            Self::False(EnvelopeError::FalseSignature { key }) => Some(*key),
             Self::False(_) => None,
         }
     }
