@@ -133,6 +133,12 @@ impl Authority {
         Ok(())
     }
 
+    /// How many approvers `matter` needs. Where the document names no number it is one more than there are, so that nobody
+    /// can meet it: what is not named is refused.
+    pub fn approvers_for(&self, matter: Matter) -> usize {
+        self.required.count(matter).unwrap_or_else(|| self.approvers.len().saturating_add(1))
+    }
+
     /// The keys that sign orders, desired heads, baselines and acks.
     pub fn command_keys(&self) -> Vec<PublicKey> {
         self.command_keys.iter().copied().map(PublicKey::from).collect()

@@ -246,6 +246,7 @@ impl App {
             .expect(key.clone(), as_read(plan.set.as_ref().map(|_| plan.version())))
             .audit(entry);
         self.store.put_document(&mut batch, &key, &bytes)?;
+        self.forget_approvals(&mut batch, plan.counter)?;
         Ok(batch)
     }
 

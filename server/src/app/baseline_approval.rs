@@ -17,12 +17,13 @@ use crate::domain::refusal::Refusal;
 use crate::store::collections::{BASELINE_APPROVALS, BASELINES};
 use crate::store::{Batch, Expect};
 use muster_wire::approval;
+use muster_wire::authority::{Authority, Matter};
 use muster_wire::desired::Baseline;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::MultiSigned;
 use muster_wire::problem::Code;
 use muster_wire::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const UNREADABLE: Refusal = Refusal::by("baseline.envelope", Code::MalformedRequest).at("signed");
@@ -56,12 +57,50 @@ pub struct Approval {
     pub missing: u64,
     /// What needs them: paths, keys and sections, in order.
     pub items: Vec<String>,
+    /// What some of them count as that the authority document names no number for: nobody can approve it before a
+    /// successor does, and more are required than there are approvers.
+    pub unnamed: Vec<Matter>,
+}
+
+/// What of a baseline needs approvers, whoever has signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// How many of them.
+    pub(super) approvers: usize,
+    /// As [`Approval::items`] and [`Approval::unnamed`].
+    pub(super) items: Vec<String>,
+    pub(super) unnamed: Vec<Matter>,
+}
+
+/// What of `baseline` needs approvers by `authority`; `None` where devices take it as it is.
+pub(super) fn required(baseline: &Baseline, authority: &Authority) -> Option<Needs> {
+    let items = approval::items(baseline, approval::DECLARED_ROOTS).into_iter();
+    let needy: Vec<(String, Matter)> =
+        items.filter(|(_, matter)| authority.approvers_for(*matter) > 0).collect();
+    let approvers = needy.iter().map(|(_, matter)| authority.approvers_for(*matter)).max()?;
+    let unnamed = needy.iter().map(|(_, matter)| *matter);
+    let unnamed: BTreeSet<Matter> =
+        unnamed.filter(|matter| authority.required.count(*matter).is_none()).collect();
+    let items = needy.into_iter().map(|(item, _)| item).collect();
+    Some(Needs { approvers, items, unnamed: unnamed.into_iter().collect() })
 }
 
 impl Approval {
     /// What to do about it, as sentences.
     pub fn remedy(&self) -> String {
-        let Self { counter, required, missing, .. } = self;
+        let Self { counter, required, missing, unnamed, .. } = self;
+        if !unnamed.is_empty() {
+            let names: Vec<&str> = unnamed.iter().map(|matter| matter.as_str()).collect();
+            let given: String = unnamed
+                .iter()
+                .map(|matter| format!(" --required '{matter}={}'", matter.founding()))
+                .collect();
+            return format!(
+                "Generation {counter} cannot be approved: the authority names no number of approvers for {}. A successor \
+                 names one: `muster authority propose{given}`.",
+                names.join(" and ")
+            );
+        }
         if *missing == 0 {
             return "Enough approvers have signed it.".to_owned();
         }
@@ -88,6 +127,9 @@ impl Approval {
         self.items.extend(other.items);
         self.items.sort_unstable();
         self.items.dedup();
+        self.unnamed.extend(other.unnamed);
+        self.unnamed.sort_unstable();
+        self.unnamed.dedup();
         let (required, missing) = (self.required.max(other.required), self.missing.max(other.missing));
         Self { required, missing, ..self }
     }
@@ -148,24 +190,22 @@ impl App {
             .and_then(|signed| signed.signers(&lineage.counting_keys(now)))
             .map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
         let signed_by = names_of(&found, &lineage, now);
-        let required = self.approval(ready)?.map_or(0, |approval| approval.required);
+        let needs = required(&ready.settled.baseline, lineage.current());
+        let required = needs.map_or(0, |needs| u64::try_from(needs.approvers).unwrap_or(u64::MAX));
         Ok(BaselinePaper { digest: ready.settled.digest, document, devices, signed_by, required })
     }
 
     /// What approvers have to sign before devices take `ready`; `None` where they take it as it is.
     pub(super) fn approval(&self, ready: &Ready) -> Result<Option<Approval>, Error> {
         let (lineage, now) = (self.lineage(), Timestamp(self.clock.now_s()));
-        let needs = |matter| lineage.current().required.count(matter).unwrap_or(usize::MAX);
-        let items = approval::items(&ready.settled.baseline, approval::DECLARED_ROOTS).into_iter();
-        let (items, counts): (Vec<_>, Vec<_>) =
-            items.map(|(item, matter)| (item, needs(matter))).filter(|(_, count)| *count > 0).unzip();
-        let Some(required) = counts.into_iter().max() else { return Ok(None) };
+        let Some(needs) = required(&ready.settled.baseline, lineage.current()) else { return Ok(None) };
+        let Needs { approvers: required, items, unnamed } = needs;
         let gathered = self.approvals(ready.counter, &ready.settled.digest)?;
         let signed = gathered.map(|signed| signed.signers(&lineage.counting_keys(now))).transpose();
         let signed = signed.map_err(|error| Error::internal("reading approvals")(Box::new(error)))?;
         let missing = required.saturating_sub(signed.map_or(0, |keys| keys.len()));
         let [required, missing] = [required, missing].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-        Ok(Some(Approval { counter: ready.counter, required, missing, items }))
+        Ok(Some(Approval { counter: ready.counter, required, missing, items, unnamed }))
     }
 
     /// What approvers have to sign before all devices of `profile` take what `plan` comes to.
@@ -262,6 +302,26 @@ impl App {
         let approvals = approvals_key(set.counter, &digest);
         self.store.put_document(&mut batch, &approvals, &gathered.to_bytes())?;
         Ok(Some(batch))
+    }
+}
+
+impl App {
+    /// Adds to `batch` that what approvers have signed for the generation `counter` goes: another one takes its place.
+    pub(super) fn forget_approvals(&self, batch: &mut Batch, counter: u64) -> Result<(), Error> {
+        let prefix = BASELINE_APPROVALS.key(&counter.to_be_bytes());
+        let whole = prefix.len() + Sha256Digest::of(&[]).as_bytes().len();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.scan(&prefix, after.as_deref(), 1_000)?;
+            // Longer ones are chunks, which go with their document.
+            for (key, _) in page.iter().filter(|(key, _)| key.len() == whole) {
+                self.store.delete_document(batch, key)?;
+            }
+            match page.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => return Ok(()),
+            }
+        }
     }
 }
 

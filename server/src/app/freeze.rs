@@ -9,6 +9,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::signature;
 use crate::store::collections::INSTALLATION;
 use crate::store::{Batch, Expect};
+use muster_wire::authority::Matter;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{EnvelopeError, MultiSigned};
 use muster_wire::lift::{self, Lift};
@@ -166,12 +167,11 @@ impl App {
         let authority = in_force.lineage.current();
         let keys = lift.key_ids();
         let signed = authority.approvers.iter().filter(|approver| keys.contains(&approver.key.key_id()));
-        let needed = authority.required.count(muster_wire::authority::Matter::Authority);
         Ok(Frozen {
             lift: lift.to_bytes(),
             began_at: record.began_at,
             by: record.by.clone(),
-            required: needed.map_or(u64::MAX, |needed| u64::try_from(needed).unwrap_or(u64::MAX)),
+            required: u64::try_from(authority.approvers_for(Matter::Authority)).unwrap_or(u64::MAX),
             signed_by: signed.map(|approver| approver.name.to_string()).collect(),
             is_lifted: false,
         })

@@ -100,9 +100,8 @@ impl App {
         let authority = in_force.lineage.current();
         let keys = waiver.key_ids();
         let signed = authority.approvers.iter().filter(|approver| keys.contains(&approver.key.key_id()));
-        let needed = authority.required.count(Matter::Authority);
         Ok(Cooling {
-            required: needed.map_or(u64::MAX, |needed| u64::try_from(needed).unwrap_or(u64::MAX)),
+            required: u64::try_from(authority.approvers_for(Matter::Authority)).unwrap_or(u64::MAX),
             signed_by: signed.map(|approver| approver.name.to_string()).collect(),
             waiver: waiver.to_bytes(),
             waiting,

@@ -130,8 +130,7 @@ pub fn successor(
     next.version = current.version.saturating_add(1);
     next.previous = Some(current.payload_digest());
     next.check().map_err(SuccessionFlaw::Unfit)?;
-    let (needed, approvers) =
-        (next.required.count(Matter::Authority).unwrap_or(usize::MAX), next.approvers.len());
+    let (needed, approvers) = (next.approvers_for(Matter::Authority), next.approvers.len());
     if needed > approvers { Err(SuccessionFlaw::Final { needed, approvers }) } else { Ok(next) }
 }
 
@@ -198,7 +197,7 @@ impl Progress {
             current.approvers.iter().filter(|approver| counting.contains(&approver.key)).cloned().collect();
         let wait = current.approvers.iter().filter(|approver| !counting.contains(&approver.key));
         let recovery = current.recovery.iter().filter(|one| has_signed(&one.key));
-        let needed = |document: &Authority| document.required.count(Matter::Authority).unwrap_or(usize::MAX);
+        let needed = |document: &Authority| document.approvers_for(Matter::Authority);
         Self {
             current: Quorum { needed: needed(current), signed: names(&counts) },
             next: Quorum { needed: needed(next), signed: names(&next.approvers) },
