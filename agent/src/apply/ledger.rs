@@ -2,7 +2,7 @@
 //!
 //! | file in the state directory | holds |
 //! | --- | --- |
-//! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last, what was put right and is not told yet |
+//! | `applied` | the newest head admitted, head and baseline in force, what was written for them, what failed last, what was put right or taken back and is not told yet |
 //! | `applied.undo` | while a generation is put in place: everything as it was before |
 //! | `applied.aside` | while a wipe forgets: what `applied` held; nobody reads it |
 //!
@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::disk::{Dir, Disk, Found, Plain};
 use super::trouble::ApplyError;
 use crate::core::baseline::{Admitted, Mark};
+use crate::core::session::TakenBack;
 use crate::core::sheet::{self, SheetError};
 use crate::core::wiping::ManagedFile;
 
@@ -42,8 +43,14 @@ pub(super) struct Ledger {
     pub(super) profile: Option<String>,
     /// What a look put right, or was about to, and nobody has been told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) untold: Vec<(SectionKind, String)>,
+    pub(super) untold: Vec<Item>,
+    /// Which generations were taken back, and nobody has been told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) taken_back: Vec<TakenBack>,
 }
+
+/// One thing of a baseline: in which section, and its path or key.
+pub(super) type Item = (SectionKind, String);
 
 /// A desired state as it was admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

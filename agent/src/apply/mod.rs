@@ -26,7 +26,7 @@
 //! match engine.apply(&admitted)? { Applied{..} | RolledBack{..} | Unchanged }
 //! engine.drift()?      // on schedule: what differs, changing nothing
 //! engine.repair()?     // on schedule: the same, with what `enforce` names repaired
-//! engine.told()        // when what it found is on its way
+//! engine.told(&items)  // when what it put right is on its way; engine.told_taken_back(&them) likewise
 //! engine.current()     // what to report as the generation in place
 //! ```
 //! An [`ApplyError`] says that the agent's own disk failed; drop the engine and make a new one later.
@@ -35,6 +35,7 @@ mod accounts;
 mod diff;
 mod disk;
 mod ledger;
+mod repair;
 mod tree;
 mod trouble;
 mod undo;
@@ -42,6 +43,7 @@ mod undo;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use muster_wire::desired::{DesiredHead, Generation, Mode, SectionKind};
@@ -53,11 +55,16 @@ pub use diff::Action;
 pub use trouble::{ApplyError, Trouble};
 
 use crate::core::baseline::{Admitted, Mark};
+use crate::core::session::TakenBack;
 use crate::core::wiping::ManagedFile;
 use diff::{Change, Comparison, Diff};
 use disk::{Dir, Disk};
-use ledger::{Desired, Failed, LEDGER, Ledger, UNDO, Undo};
+use ledger::{Desired, Failed, Item, LEDGER, Ledger, UNDO, Undo};
+pub use repair::Repair;
 use tree::{Reach, Tree};
+
+/// No more generations that were taken back are remembered until somebody was told.
+const TAKEN_BACK_MAX: usize = 8;
 
 /// What came of a desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,15 +99,6 @@ pub enum Recovery {
         /// The generation.
         generation: Generation,
     },
-}
-
-/// What drifted, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repair {
-    /// Everything that differed before.
-    pub found: Vec<Drift>,
-    /// What differs still: audited only, or not repairable, which the text then says.
-    pub left: Vec<(Drift, Option<String>)>,
 }
 
 /// One line of `muster-agent plan`.
@@ -141,6 +139,8 @@ pub struct Engine {
     disk: Disk,
     ledger: Ledger,
     recovery: Recovery,
+    /// What the last look could not put right.
+    failing: BTreeSet<Item>,
 }
 
 impl Engine {
@@ -156,7 +156,14 @@ impl Engine {
 
     fn with_disk(state_dir: &Path, root: &Path, declared: &[String], disk: Disk) -> Result<Self, ApplyError> {
         let (state, tree) = open(state_dir, root, declared)?;
-        let mut engine = Self { state, tree, disk, ledger: Ledger::default(), recovery: Recovery::Clean };
+        let mut engine = Self {
+            state,
+            tree,
+            disk,
+            ledger: Ledger::default(),
+            recovery: Recovery::Clean,
+            failing: BTreeSet::new(),
+        };
         engine.recovery = engine.settle()?;
         Ok(engine)
     }
@@ -164,6 +171,27 @@ impl Engine {
     /// What an earlier run left behind.
     pub fn recovery(&self) -> Recovery {
         self.recovery
+    }
+
+    /// The generations that were taken back, oldest first, of which nobody has been told: [`Engine::told_taken_back`].
+    pub fn taken_back(&self) -> &[TakenBack] {
+        &self.ledger.taken_back
+    }
+
+    /// Whoever is to know that `told` were taken back knows it, durably.
+    pub fn told_taken_back(&mut self, told: &[TakenBack]) {
+        let mut left = self.ledger.clone();
+        left.taken_back.retain(|one| !told.contains(one));
+        self.note(left);
+    }
+
+    /// Keeps `ledger` here, and on the disk if it lets itself be written: what stands in it that is not on the disk is only
+    /// told once more by the next start, or lost by a kill before it is told.
+    fn note(&mut self, ledger: Ledger) {
+        if ledger != self.ledger {
+            let _ = self.save(ledger.clone());
+            self.ledger = ledger;
+        }
     }
 
     /// The generation in force.
@@ -224,7 +252,8 @@ impl Engine {
                     });
                 if !is_repeated {
                     // A full disk may refuse this, too. That costs a second event, later.
-                    let _ = self.save(Ledger { failed: Some(failed), ..self.ledger.clone() });
+                    let taken_back = self.taking_back(TakenBack::of(generation, Some(why.clone())));
+                    self.note(Ledger { failed: Some(failed), taken_back, ..self.ledger.clone() });
                 }
                 Ok(Outcome::RolledBack { generation, why, is_repeated })
             }
@@ -237,66 +266,6 @@ impl Engine {
     /// None today; what cannot be looked at is drift.
     pub fn drift(&self) -> Result<Vec<Drift>, ApplyError> {
         Ok(self.differences().iter().map(drift_of).collect())
-    }
-
-    /// Looks for drift and repairs what the baseline enforces, each thing by itself: a kill leaves the rest for the
-    /// next look. What was put right is found again by every look until [`Engine::told`]: it is on disk before anything
-    /// is changed, so that a kill in between leaves nothing untold.
-    ///
-    /// # Errors
-    /// As [`Engine::drift`].
-    pub fn repair(&mut self) -> Result<Repair, ApplyError> {
-        let diffs = self.differences();
-        let mut found: Vec<Drift> = diffs.iter().map(drift_of).collect();
-        self.remember(&diffs);
-        let untold =
-            self.ledger.untold.iter().map(|(section, item)| Drift { section: *section, item: item.clone() });
-        let earlier: Vec<Drift> = untold.filter(|drift| !found.contains(drift)).collect();
-        found.extend(earlier);
-        let reach = Reach::of(self.ledger.applied.as_ref().is_some_and(|desired| desired.is_wide));
-        let mut left = Vec::new();
-        for diff in diffs {
-            let drift = drift_of(&diff);
-            if diff.mode == Mode::Audit {
-                left.push((drift, None));
-                continue;
-            }
-            let done = diff.change.and_then(|change| {
-                undo::perform(&self.tree, &self.disk, reach, &change)?;
-                undo::verify(&self.tree, reach, &change)
-            });
-            if let Err(trouble) = done {
-                left.push((drift, Some(trouble.sentence())));
-            }
-        }
-        Ok(Repair { found, left })
-    }
-
-    /// Puts down what of `diffs` is about to be put right, before it is.
-    fn remember(&mut self, diffs: &[Diff]) {
-        let repairable = diffs.iter().filter(|diff| diff.mode == Mode::Enforce && diff.change.is_ok());
-        let mut untold = self.ledger.untold.clone();
-        for diff in repairable {
-            let item = (diff.section, diff.item.clone());
-            if !untold.contains(&item) {
-                untold.push(item);
-            }
-        }
-        if untold != self.ledger.untold {
-            // A full disk may refuse this. What is put right is told all the same, unless a kill comes in between.
-            let _ = self.save(Ledger { untold, ..self.ledger.clone() });
-        }
-    }
-
-    /// Whoever is to know what the last [`Engine::repair`] found knows it, durably.
-    pub fn told(&mut self) {
-        if self.ledger.untold.is_empty() {
-            return;
-        }
-        let left = Ledger { untold: Vec::new(), ..self.ledger.clone() };
-        // A full disk may refuse this. The next start tells it once more, then.
-        let _ = self.save(left.clone());
-        self.ledger = left;
     }
 
     fn differences(&self) -> Vec<Diff> {
@@ -372,6 +341,15 @@ impl Engine {
         Ok(Err(sentence(&error)))
     }
 
+    /// What nobody has been told of yet, with `one` more; the oldest gives way when there are too many.
+    fn taking_back(&self, one: TakenBack) -> Vec<TakenBack> {
+        let mut all = self.ledger.taken_back.clone();
+        if !all.contains(&one) {
+            all.push(one);
+        }
+        all.split_off(all.len().saturating_sub(TAKEN_BACK_MAX))
+    }
+
     fn go_back(&self, undo: &Undo) -> Result<(), ApplyError> {
         undo::roll_back(&self.tree, &self.disk, undo)?;
         self.forget_undo();
@@ -394,7 +372,11 @@ impl Engine {
         } else {
             undo::roll_back(&self.tree, &self.disk, &undo)?;
             let (restore_epoch, counter, _) = undo.to;
-            Recovery::RolledBack { generation: Generation { restore_epoch, counter } }
+            let generation = Generation { restore_epoch, counter };
+            // Before the undo goes, which alone says that anything was begun.
+            let taken_back = self.taking_back(TakenBack::of(generation, None));
+            self.note(Ledger { taken_back, ..self.ledger.clone() });
+            Recovery::RolledBack { generation }
         };
         let removed = self.disk.remove(&self.state, UNDO);
         removed.map_err(|source| ApplyError::Disk { what: UNDO, source })?;

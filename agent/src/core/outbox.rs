@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use muster_wire::cbor;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::id::{OrderId, ReportId, RequestId};
-use muster_wire::posture::{EventReport, PostureReport, StateReport};
+use muster_wire::posture::{EventKind, EventReport, PostureReport, StateReport};
 use muster_wire::receipt::{Receipt, ReceiptPhase};
 use muster_wire::renew::Renew;
 use muster_wire::topic::Channel;
@@ -155,9 +155,14 @@ impl Outbox {
         given_way.map(|former| EntryId::Event(former.id))
     }
 
-    /// Whether an event of the same kind and detail waits.
-    pub fn says(&self, report: &EventReport) -> bool {
-        self.events.iter().any(|waiting| waiting.kind == report.kind && waiting.detail == report.detail)
+    /// Whether an event of this kind and detail waits.
+    pub fn says(&self, kind: EventKind, detail: &str) -> bool {
+        self.events.iter().any(|waiting| waiting.kind == kind && waiting.detail == detail)
+    }
+
+    /// How many more events it takes before the oldest gives way.
+    pub fn room_for_events(&self) -> usize {
+        MAX_EVENTS.saturating_sub(self.events.len())
     }
 
     /// Puts in a receipt.

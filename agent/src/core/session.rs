@@ -44,7 +44,7 @@ use super::schedule::{self, Alarms, Moment, went_off};
 use super::trust::{self, Leaf};
 use super::wiping::{Hook, HookEnd, PhaseReport, WipeTask};
 use super::{Answer, Refusal, Trouble};
-pub use desired::{Change, InForce};
+pub use desired::{Change, InForce, TakenBack};
 pub use lease::Dropped;
 use lease::Lapsing;
 use pace::Pace;
@@ -55,6 +55,8 @@ use wiping::Wiping;
 const ASK_AFTER: u32 = 4;
 /// A session that lasted this long was a good one: the next failure is a first one.
 const GOOD_SESSION: Duration = Duration::from_secs(60);
+/// What discovery says is written down no more often than this.
+const PROVEN_EVERY: Duration = Duration::from_secs(600);
 /// How long after the first connection the first state report goes out, unless a baseline is in place before.
 const FIRST_STATE: Duration = Duration::from_millis(500);
 /// The same for posture, unless an order asks before.
@@ -93,6 +95,8 @@ pub enum Event {
         found: Vec<Drift>,
         /// What still does.
         left: Vec<Drift>,
+        /// What was put right, now or before, and was not told.
+        untold: Vec<Drift>,
     },
     /// The facts that were asked for.
     Collected(Vec<Fact>),
@@ -161,8 +165,10 @@ pub enum Effect {
     KeepHead(Box<DesiredHead>, Mark),
     /// Look for drift and repair what is enforced; then [`Event::Drifted`].
     LookForDrift,
-    /// Forget what the last look found: it was told, durably.
-    ForgetDrift,
+    /// Forget that these were put right: it was told, durably.
+    ForgetDrift(Vec<Drift>),
+    /// Forget that these were taken back: it was told, durably.
+    ForgetTakenBack(Vec<TakenBack>),
     /// Collect posture; then [`Event::Collected`].
     Collect,
     /// A step of a renewal, answered with [`Event::Renewal`] where it has an answer.
@@ -219,8 +225,8 @@ pub struct Beginning {
     pub lineage: Lineage,
     /// The desired state in force.
     pub in_force: InForce,
-    /// A generation that was half in place when the agent was killed, and was taken back.
-    pub interrupted: Option<Generation>,
+    /// Generations that were taken back, of which nobody has been told.
+    pub taken_back: Vec<TakenBack>,
     /// The roots declared at enrolment.
     pub declared: Vec<String>,
     /// The boot in which the agent runs.
@@ -244,7 +250,7 @@ pub struct Session {
     lineage: Lineage,
     in_force: InForce,
     declared: Vec<String>,
-    interrupted: Option<Generation>,
+    taken_back: Vec<TakenBack>,
     wanted: Option<Box<CheckedHead>>,
     /// Whether the authorities were asked for that may have come with what is wanted.
     knows_authorities: bool,
@@ -275,6 +281,9 @@ pub struct Session {
     pace: Pace,
     /// The moment of the last event, by both clocks.
     clock_seen: Option<(Timestamp, Duration)>,
+    /// Whether the journal holds what discovery said last, and when it was last made to.
+    is_proven_kept: bool,
+    proven_kept_at: Option<Duration>,
     shown: Shown,
     last_contact: Option<Timestamp>,
     is_let_go: bool,
@@ -317,7 +326,7 @@ impl Session {
             lineage,
             in_force: beginning.in_force,
             declared: beginning.declared,
-            interrupted: beginning.interrupted,
+            taken_back: beginning.taken_back,
             wanted: None,
             knows_authorities: false,
             outbox: Outbox::found(beginning.outbox),
@@ -348,6 +357,8 @@ impl Session {
             lapsing: Lapsing::default(),
             pace: Pace::default(),
             clock_seen: None,
+            is_proven_kept: true,
+            proven_kept_at: None,
             shown: Shown::default(),
             last_contact: last.last_contact,
             is_let_go: last.is_let_go,
@@ -400,7 +411,7 @@ impl Session {
             Event::Authorities(answer) => self.authorities_came(answer, now),
             Event::Fetched(answer) => self.fetched(answer, now),
             Event::Applied(change, in_force) => self.applied(change, *in_force, now),
-            Event::Drifted { found, left } => self.drifted(&found, left, now),
+            Event::Drifted { found, left, untold } => self.drifted(&found, left, untold, now),
             Event::Collected(facts) => self.collected(facts, now),
             Event::Renewal(event) => self.renewal_went_on(event, now),
             Event::HookRan(order, end) => self.hook_ran(order, end, now),
@@ -409,11 +420,14 @@ impl Session {
             Event::Wiped(order, report) => self.wiped(order, *report, now),
             Event::Stopping => {
                 self.mark_lease(now);
+                self.proven_kept_at = None;
+                self.keep_proven(now);
                 return self.stop();
             }
         }
         self.follow_session(was_live, was_farewell, now);
         self.look_at_alarms(now);
+        self.keep_proven(now);
         self.send();
         self.show();
     }
@@ -449,7 +463,8 @@ impl Session {
             self.fetch();
         }
         if went_off(&mut self.alarms.drift, at) && !self.is_wiping() {
-            self.tell_of_the_interrupted(now);
+            let taken_back = std::mem::take(&mut self.taken_back);
+            self.tell_of_the_taken_back(taken_back, now);
             self.effects.push_back(Effect::LookForDrift);
         }
         if went_off(&mut self.alarms.posture, at) {
@@ -514,7 +529,7 @@ impl Session {
         }
     }
 
-    /// Remembers where the gate is and what the server calls the device, where either is news.
+    /// Remembers where the gate is and what the server calls the device, where either is news; on disk only so often.
     fn hear_discovery(&mut self, found: Discovery, now: Moment) {
         let Some(former) = &self.past.proven else { return };
         let caller = found.device.filter(|caller| caller.id == self.leaf.device);
@@ -523,8 +538,21 @@ impl Session {
             (proven.state, proven.at) = (caller.state, now.wall);
         }
         if proven != *former {
-            self.record(Record::Proven(proven));
+            self.past.add(&Record::Proven(proven));
+            self.is_proven_kept = false;
         }
+    }
+
+    /// Writes down what discovery said last, if it is not: no more often than every [`PROVEN_EVERY`], since whoever speaks
+    /// as the server could say something else each time, and the journal never forgets.
+    fn keep_proven(&mut self, now: Moment) {
+        let is_due = |at: Duration| now.since_start.saturating_sub(at) >= PROVEN_EVERY;
+        if self.is_proven_kept || !self.proven_kept_at.is_none_or(is_due) {
+            return;
+        }
+        (self.is_proven_kept, self.proven_kept_at) = (true, Some(now.since_start));
+        let proven = self.past.proven.clone().map(Record::Proven);
+        self.effects.extend(proven.map(Effect::Record));
     }
 
     fn try_later(&mut self, now: Moment) {

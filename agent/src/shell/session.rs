@@ -25,7 +25,7 @@ use super::mqtt::{Gate, Jammed, Link, News, fault};
 use super::outbox::OutboxDir;
 use super::place::Place;
 use super::run::Hands;
-use crate::apply::{Engine, Outcome, Recovery};
+use crate::apply::{Engine, Outcome};
 use crate::core::baseline::Admitted;
 use crate::core::not_taken::NotTaken;
 use crate::core::outbox::{Body, Message};
@@ -90,12 +90,8 @@ impl Runner {
         let outbox = OutboxDir::new(&place.state_dir);
         files::ensure_dir(&root)?;
         let engine = Engine::new(&place.state_dir, &root, &declared)?;
-        let begun = match engine.recovery() {
-            Recovery::RolledBack { generation } => Some(generation),
-            Recovery::Clean | Recovery::Finished => None,
-        };
         let beginning = Beginning {
-            interrupted: begun,
+            taken_back: engine.taken_back().to_vec(),
             lineage,
             in_force: in_force(&engine),
             declared: declared.clone(),
@@ -219,7 +215,8 @@ impl Runner {
             Effect::Apply(admitted) => return self.apply(&admitted).map(Some),
             Effect::KeepHead(head, mark) => self.engine.keep_head(&head, mark)?,
             Effect::LookForDrift => return self.look_for_drift().map(Some),
-            Effect::ForgetDrift => self.engine.told(),
+            Effect::ForgetDrift(told) => self.engine.told(&told),
+            Effect::ForgetTakenBack(told) => self.engine.told_taken_back(&told),
             Effect::Collect => {
                 let now = self.hands.clock().now();
                 let facts = posture::collect_with_state(&self.root, &self.place.state_dir, now);
@@ -363,7 +360,7 @@ impl Runner {
     fn look_for_drift(&mut self) -> Result<Event, Failure> {
         let repair = self.engine.repair()?;
         let left = repair.left.into_iter().map(|(drift, _)| drift).collect();
-        Ok(Event::Drifted { found: repair.found, left })
+        Ok(Event::Drifted { found: repair.found, left, untold: repair.untold })
     }
 
     fn show(&self, shown: Shown) -> Result<(), Failure> {

@@ -274,7 +274,7 @@ impl<'h> World<'h> {
             Effect::Discover => return Ok(Some(Event::Discovered(Err(cut())))),
             Effect::Collect => return Ok(Some(Event::Collected(Vec::new()))),
             Effect::LookForDrift => {
-                return Ok(Some(Event::Drifted { found: Vec::new(), left: Vec::new() }));
+                return Ok(Some(Event::Drifted { found: Vec::new(), left: Vec::new(), untold: Vec::new() }));
             }
             Effect::Wipe(task, phase) => {
                 let power = self.power.clone();
@@ -356,7 +356,7 @@ fn begin(home: &Home, at: i64) -> Session {
         held: Held::default(),
         lineage: lineage(),
         in_force: InForce::default(),
-        interrupted: None,
+        taken_back: Vec::new(),
         declared: vec!["/srv".into()],
         boot: muster_agent::core::lease::Boot::default(),
         lease: None,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 
@@ -124,6 +124,7 @@ fn one_failed_call_rolls_back_at_once_and_says_why() {
         if let Ok(Outcome::RolledBack { why, .. }) = outcome {
             assert!(why.contains("Read-only file system"), "{why}");
             assert_eq!(device.snapshot(), former, "step {n}");
+            assert!(!device.engine().taken_back().is_empty(), "step {n}: a kill now, and nobody hears of it");
             rolled_back += 1;
         }
         assert_whole(&device, &former, &latter, &format!("failed at step {n}"));
@@ -180,11 +181,13 @@ fn killed_at_any_step_of_a_repair_what_was_put_right_is_found_until_it_is_told_a
         put_right_before += usize::from(device.read("/srv/managed/a") == "one");
 
         let mut engine = device.engine();
-        let Repair { found, left } = engine.repair().unwrap();
-        let items: Vec<&str> = found.iter().map(|drift| drift.item.as_str()).collect();
+        let Repair { untold, left, .. } = engine.repair().unwrap();
+        let items: Vec<&str> = untold.iter().map(|drift| drift.item.as_str()).collect();
         assert_eq!((&items[..], &left[..]), (&["/srv/managed/a"][..], &[][..]), "killed at step {n}");
         assert_eq!(device.read("/srv/managed/a"), "one");
-        engine.told();
+        engine.told(&[]);
+        assert_eq!(device.engine().repair().unwrap().untold, untold, "nothing of it was told");
+        engine.told(&untold);
         assert_eq!(engine.repair().unwrap(), Repair::default());
         assert_eq!(device.engine().repair().unwrap(), Repair::default(), "after another start, too");
         if count.load(Ordering::Relaxed) <= n {
@@ -193,4 +196,54 @@ fn killed_at_any_step_of_a_repair_what_was_put_right_is_found_until_it_is_told_a
         }
     }
     assert!(put_right_before > 1, "killed after the file was put right only {put_right_before} times");
+}
+
+#[test]
+fn killed_at_any_step_a_generation_that_was_taken_back_is_untold_until_it_is_told_and_no_longer() {
+    let mut taken_back = 0;
+    for n in 0.. {
+        let (device, _) = prepared();
+        let (disk, count) = killed_at(n);
+        let _ = device.engine_on(disk).unwrap().apply(&second());
+        if count.load(Ordering::Relaxed) <= n {
+            break;
+        }
+        // Killed again as soon as everything is as it was: the start after that finds nothing to settle, and knows.
+        let is_back = matches!(device.engine().recovery(), Recovery::RolledBack { .. });
+        let mut engine = device.engine();
+        assert_eq!(engine.recovery(), Recovery::Clean, "killed at step {n}");
+        let untold = engine.taken_back().to_vec();
+        assert_eq!(untold.len(), usize::from(is_back), "killed at step {n}");
+        taken_back += untold.len();
+        engine.told_taken_back(&untold);
+        assert_eq!(device.engine().taken_back(), [], "killed at step {n}");
+    }
+    assert!(taken_back >= 10, "{taken_back}");
+}
+
+#[test]
+fn what_can_never_be_put_right_is_written_down_no_more_and_told_once_it_is_right() {
+    let (device, _) = prepared();
+    device.write("/proc/sys/kernel/kptr_restrict", "0\n");
+    let refuses = Arc::new(AtomicBool::new(true));
+    let kernel = Arc::clone(&refuses);
+    let (disk, count) = counted(move |_, step| {
+        if step == Step::SetKernel && kernel.load(Ordering::Relaxed) { Err(Errno::PERM) } else { Ok(()) }
+    });
+    let mut engine = device.engine_on(disk).unwrap();
+    let mut steps = || {
+        let before = count.load(Ordering::Relaxed);
+        let repair = engine.repair().unwrap();
+        (count.load(Ordering::Relaxed) - before, repair)
+    };
+    let (first, repair) = steps();
+    assert_eq!((repair.left.len(), &repair.untold[..]), (1, &[][..]));
+    let (second, repair) = steps();
+    assert_eq!((repair.left.len(), &repair.untold[..]), (1, &[][..]));
+    assert!(first > 2 && second == 1, "{first}, then {second}: nothing but the setting is tried");
+    assert_eq!(steps().0, 1);
+    refuses.store(false, Ordering::Relaxed);
+    let (_, repair) = steps();
+    assert_eq!((repair.left.len(), repair.untold.len()), (0, 1));
+    assert_eq!(device.engine().repair().unwrap().untold, repair.untold, "after another start, too");
 }

@@ -14,14 +14,18 @@
 use muster_wire::desired::{DesiredHead, Generation};
 use muster_wire::digest::Sha256Digest;
 use muster_wire::posture::{Drift, EventKind};
+use serde::{Deserialize, Serialize};
 
 use super::super::baseline::{self, CheckedHead, Mark, Subject};
 use super::super::not_taken::NotTaken;
 use super::super::schedule::{self, Moment};
 use super::super::{Answer, Trouble, trust};
 use super::inbound::{Refused, sentence};
+use super::telling::{DETAIL_CHARS, cut};
 use super::{Effect, Session};
 
+/// No look tells in more events than this what was put right.
+const MOST_AT_ONCE: usize = 8;
 /// A baseline that could not be fetched is asked for again within this many seconds.
 const FETCH_AGAIN_S: u64 = 60;
 /// The generation of an installation in which nobody has changed anything.
@@ -44,6 +48,30 @@ impl InForce {
     /// Its generation.
     pub fn generation(&self) -> Option<Generation> {
         self.head.as_ref().map(|head| head.generation)
+    }
+}
+
+/// A generation that was taken back, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenBack {
+    restore_epoch: u64,
+    counter: u64,
+    why: Option<String>,
+}
+
+impl TakenBack {
+    /// `generation`, and why; without a reason it was interrupted.
+    pub fn of(generation: Generation, why: Option<String>) -> Self {
+        Self { restore_epoch: generation.restore_epoch, counter: generation.counter, why }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { restore_epoch, counter, why } = self;
+        let generation = Generation { restore_epoch: *restore_epoch, counter: *counter };
+        match why {
+            Some(why) => format!("generation {generation} was rolled back: {why}"),
+            None => format!("generation {generation} was interrupted and taken back"),
+        }
     }
 }
 
@@ -181,8 +209,7 @@ impl Session {
         if let Change::RolledBack { generation, why, is_repeated } = change {
             self.not_taken = Some(NotTaken::rolled_back(generation, &why, now.wall).after(former));
             if !is_repeated {
-                let detail = format!("generation {generation} was rolled back: {why}");
-                self.tell(EventKind::RolledBack, &detail, now);
+                self.tell_of_the_taken_back(vec![TakenBack::of(generation, Some(why))], now);
             }
         }
         self.alarms.renew = Some(now.since_start);
@@ -205,19 +232,11 @@ impl Session {
     }
 
     /// The look for drift is over. What is news is reported at once.
-    pub(super) fn drifted(&mut self, found: &[Drift], left: Vec<Drift>, now: Moment) {
+    pub(super) fn drifted(&mut self, found: &[Drift], left: Vec<Drift>, untold: Vec<Drift>, now: Moment) {
         self.alarms.drift =
             Some(now.since_start + schedule::interval(self.intervals().drift_s, now.jitter()));
-        let repaired: Vec<&str> =
-            found.iter().filter(|drift| !left.contains(drift)).map(|drift| drift.item.as_str()).collect();
-        if !repaired.is_empty() {
-            // The state reported below says that all is well; that it was not is told for itself.
-            self.tell(EventKind::DriftRepaired, &format!("put right: {}", repaired.join(", ")), now);
-        }
-        if !found.is_empty() {
-            // After the event is on disk: a kill before this tells it again, and the outbox knows that it does.
-            self.effects.push_back(Effect::ForgetDrift);
-        }
+        // The state reported below says that all is well; that it was not is told for itself.
+        self.tell_what_was_put_right(untold, now);
         let is_news =
             !found.is_empty() || left != self.drift || self.reported != Some(self.in_force.generation());
         self.drift = left;
@@ -227,11 +246,55 @@ impl Session {
         }
     }
 
-    /// A generation that was half in place when the agent was killed was taken back; somebody should know.
-    pub(super) fn tell_of_the_interrupted(&mut self, now: Moment) {
-        if let Some(generation) = self.interrupted.take() {
-            let detail = format!("generation {generation} was interrupted and taken back");
-            self.tell(EventKind::RolledBack, &detail, now);
+    /// Tells what was put right, as many things in one event as it holds, and forgets what was told: after the events are
+    /// on disk, so that a kill before this tells it again, and the outbox knows that it does. What is too much for now is
+    /// told by a later look.
+    fn tell_what_was_put_right(&mut self, mut untold: Vec<Drift>, now: Moment) {
+        let mut at = 0;
+        while let Some(count) = self.told_before(untold.get(at..).unwrap_or_default()) {
+            at += count;
+        }
+        let room = self.outbox.room_for_events().min(MOST_AT_ONCE);
+        for _ in 0..room {
+            let rest = untold.get(at..).unwrap_or_default();
+            let fits = |count: &usize| put_right(rest.iter().take(*count)).chars().count() <= DETAIL_CHARS;
+            // An item that is too long by itself is told by its beginning.
+            let Some(count) = (1..=rest.len()).take_while(|count| *count == 1 || fits(count)).last() else {
+                break;
+            };
+            let detail = put_right(rest.iter().take(count));
+            self.tell(EventKind::DriftRepaired, &detail, now);
+            at += count;
+        }
+        untold.truncate(at);
+        if !untold.is_empty() {
+            self.effects.push_back(Effect::ForgetDrift(untold));
         }
     }
+
+    /// How many of `untold`, from its beginning, an event tells that waits: it was kept, and a kill came before they were
+    /// forgotten.
+    fn told_before(&self, untold: &[Drift]) -> Option<usize> {
+        let detail = |count: usize| put_right(untold.iter().take(count));
+        let fits = |count: &usize| *count == 1 || detail(*count).chars().count() <= DETAIL_CHARS;
+        let counts = (1..=untold.len()).take_while(fits);
+        counts.filter(|count| self.outbox.says(EventKind::DriftRepaired, &cut(&detail(*count)))).last()
+    }
+
+    /// Generations were taken back, now or before a kill; somebody should know. They are forgotten after the events are on
+    /// disk.
+    pub(super) fn tell_of_the_taken_back(&mut self, taken_back: Vec<TakenBack>, now: Moment) {
+        for one in &taken_back {
+            self.tell(EventKind::RolledBack, &one.sentence(), now);
+        }
+        if !taken_back.is_empty() {
+            self.effects.push_back(Effect::ForgetTakenBack(taken_back));
+        }
+    }
+}
+
+/// The event's words for what was put right.
+fn put_right<'d>(items: impl Iterator<Item = &'d Drift>) -> String {
+    let items: Vec<&str> = items.map(|drift| drift.item.as_str()).collect();
+    format!("put right: {}", items.join(", "))
 }

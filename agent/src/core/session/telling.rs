@@ -18,7 +18,12 @@ use super::super::schedule::{self, Moment, UNTOLD};
 use super::{Effect, LinkId, Session, Shown, unix_ms};
 
 /// No event says more; some of it was written by whoever sent the message that it is about.
-const DETAIL_CHARS: usize = 240;
+pub(super) const DETAIL_CHARS: usize = 240;
+
+/// As much of `detail` as an event says.
+pub(super) fn cut(detail: &str) -> String {
+    detail.chars().take(DETAIL_CHARS).collect()
+}
 
 impl Session {
     /// The server has said on which channels it will speak.
@@ -98,12 +103,12 @@ impl Session {
 
     /// Tells, once, that something happened; the oldest event gives way when there are too many.
     pub(super) fn tell(&mut self, kind: EventKind, detail: &str, now: Moment) {
-        let detail = detail.chars().take(DETAIL_CHARS).collect();
-        let id = self.report_id(now);
-        let report = EventReport { device: self.leaf.device, id, kind, detail, at: now.wall };
-        if self.outbox.says(&report) {
+        let detail = cut(detail);
+        if self.outbox.says(kind, &detail) {
             return;
         }
+        let id = self.report_id(now);
+        let report = EventReport { device: self.leaf.device, id, kind, detail, at: now.wall };
         self.effects.push_back(Effect::Keep(Kept::Event(report.clone())));
         if let Some(former) = self.outbox.put_event(report) {
             self.effects.push_back(Effect::Drop(former));

@@ -7,6 +7,7 @@ use muster_wire::authority::{Approver, Authority, Required};
 use muster_wire::cbor;
 use muster_wire::checkpoint::Checkpoint;
 use muster_wire::desired::{Intervals, SectionKind};
+use muster_wire::discovery::{Endpoints, TrustBundle};
 use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
 use muster_wire::id::ReportId;
 use muster_wire::key::{Ed25519Key, PublicKey, Signer as _};
@@ -386,13 +387,9 @@ fn an_order_to_look_looks_for_drift_too_and_what_was_put_right_is_told() {
     assert_eq!(looked(&world), before + 1);
 
     let drift = |item: &str| Drift { section: SectionKind::Files, item: item.into() };
-    let found = vec![drift("/etc/motd"), drift("/etc/issue")];
-    world.handle(Event::Drifted { found, left: vec![drift("/etc/issue")] }, usize::MAX);
-    let events = world.disk.outbox.values().filter_map(|kept| match kept {
-        Kept::Event(report) => Some((report.kind, report.detail.as_str())),
-        Kept::Receipt(_) => None,
-    });
-    assert_eq!(events.collect::<Vec<_>>(), [(EventKind::DriftRepaired, "put right: /etc/motd")]);
+    let (found, untold) = (vec![drift("/etc/motd"), drift("/etc/issue")], vec![drift("/etc/motd")]);
+    world.handle(Event::Drifted { found, left: vec![drift("/etc/issue")], untold }, usize::MAX);
+    assert_eq!(kept_events(&world), [(EventKind::DriftRepaired, "put right: /etc/motd")]);
     let at = |name| world.effects.iter().rposition(|effect| *effect == name);
     let in_turn = matches!((at("keep"), at("forget drift")), (Some(kept), Some(forgot)) if kept < forgot);
     assert!(in_turn, "it is on disk before it is forgotten: {:?}", world.effects);
@@ -412,4 +409,121 @@ fn a_device_knows_its_serial_number_as_its_certificate_has_it_unless_it_gave_ano
         world.session.leaf.hardware_serial = certified.map(str::to_owned);
         assert_eq!(world.session.own_serial(), own, "{given:?}, {certified:?}");
     }
+}
+
+fn kept_events(world: &World) -> Vec<(EventKind, &str)> {
+    let events = world.disk.outbox.values().filter_map(|kept| match kept {
+        Kept::Event(report) => Some((report.kind, report.detail.as_str())),
+        Kept::Receipt(_) => None,
+    });
+    events.collect()
+}
+
+fn drifted(item: &str) -> Drift {
+    Drift { section: SectionKind::Files, item: item.into() }
+}
+
+/// A look for drift that finds nothing new, in which the power fails after `lives` effects.
+fn look(world: &mut World, lives: usize) {
+    let untold = world.disk.untold.clone();
+    world.handle(Event::Drifted { found: Vec::new(), left: Vec::new(), untold }, lives);
+}
+
+#[test]
+fn what_was_put_right_is_told_once_however_often_it_is_killed_while_more_is_put_right() {
+    for (n, m) in (0..5).flat_map(|n| (0..5).map(move |m| (n, m))) {
+        let mut world = World::new();
+        world.disk.untold.push(drifted("/srv/a"));
+        // The start after each kill looks by itself; in between somebody changes another file.
+        for (lives, item) in [(n, "/srv/b"), (m, "/srv/c")] {
+            look(&mut world, lives);
+            world.disk.untold.push(drifted(item));
+        }
+        look(&mut world, usize::MAX);
+        let told: String = kept_events(&world).iter().map(|(_, detail)| format!("{detail}\n")).collect();
+        for item in ["/srv/a", "/srv/b", "/srv/c"] {
+            assert_eq!(told.matches(item).count(), 1, "killed after {n} and {m} effects: {told}");
+        }
+        assert_eq!(world.disk.untold, []);
+    }
+}
+
+#[test]
+fn what_one_event_does_not_hold_is_told_in_several_and_forgotten_only_when_it_is_told() {
+    let mut world = World::new();
+    let items: Vec<String> = (0..99).map(|n| format!("/var/lib/muster-agent/managed/part-{n:02}")).collect();
+    world.disk.untold = items.iter().map(|item| drifted(item)).collect();
+    look(&mut world, usize::MAX);
+    let told = kept_events(&world).len();
+    assert!((2..=8).contains(&told), "{told} events");
+    let left = world.disk.untold.len();
+    assert!((1..99).contains(&left), "{left} are left for a later look");
+    while !world.disk.untold.is_empty() {
+        look(&mut world, usize::MAX);
+    }
+    let told = kept_events(&world);
+    assert!(told.iter().all(|(_, detail)| detail.len() <= 240), "{told:?}");
+    let told = told.iter().flat_map(|(_, detail)| detail["put right: ".len()..].split(", "));
+    let mut told: Vec<&str> = told.collect();
+    told.sort_unstable();
+    assert_eq!(told, items);
+}
+
+#[test]
+fn a_thing_with_a_name_longer_than_an_event_is_told_by_its_beginning_and_does_not_stand_in_the_way() {
+    let mut world = World::new();
+    let long = format!("/srv/{}", "x".repeat(400));
+    world.disk.untold = vec![drifted(&long), drifted("/srv/after")];
+    for lives in [1, usize::MAX] {
+        look(&mut world, lives);
+    }
+    let mut told = kept_events(&world);
+    told.sort_unstable_by_key(|(_, detail)| std::cmp::Reverse(detail.len()));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(long.starts_with(&told[0].1["put right: ".len()..]) && told[0].1.len() == 240);
+    assert_eq!((told[1].1, &world.disk.untold[..]), ("put right: /srv/after", &[][..]));
+}
+
+#[test]
+fn while_the_outbox_is_full_what_was_put_right_waits_and_pushes_nothing_out() {
+    let mut world = World::new();
+    for n in 0..40 {
+        world.disk.untold.push(drifted(&format!("/srv/{n}/{}", "x".repeat(200))));
+    }
+    for _ in 0..9 {
+        look(&mut world, usize::MAX);
+    }
+    assert_eq!((kept_events(&world).len(), world.disk.untold.len()), (32, 8));
+}
+
+#[test]
+fn a_server_that_names_another_gate_each_time_is_followed_and_makes_the_journal_grow_but_so_often() {
+    let mut world = World::new();
+    let found = |n: usize| Discovery {
+        trust_domain: DOMAIN.parse().unwrap(),
+        endpoints: Endpoints {
+            device: "https://fleet.example:8443".into(),
+            mqtt: format!("mqtts://fleet.example:{n}"),
+            status: "http://fleet.example:8080".into(),
+        },
+        trust_bundle: TrustBundle { version: 1, roots: Vec::new(), issuers: Vec::new() },
+        authority: Vec::new(),
+        device: None,
+    };
+    let journaled = world.disk.journal.len();
+    for n in 1..=1_000 {
+        world.since_start += Duration::from_secs(6);
+        world.session.hear_discovery(found(n), world.moment());
+        world.handle(Event::Woke, usize::MAX);
+        assert_eq!(
+            world.session.gate(),
+            Some(&*format!("mqtts://fleet.example:{n}")),
+            "the newest is followed"
+        );
+    }
+    assert_eq!(world.disk.journal.len(), journaled + 10, "in 100 minutes");
+    world.session.hear_discovery(found(1_001), world.moment());
+    world.handle(Event::Stopping, usize::MAX);
+    world.restart();
+    assert_eq!(world.session.gate(), Some("mqtts://fleet.example:1001"), "an ending agent leaves it behind");
 }

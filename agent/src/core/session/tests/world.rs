@@ -124,6 +124,8 @@ pub(super) struct Disk {
     pub(super) outbox: BTreeMap<EntryId, Kept>,
     pub(super) lease: Option<LeaseSheet>,
     pub(super) in_force: InForce,
+    /// What the appliers have put right and were not told that it is told.
+    pub(super) untold: Vec<Drift>,
 }
 
 #[derive(Default)]
@@ -252,9 +254,17 @@ impl World {
             Effect::KeepHead(..) => "keep head",
             Effect::LookForDrift => {
                 self.effects.push("drift");
-                return Some(Event::Drifted { found: Vec::new(), left: Vec::new() });
+                return Some(Event::Drifted {
+                    found: Vec::new(),
+                    left: Vec::new(),
+                    untold: self.disk.untold.clone(),
+                });
             }
-            Effect::ForgetDrift => "forget drift",
+            Effect::ForgetDrift(told) => {
+                self.disk.untold.retain(|drift| !told.contains(drift));
+                "forget drift"
+            }
+            Effect::ForgetTakenBack(_) => "forget taken back",
             Effect::Collect => {
                 self.effects.push("collect");
                 return Some(Event::Collected(Vec::new()));
@@ -418,7 +428,7 @@ pub(super) fn begin(disk: &Disk, boot: &Boot) -> Session {
         held: Held::default(),
         lineage: lineage(),
         in_force: disk.in_force.clone(),
-        interrupted: None,
+        taken_back: Vec::new(),
         declared: Vec::new(),
         boot: boot.clone(),
         lease: disk.lease.clone(),
