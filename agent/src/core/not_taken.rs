@@ -39,6 +39,7 @@ pub struct NotTaken {
 impl NotTaken {
     /// `generation` was refused at `at` for the reason `refusal`, which `why` says with its causes.
     pub fn refused(generation: Generation, refusal: &BaselineRefusal, why: &str, at: Timestamp) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "few of many")]
         let remedy = match refusal {
             BaselineRefusal::Unapproved { .. } => {
                 "have approvers sign it: `muster device explain` at the server names the command; it is taken once enough have"
@@ -116,7 +117,7 @@ mod tests {
     fn the_same_found_again_is_no_news_and_another_reason_is() {
         let first = NotTaken::rolled_back(THREE, "why", Timestamp(1));
         let again = NotTaken::rolled_back(THREE, "why", Timestamp(9));
-        assert_eq!(again.clone().after(Some(first.clone())), first);
+        assert_eq!(again.after(Some(first.clone())), first);
         let other = NotTaken::rolled_back(THREE, "another", Timestamp(9));
         assert_eq!(other.clone().after(Some(first)), other);
     }
