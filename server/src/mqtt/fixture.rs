@@ -4,6 +4,7 @@ use super::gate::{Gate, Limits};
 use super::inbox::Plane;
 use crate::app::{Error, Mark, Outgoing};
 use crate::domain::admission::Topics;
+use crate::doors::arrival::Held;
 use crate::doors::fixture::{Credential, SOON, Server, World, client, device};
 use crate::doors::peer::{PeerCertificate, Serial};
 use crate::doors::verifier::ClientAuth;
@@ -31,6 +32,8 @@ pub(super) struct Memory {
     pub(super) due: Mutex<Vec<Outgoing>>,
     /// What the next messages are answered with; when it is empty, with nothing.
     pub(super) answers: Mutex<VecDeque<Result<Option<Outgoing>, Error>>>,
+    /// Each announcement that is held holds one more.
+    pub(super) announced: Arc<()>,
     /// One permit for each message that the store takes.
     pub(super) store: Semaphore,
 }
@@ -44,6 +47,7 @@ impl Memory {
             delivered: Mutex::default(),
             due: Mutex::default(),
             answers: Mutex::default(),
+            announced: Arc::default(),
             store: Semaphore::new(1_000_000),
         })
     }
@@ -68,6 +72,10 @@ impl Plane for Memory {
     async fn delivered(&self, _: DeviceId, mark: Mark) -> Result<(), Error> {
         self.delivered.lock().unwrap().push(mark);
         Ok(())
+    }
+
+    fn announce(&self) -> Held {
+        Box::new(Arc::clone(&self.announced))
     }
 
     async fn take(

@@ -155,6 +155,28 @@ async fn the_puback_comes_when_the_store_holds_the_message_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_comes_together_is_announced_together_until_the_store_holds_it() {
+    let (world, plane) = (World::new(), Memory::new());
+    let enrolled = [world.enrolled(1), world.enrolled(2)];
+    let server = listen(&world, &plane, Limits::default()).await;
+    let announced = || Arc::strong_count(&plane.announced) - 1;
+    plane.store.forget_permits(usize::MAX);
+    let mut clients = Vec::new();
+    for (n, enrolled) in (1..).zip(&enrolled) {
+        let mut client = Client::of(&server, enrolled, n).await;
+        assert_eq!(announced(), clients.len(), "nothing is announced of a session that says nothing");
+        client.publish(&Channel::ReportState.topic(device(n)), 7, b"x").await;
+        clients.push(client);
+        until(|| announced() == clients.len()).await;
+    }
+    plane.store.add_permits(2);
+    for client in &mut clients {
+        assert_eq!(client.hear().await, Packet::PubAck(PubAck::new(7)));
+    }
+    until(|| announced() == 0).await;
+}
+
+#[tokio::test]
 async fn a_report_at_qos_0_is_taken_and_not_answered() {
     let (world, plane) = (World::new(), Memory::new());
     let enrolled = world.enrolled(1);

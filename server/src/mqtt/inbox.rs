@@ -7,6 +7,7 @@ use crate::app::{App, Error, Mark, Outgoing};
 use crate::domain::admission::{Door, Renew, Topics};
 use crate::domain::policy::{Act, Caller, Permit, Principal, act, decide};
 use crate::domain::refusal::Refusal;
+use crate::doors::arrival::Held;
 use crate::doors::peer::PeerCertificate;
 use muster_wire::id::DeviceId;
 use muster_wire::problem::Code;
@@ -31,6 +32,9 @@ pub trait Plane: Send + Sync + 'static {
 
     /// Remembers, where that is worth it, that `device` has what `mark` names.
     fn delivered(&self, device: DeviceId, mark: Mark) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Says that something is about to be taken, until the answer is dropped: the store gathers what comes together.
+    fn announce(&self) -> Held;
 
     /// Takes what the device of `shown` said on `channel`; when this returns well, the store holds it. Answers what is
     /// to be said to the device at once.
@@ -84,6 +88,10 @@ impl Plane for App {
 
     async fn delivered(&self, device: DeviceId, mark: Mark) -> Result<(), Error> {
         App::delivered(self, permit(device)?, device, mark).await
+    }
+
+    fn announce(&self) -> Held {
+        Box::new(self.store().announce())
     }
 
     async fn take(

@@ -247,6 +247,9 @@ where
         // What is acknowledged already does not wait for this one.
         self.flush().await?;
         let plane = &self.gate.plane;
+        let _announced = plane.announce();
+        // Whoever else has sent something says so, too, before any of it is worked on: one sync then covers all of it.
+        tokio::task::yield_now().await;
         let give_up = Instant::now() + self.gate.limits.busy;
         let answer = loop {
             match plane.take(self.certificate, message.channel, &message.payload).await {
