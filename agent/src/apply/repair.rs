@@ -32,6 +32,7 @@ impl Engine {
     pub fn repair(&mut self) -> Result<Repair, ApplyError> {
         let diffs = self.differences();
         let found = diffs.iter().map(drift_of).collect();
+        let untold_before = self.ledger.untold.clone();
         self.remember(&diffs);
         let reach = Reach::of(self.ledger.applied.as_ref().is_some_and(|desired| desired.is_wide));
         let (mut left, mut put_right, mut failing) = (Vec::new(), Vec::new(), Vec::new());
@@ -54,7 +55,7 @@ impl Engine {
             }
         }
         self.failing = failing.into_iter().collect();
-        self.settle_untold(put_right);
+        self.settle_untold(&untold_before, put_right);
         let untold =
             self.ledger.untold.iter().map(|(section, item)| Drift { section: *section, item: item.clone() });
         Ok(Repair { found, left, untold: untold.collect() })
@@ -70,10 +71,10 @@ impl Engine {
         self.note_untold(untold);
     }
 
-    /// After a look: what it has put right is untold, what it could not is not.
-    fn settle_untold(&mut self, put_right: Vec<Item>) {
+    /// After a look: what it has put right is untold, what it could not is not, unless an earlier look put it right.
+    fn settle_untold(&mut self, before: &[Item], put_right: Vec<Item>) {
         let mut untold = with(self.ledger.untold.clone(), put_right.into_iter());
-        untold.retain(|item| !self.failing.contains(item));
+        untold.retain(|item| before.contains(item) || !self.failing.contains(item));
         self.note_untold(untold);
     }
 

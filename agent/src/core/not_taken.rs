@@ -71,10 +71,15 @@ impl NotTaken {
         }
     }
 
+    /// Its generation, whole.
+    pub fn which(&self) -> Generation {
+        Generation { restore_epoch: self.restore_epoch, counter: self.generation }
+    }
+
     /// Which, what became of it and why, in one line.
     pub fn sentence(&self) -> String {
-        let Self { generation, restore_epoch, outcome, why, .. } = self;
-        let generation = Generation { restore_epoch: *restore_epoch, counter: *generation };
+        let Self { outcome, why, .. } = self;
+        let generation = self.which();
         let fate = match outcome {
             Outcome::Refused => "refused",
             Outcome::RolledBack => "rolled back",

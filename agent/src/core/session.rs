@@ -544,7 +544,8 @@ impl Session {
     }
 
     /// Writes down what discovery said last, if it is not: no more often than every [`PROVEN_EVERY`], since whoever speaks
-    /// as the server could say something else each time, and the journal never forgets.
+    /// as the server could say something else each time, and the journal never forgets. A refusal heard meanwhile is written
+    /// once more: in the journal it would count as taken back by what comes after it.
     fn keep_proven(&mut self, now: Moment) {
         let is_due = |at: Duration| now.since_start.saturating_sub(at) >= PROVEN_EVERY;
         if self.is_proven_kept || !self.proven_kept_at.is_none_or(is_due) {
@@ -552,7 +553,8 @@ impl Session {
         }
         (self.is_proven_kept, self.proven_kept_at) = (true, Some(now.since_start));
         let proven = self.past.proven.clone().map(Record::Proven);
-        self.effects.extend(proven.map(Effect::Record));
+        let refused = self.past.refused.clone().map(Record::Refused);
+        self.effects.extend(proven.into_iter().chain(refused).map(Effect::Record));
     }
 
     fn try_later(&mut self, now: Moment) {

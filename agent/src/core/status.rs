@@ -5,10 +5,10 @@
 //! is welcome, or is being let go. So a word of the server's is the state until a session was opened after it, and from
 //! then on the device says what it knows: `enrolled`. A quarantine it cannot see.
 
-use muster_wire::desired::Lapse;
+use muster_wire::desired::{Generation, Lapse};
 use muster_wire::id::{DeviceId, WarrantId};
 use muster_wire::time::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::effect::Held;
 use super::lease::{Boot, LeaseSheet};
@@ -34,8 +34,9 @@ pub struct Status {
     pub certificate: Option<CertificateStatus>,
     /// Version of the newest authority document verified here.
     pub authority_version: Option<u64>,
-    /// Generation of the desired state applied here; none before there is one.
-    pub generation: Option<u64>,
+    /// Generation of the desired state applied here, in JSON its counter; none before there is one.
+    #[serde(serialize_with = "counter")]
+    pub generation: Option<Generation>,
     /// The newest baseline, where it was refused or rolled back and another one, or none, is in force.
     pub not_taken: Option<NotTaken>,
     /// The lease, if the device has one.
@@ -54,6 +55,11 @@ pub struct Status {
     pub renewal_unfinished: bool,
     /// The tree that this device manages.
     pub root: Option<String>,
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn counter<S: Serializer>(generation: &Option<Generation>, to: S) -> Result<S::Ok, S::Error> {
+    generation.map(|generation| generation.counter).serialize(to)
 }
 
 /// A word of the server's.
@@ -150,7 +156,7 @@ pub fn report(past: &Past, held: &Held, shown: Option<&Shown>, is_running: bool)
         server: past.accepted.as_ref().map(|accepted| format!("https://{}", accepted.place())),
         certificate: leaf.map(|leaf| CertificateStatus { serial: leaf.serial, not_after: leaf.not_after }),
         authority_version: past.accepted.as_ref().map(|accepted| accepted.authority_version),
-        generation: in_life.and_then(|shown| shown.generation).map(|generation| generation.counter),
+        generation: in_life.and_then(|shown| shown.generation),
         not_taken: in_life.and_then(|shown| shown.not_taken.clone()),
         lease: None,
         clears: clears(past),
@@ -246,5 +252,13 @@ mod tests {
         assert!(!past.is_news(&refused(300)) && past.is_news(&refused(200 + 3600)));
         past.add(&Record::Proven(Proven { at: Timestamp(400), ..proven }));
         assert_eq!(report(&past, &Held::default(), None, false).state, "commissioning");
+    }
+    #[test]
+    fn the_generation_in_force_is_known_with_its_restore_and_json_has_its_counter() {
+        let generation = Some(Generation { restore_epoch: 2, counter: 7 });
+        let shown = Shown { generation, ..Shown::default() };
+        let status = report(&Past::default(), &Held::default(), Some(&shown), false);
+        assert_eq!(status.generation, generation);
+        assert_eq!(serde_json::to_value(&status).unwrap()["generation"], 7);
     }
 }

@@ -300,8 +300,7 @@ fn print_status(status: &Status) {
     for (name, value) in rows {
         say!("{name:13} {value}");
     }
-    let in_force = status.generation.map(|counter| Generation { restore_epoch: 0, counter });
-    print_not_taken(status.not_taken.as_ref(), in_force);
+    print_not_taken(status.not_taken.as_ref(), status.generation);
     if let Some(refused) = &status.refused {
         say!(
             "the server refused this device at {} ({}); ask its operator why: `muster device explain` tells",

@@ -14,21 +14,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use muster_agent::core::outbox::{Body, Message};
+use muster_agent::core::outbox::{Body, Kept, Message};
 use muster_agent::core::record::{Accepted, Past, Proven, Record};
 use muster_agent::core::schedule::Moment;
-use muster_agent::core::session::{Beginning, Effect, Event, InForce, Incoming, LinkId, Session};
+use muster_agent::core::session::{Beginning, Effect, Event, InForce, Incoming, LinkId, Session, TakenBack};
 use muster_agent::core::wiping::ManagedFile;
 use muster_agent::core::{Held, Leaf, Trouble, TroubleKind};
 use muster_agent::shell::journal::{self, Journal};
 use muster_agent::shell::outbox::OutboxDir;
 use muster_agent::wipe::{Engine, Ledger};
 use muster_wire::authority::{Approver, Authority, Required};
+use muster_wire::desired::Generation;
 use muster_wire::digest::Sha256Digest;
 use muster_wire::envelope::{MultiSigned, payload_digest, sign1};
 use muster_wire::id::DeviceId;
 use muster_wire::lineage::Lineage;
 use muster_wire::order::Action;
+use muster_wire::posture::EventKind;
 use muster_wire::receipt::{Ack, ItemFate, Receipt, ReceiptOutcome, ReceiptPhase};
 use muster_wire::time::Timestamp;
 use muster_wire::topic::Channel;
@@ -122,11 +124,17 @@ impl Home {
         fs::write(&hook, "#!/bin/sh\nexit 0\n").unwrap();
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(home.state().join("managed"), "").unwrap();
+        fs::write(home.taken_back(), "").unwrap();
         home
     }
 
     fn state(&self) -> PathBuf {
         self.0.path().join("state")
+    }
+
+    /// There while nobody has been told that a generation was taken back.
+    fn taken_back(&self) -> PathBuf {
+        self.state().join("taken-back")
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -286,6 +294,7 @@ impl<'h> World<'h> {
                 }
                 return Ok(Some(Event::Wiped(task.order, Box::new(report.unwrap()))));
             }
+            Effect::ForgetTakenBack(_) => fs::remove_file(self.home.taken_back()).unwrap(),
             Effect::Stop => self.is_over = true,
             _ => {}
         }
@@ -350,13 +359,14 @@ impl<'h> World<'h> {
 
 fn begin(home: &Home, at: i64) -> Session {
     let records = journal::read(&home.state().join("journal")).unwrap().records;
+    let taken_back = TakenBack::of(Generation { restore_epoch: 0, counter: 2 }, None);
     Session::new(Beginning {
         leaf: leaf(at),
         past: Past::of(&records),
         held: Held::default(),
         lineage: lineage(),
         in_force: InForce::default(),
-        taken_back: Vec::new(),
+        taken_back: home.taken_back().exists().then_some(taken_back).into_iter().collect(),
         declared: vec!["/srv".into()],
         boot: muster_agent::core::lease::Boot::default(),
         lease: None,
@@ -390,6 +400,14 @@ fn survived(level: Level) -> usize {
         let phases: Vec<ReceiptPhase> = world.server.keys().copied().collect();
         assert_eq!(phases, ReceiptPhase::ALL, "{level}: cut after {steps} steps");
         assert_eq!(fs::read(home.at("/home/precious")).unwrap(), b"precious");
+        let kept = OutboxDir::new(&home.state()).read().unwrap();
+        let told = |kept: &&Kept| matches!(kept, Kept::Event(event) if event.kind == EventKind::RolledBack);
+        let told = (kept.iter().filter(told).count(), home.taken_back().exists());
+        assert_eq!(
+            told,
+            (1, false),
+            "{level}: cut after {steps} steps, what was taken back is not told once"
+        );
         let is_whole = level >= Level::Clear || home.at("/srv/data/deep/letter").exists();
         assert!(is_whole, "{level} took what is personal");
         if world.cuts.get() == 0 {

@@ -247,3 +247,26 @@ fn what_can_never_be_put_right_is_written_down_no_more_and_told_once_it_is_right
     assert_eq!((repair.left.len(), repair.untold.len()), (0, 1));
     assert_eq!(device.engine().repair().unwrap().untold, repair.untold, "after another start, too");
 }
+
+#[test]
+fn what_an_earlier_look_put_right_is_told_although_the_next_one_cannot() {
+    let (device, _) = prepared();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let kernel = Arc::clone(&refuses);
+    let (disk, _) = counted(move |_, step| {
+        if step == Step::SetKernel && kernel.load(Ordering::Relaxed) { Err(Errno::PERM) } else { Ok(()) }
+    });
+    let mut engine = device.engine_on(disk).unwrap();
+    device.write("/proc/sys/kernel/kptr_restrict", "0\n");
+    let untold = engine.repair().unwrap().untold;
+    assert_eq!(untold.len(), 1);
+    // Nobody was told, and it drifts again.
+    device.write("/proc/sys/kernel/kptr_restrict", "0\n");
+    refuses.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let repair = engine.repair().unwrap();
+        assert_eq!((repair.left.len(), &repair.untold), (1, &untold));
+    }
+    engine.told(&untold);
+    assert_eq!(engine.repair().unwrap().untold, []);
+}

@@ -206,10 +206,15 @@ impl Session {
     pub(super) fn applied(&mut self, change: Change, in_force: InForce, now: Moment) {
         self.in_force = in_force;
         let former = self.not_taken.take();
-        if let Change::RolledBack { generation, why, is_repeated } = change {
-            self.not_taken = Some(NotTaken::rolled_back(generation, &why, now.wall).after(former));
-            if !is_repeated {
-                self.tell_of_the_taken_back(vec![TakenBack::of(generation, Some(why))], now);
+        match change {
+            Change::Applied => {}
+            // The newest is what it was before: in force, or not.
+            Change::Unchanged => self.not_taken = former.filter(|former| self.is_outstanding(former)),
+            Change::RolledBack { generation, why, is_repeated } => {
+                self.not_taken = Some(NotTaken::rolled_back(generation, &why, now.wall).after(former));
+                if !is_repeated {
+                    self.tell_of_the_taken_back(vec![TakenBack::of(generation, Some(why))], now);
+                }
             }
         }
         self.alarms.renew = Some(now.since_start);
@@ -217,6 +222,11 @@ impl Session {
         // What is audited only differs still; the look tells.
         self.alarms.drift = Some(now.since_start);
         self.alarms.state = None;
+    }
+
+    /// Whether `found` is still not in force, after nothing has changed.
+    fn is_outstanding(&self, found: &NotTaken) -> bool {
+        self.in_force.has_failed || Some(found.which()) > self.in_force.generation()
     }
 
     /// Shortened intervals count at once.

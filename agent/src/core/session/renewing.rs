@@ -182,6 +182,7 @@ impl Session {
         let (past, mut held) = agent.into_parts();
         self.past.accepted = past.accepted;
         self.past.proven = past.proven;
+        self.is_proven_kept |= end.is_ok();
         self.past.refused = if end.is_ok() { None } else { past.refused.or(self.past.refused.take()) };
         if held.trust == self.renewing.began_with {
             // Whatever was learned meanwhile is in the file; the renewal has asked for nothing newer.

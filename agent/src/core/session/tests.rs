@@ -310,6 +310,29 @@ fn a_baseline_that_was_taken_back_is_shown_with_its_reason_until_another_is_in_f
 }
 
 #[test]
+fn a_baseline_that_is_not_in_force_is_shown_still_when_nothing_has_changed() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    let in_force = |counter, has_failed| {
+        let generation = Generation { restore_epoch: 0, counter };
+        let head = (counter > 0).then(|| DesiredHead { generation, ..head(NOW, 3600) });
+        InForce { head, has_failed, ..InForce::default() }
+    };
+    let generation = Generation { restore_epoch: 0, counter: 3 };
+    let back = Change::RolledBack { generation, why: "/srv/a: no".to_owned(), is_repeated: false };
+    world.handle(Event::Applied(back, Box::new(in_force(2, true))), usize::MAX);
+    let found = world.session.shown.not_taken.clone();
+    assert!(found.is_some());
+    // A wipe that was not carried through may have forgotten which one failed, and the one in force, too.
+    for (counter, has_failed) in [(2, true), (2, false), (0, false)] {
+        world.handle(Event::Applied(Change::Unchanged, Box::new(in_force(counter, has_failed))), usize::MAX);
+        assert_eq!(world.session.shown.not_taken, found, "{counter}, {has_failed}");
+    }
+    world.handle(Event::Applied(Change::Unchanged, Box::new(in_force(3, false))), usize::MAX);
+    assert_eq!(world.session.shown.not_taken, None, "it is in force after all");
+}
+
+#[test]
 fn a_desired_state_that_nobody_renews_is_called_stale_and_an_old_word_again_renews_nothing() {
     let lasting = |issued_at| DesiredHead {
         lease: muster_wire::desired::Lease { lasts_s: 600, on_lapse: muster_wire::desired::Lapse::Report },
@@ -448,6 +471,32 @@ fn what_was_put_right_is_told_once_however_often_it_is_killed_while_more_is_put_
     }
 }
 
+/// What is kept of `taken_back`, in any order; nothing of it waits to be told.
+fn assert_told_once(world: &World, taken_back: &[&str], when: &str) {
+    let mut told = world.events(EventKind::RolledBack);
+    told.sort_unstable();
+    assert_eq!(told, taken_back, "{when}");
+    assert_eq!(world.disk.taken_back, [], "{when}");
+    assert!(world.effects.contains(&"forget taken back"), "{when}");
+}
+
+#[test]
+fn what_was_taken_back_is_told_once_however_often_it_is_killed() {
+    let generation = |counter| Generation { restore_epoch: 0, counter };
+    let why = || "/srv/a: no".to_owned();
+    let said = ["generation 2 was interrupted and taken back", "generation 3 was rolled back: /srv/a: no"];
+    for (n, m) in (0..8).flat_map(|n| (0..8).map(move |m| (n, m))) {
+        let mut world = World::new();
+        world.disk.taken_back.push(TakenBack::of(generation(2), None));
+        world.restart_for(n);
+        // The appliers write it down before they say so.
+        world.disk.taken_back.push(TakenBack::of(generation(3), Some(why())));
+        let change = Change::RolledBack { generation: generation(3), why: why(), is_repeated: false };
+        world.handle(Event::Applied(change, Box::default()), m);
+        assert_told_once(&world, &said, &format!("killed after {n} and {m} effects"));
+    }
+}
+
 #[test]
 fn what_one_event_does_not_hold_is_told_in_several_and_forgotten_only_when_it_is_told() {
     let mut world = World::new();
@@ -526,4 +575,21 @@ fn a_server_that_names_another_gate_each_time_is_followed_and_makes_the_journal_
     world.handle(Event::Stopping, usize::MAX);
     world.restart();
     assert_eq!(world.session.gate(), Some("mqtts://fleet.example:1001"), "an ending agent leaves it behind");
+}
+
+#[test]
+fn a_refusal_outlives_what_discovery_said_before_it_and_is_written_after_it() {
+    let mut world = World::new();
+    let refused = Refused { code: "certificate_refused".into(), at: Timestamp(NOW + 1) };
+    let proven = world.session.past.proven.clone().unwrap();
+    // Discovery had something new, which waits to be written, when a renewal was refused.
+    world.session.proven_kept_at = Some(world.since_start);
+    world.session.past.add(&Record::Proven(Proven { state: "quarantined".into(), ..proven }));
+    world.session.is_proven_kept = false;
+    world.session.record(Record::Refused(refused.clone()));
+    world.since_start += PROVEN_EVERY;
+    world.handle(Event::Woke, usize::MAX);
+    let past = Past::of(&world.disk.journal);
+    assert_eq!(past.proven.map(|proven| proven.state).as_deref(), Some("quarantined"));
+    assert_eq!(past.refused, Some(refused));
 }

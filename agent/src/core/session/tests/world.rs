@@ -126,6 +126,8 @@ pub(super) struct Disk {
     pub(super) in_force: InForce,
     /// What the appliers have put right and were not told that it is told.
     pub(super) untold: Vec<Drift>,
+    /// What they have taken back, likewise.
+    pub(super) taken_back: Vec<TakenBack>,
 }
 
 #[derive(Default)]
@@ -166,11 +168,16 @@ impl World {
     }
 
     pub(super) fn restart(&mut self) {
+        self.restart_for(usize::MAX);
+    }
+
+    /// Starts again, and the power fails after `lives` effects.
+    pub(super) fn restart_for(&mut self, lives: usize) {
         self.boot.age += self.since_start;
         self.session = begin(&self.disk, &self.boot);
         (self.opening, self.open, self.since_start) = (None, None, Duration::ZERO);
         self.in_flight.clear();
-        self.handle(Event::Woke, usize::MAX);
+        self.handle(Event::Woke, lives);
     }
 
     pub(super) fn moment(&self) -> Moment {
@@ -264,7 +271,10 @@ impl World {
                 self.disk.untold.retain(|drift| !told.contains(drift));
                 "forget drift"
             }
-            Effect::ForgetTakenBack(_) => "forget taken back",
+            Effect::ForgetTakenBack(told) => {
+                self.disk.taken_back.retain(|one| !told.contains(one));
+                "forget taken back"
+            }
             Effect::Collect => {
                 self.effects.push("collect");
                 return Some(Event::Collected(Vec::new()));
@@ -428,7 +438,7 @@ pub(super) fn begin(disk: &Disk, boot: &Boot) -> Session {
         held: Held::default(),
         lineage: lineage(),
         in_force: disk.in_force.clone(),
-        taken_back: Vec::new(),
+        taken_back: disk.taken_back.clone(),
         declared: Vec::new(),
         boot: boot.clone(),
         lease: disk.lease.clone(),
