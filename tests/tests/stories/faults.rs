@@ -220,6 +220,7 @@ async fn addresses_of_a_dead_server_are_unreachable_and_the_next_start_replaces_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfounded_directory_is_refused_with_the_command_that_founds_it() {
-    let said = does_not_serve(&Site::empty(), Launch::plain(), None).await;
-    assert!(said.contains("muster init"), "{said}");
+    let site = Site::empty();
+    let problem = site.muster(&Launch::plain(), &["serve"]).await.exits(4).problem();
+    assert!(problem["remedy"].as_str().is_some_and(|next| next.contains("muster init")), "{problem}");
 }
