@@ -44,13 +44,13 @@ document!(Waiver, "waiver", 16 * 1024, SignedByMany, { trust_domain, act, device
 /// Believes a lift that as many approvers have signed who count at `now` as a successor of the authority document needs.
 ///
 /// # Errors
-/// As [`MultiSigned::verify`]; [`EnvelopeError::UnknownSigner`] where the document in force does not say how many that are.
+/// As [`MultiSigned::verify`]; [`EnvelopeError::TooFew`] always where the document in force does not say how many that are.
 pub fn verify(
     lift: &MultiSigned<Lift>,
     lineage: &Lineage,
     now: Timestamp,
 ) -> Result<Verified<Lift>, EnvelopeError> {
-    lift.verify(&lineage.counting_keys(now), quorum(lineage)?)
+    lift.verify(&lineage.counting_keys(now), quorum(lineage))
 }
 
 /// Believes a waiver that as many approvers have signed.
@@ -62,17 +62,18 @@ pub fn verify_waiver(
     lineage: &Lineage,
     now: Timestamp,
 ) -> Result<Verified<Waiver>, EnvelopeError> {
-    waiver.verify(&lineage.counting_keys(now), quorum(lineage)?)
+    waiver.verify(&lineage.counting_keys(now), quorum(lineage))
 }
 
-fn quorum(lineage: &Lineage) -> Result<usize, EnvelopeError> {
-    lineage.current().required.count(Matter::Authority).ok_or(EnvelopeError::UnknownSigner)
+fn quorum(lineage: &Lineage) -> usize {
+    lineage.current().approvers_for(Matter::Authority)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::authority::tests::{founded, secret};
+    use crate::authority::{Authority, Required};
 
     #[test]
     fn a_lift_needs_the_quorum() {
@@ -89,5 +90,23 @@ mod tests {
             signed.add_signature(&secret(seed)).unwrap();
             assert_eq!(verify(&signed, &lineage, Timestamp(6)).is_ok(), is_enough, "{seed}");
         }
+    }
+
+    #[test]
+    fn where_the_authority_names_no_number_no_signatures_are_enough() {
+        let required: Required = crate::cbor::decode(&[0x80]).unwrap();
+        let mut first = MultiSigned::unsigned(&Authority { required, ..founded() });
+        first.add_signature(&secret(1)).unwrap();
+        let lineage = Lineage::found(&first, first.payload_digest()).unwrap();
+        let mut signed = MultiSigned::unsigned(&Lift {
+            trust_domain: "fleet.example".parse().unwrap(),
+            freeze: Sha256Digest([7; 32]),
+            began_at: Timestamp(5),
+        });
+        for seed in [10, 11] {
+            signed.add_signature(&secret(seed)).unwrap();
+        }
+        let judged = verify(&signed, &lineage, Timestamp(6));
+        assert!(matches!(judged, Err(EnvelopeError::TooFew { .. })), "{judged:?}");
     }
 }
