@@ -29,7 +29,8 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Tells a person of variables that are set in vain; a program finds nothing on standard error but a problem document.
+/// Tells a person of variables that are set in vain; a program finds on standard error what is about to be signed, and
+/// as the last line of a failure a problem document.
 fn warn(global: &Global) {
     if !global.json {
         misspelt::warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));

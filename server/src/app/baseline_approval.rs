@@ -88,18 +88,9 @@ pub(super) fn required(baseline: &Baseline, authority: &Authority) -> Option<Nee
 impl Approval {
     /// What to do about it, as sentences.
     pub fn remedy(&self) -> String {
-        let Self { counter, required, missing, unnamed, .. } = self;
-        if !unnamed.is_empty() {
-            let names: Vec<&str> = unnamed.iter().map(|matter| matter.as_str()).collect();
-            let given: String = unnamed
-                .iter()
-                .map(|matter| format!(" --required '{matter}={}'", matter.founding()))
-                .collect();
-            return format!(
-                "Generation {counter} cannot be approved: the authority names no number of approvers for {}. A successor \
-                 names one: `muster authority propose{given}`.",
-                names.join(" and ")
-            );
+        let Self { counter, required, missing, .. } = self;
+        if let Some(never) = self.never(&format!("Generation {counter}")) {
+            return never;
         }
         if *missing == 0 {
             return "Enough approvers have signed it.".to_owned();
@@ -113,6 +104,9 @@ impl Approval {
     /// The same of a baseline that is not set yet: nobody can sign it.
     pub fn remedy_before_it_is_set(&self) -> String {
         let Self { required, missing, .. } = self;
+        if let Some(never) = self.never("It") {
+            return never;
+        }
         if *missing == 0 {
             return "Enough approvers have signed it.".to_owned();
         }
@@ -120,6 +114,21 @@ impl Approval {
             "Devices will refuse it until {required} approvers have signed it. Sign after setting: `muster baseline set` \
              names the generation G, then each runs `muster baseline sign G --key FILE`."
         )
+    }
+
+    /// Why nobody can approve `what`, and what changes that; `None` where somebody can.
+    fn never(&self, what: &str) -> Option<String> {
+        let unnamed = self.unnamed.iter();
+        let given: String =
+            unnamed.clone().map(|matter| format!(" --required '{matter}={}'", matter.founding())).collect();
+        let names: Vec<&str> = unnamed.map(|matter| matter.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{what} cannot be approved: the authority names no number of approvers for {}. A successor names one: \
+                 `muster authority propose{given}`.",
+                names.join(" and ")
+            )
+        })
     }
 
     /// What two baselines of one generation need together.
@@ -303,9 +312,7 @@ impl App {
         self.store.put_document(&mut batch, &approvals, &gathered.to_bytes())?;
         Ok(Some(batch))
     }
-}
 
-impl App {
     /// Adds to `batch` that what approvers have signed for the generation `counter` goes: another one takes its place.
     pub(super) fn forget_approvals(&self, batch: &mut Batch, counter: u64) -> Result<(), Error> {
         let prefix = BASELINE_APPROVALS.key(&counter.to_be_bytes());
@@ -327,4 +334,20 @@ impl App {
 
 fn approvals_key(counter: u64, digest: &Sha256Digest) -> Vec<u8> {
     BASELINE_APPROVALS.key(&[&counter.to_be_bytes()[..], digest.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_approve_is_told_before_it_is_set_and_after() {
+        let named = Approval { counter: 7, required: 2, missing: 2, items: Vec::new(), unnamed: Vec::new() };
+        assert!(named.remedy_before_it_is_set().contains("until 2 approvers have signed it"));
+        let unnamed = Approval { unnamed: vec![Matter::Authority], ..named };
+        for (told, what) in [(unnamed.remedy(), "Generation 7"), (unnamed.remedy_before_it_is_set(), "It")] {
+            assert!(told.starts_with(&format!("{what} cannot be approved: ")), "{told}");
+            assert!(told.contains("muster authority propose --required 'authority="), "{told}");
+        }
+    }
 }

@@ -20,6 +20,9 @@ use muster_wire::problem::Code;
 use muster_wire::time::Timestamp;
 use std::borrow::Cow;
 
+/// Orders of a device that are looked through for one that it did not carry out, newest first.
+const ORDERS_EXPLAINED: usize = 64;
+
 /// Which devices a list shows; all that is given must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -199,7 +202,7 @@ impl App {
         Ok(by_freeze(explained, self.lasting_freeze()?.filter(|_| device.state.is_open()).as_ref()))
     }
 
-    /// The newest order under a warrant, where this device, which is in use, did not carry it out.
+    /// The newest order under a warrant, where this device, which is in use, did not carry it out and few orders came after.
     fn disobeyed(&self, device: &Device) -> Result<Option<OrderRecord>, Error> {
         let is_in_use = matches!(
             device.state,
@@ -208,7 +211,7 @@ impl App {
         if !is_in_use || device.orders_made == 0 {
             return Ok(None);
         }
-        let newest = self.newest_order(device.id, &[], |order| order.warrant.is_some())?;
+        let newest = self.newest_order(device.id, &[], |order| order.warrant.is_some(), ORDERS_EXPLAINED)?;
         Ok(newest.filter(|order| matches!(order.phase, OrderPhase::Refused | OrderPhase::Failed)))
     }
 

@@ -137,12 +137,13 @@ impl App {
     }
 
     /// The newest order of `device` among those made no earlier than `since`, the bytes of an id that begins with its time,
-    /// that `wanted` fits.
+    /// that `wanted` fits; only the newest `most` are looked at.
     pub(super) fn newest_order(
         &self,
         device: DeviceId,
         since: &[u8],
         wanted: impl Fn(&OrderRecord) -> bool,
+        most: usize,
     ) -> Result<Option<OrderRecord>, Error> {
         let of_device = OrderFacet::Device.value(device.as_bytes());
         let (mut ids, mut after) = (Vec::new(), None::<Vec<u8>>);
@@ -154,7 +155,7 @@ impl App {
         }
         // Open and closed ones are listed apart, each by their age.
         ids.sort_unstable();
-        for id in ids.iter().rev() {
+        for id in ids.iter().rev().take(most) {
             let order = self.store.load::<OrderRecord>(id)?.map(|held| held.record);
             if let Some(order) = order.filter(&wanted) {
                 return Ok(Some(order));

@@ -347,6 +347,7 @@ impl App {
     ) -> Result<(), Error> {
         let entry = permit.refused(self.clock.now_ms(), about(devices), &COOLING).facts([
             ("act", spend.as_str().to_owned()),
+            ("what", asked.key.clone()),
             ("devices", asked.count.to_string()),
             ("until", until.to_string()),
         ]);

@@ -205,6 +205,56 @@ async fn approvers_waive_the_wait_of_one_act_and_of_no_other() {
     assert_eq!(waived, 1);
 }
 
+/// A copy of what `bytes` waive, signed by `key`.
+fn waived(key: &SigningKey, bytes: &[u8]) -> Vec<u8> {
+    let document = MultiSigned::<Waiver>::parse_unfinished(bytes).unwrap().read_unverified().unwrap();
+    let mut copy = MultiSigned::unsigned(&document);
+    copy.add_signature(key).unwrap();
+    copy.to_bytes()
+}
+
+#[tokio::test]
+async fn a_waiver_ends_one_wait_and_not_the_next_of_the_same_act() {
+    let approvers: [SigningKey; 3] = [fresh_ed25519(), fresh_ed25519(), fresh_ed25519()];
+    let (site, lives) = on_rails_of(Site::found_by(&approvers), 3).await;
+    for spent in &lives[..2] {
+        let _ = site.ends(spent, Reason::Unspecified).await.unwrap();
+    }
+    let life = &lives[2];
+    let wait = async || {
+        assert!(matches!(site.holds(life).await, Err(Error::CoolingOff { .. })));
+        written(&site, 1).await;
+        site.app.rails(&site.operator()).unwrap().waiting.remove(0)
+    };
+    let first = wait().await;
+    let old = approvers.each_ref().map(|key| waived(key, &first.waiver));
+    let key = first.waiting.key;
+    let bring = async |copy: &[u8]| site.app.waive(site.operator(), &key, copy).await;
+    let waivers = || {
+        let entries = site.app.audit_tail(&site.operator(), None, 1_000).unwrap().items;
+        entries.into_iter().filter(|entry| entry["action"] == "rails.waive").collect::<Vec<_>>()
+    };
+    for (copy, is_ready, written_down) in
+        [(&old[0], false, 1), (&old[0], false, 1), (&old[1], true, 2), (&old[1], true, 2), (&old[2], true, 2)]
+    {
+        assert_eq!(bring(copy).await.unwrap().is_ready, is_ready);
+        assert_eq!(waivers().len(), written_down, "only what is new is written down");
+    }
+    let facts = waivers().remove(1);
+    assert!(facts.to_string().contains(&key), "{facts}");
+    assert!(facts.to_string().contains("operator/admin"), "{facts}");
+
+    let _ = site.holds(life).await.unwrap();
+    let _ = site.app.release(site.operator(), life.id, None).await.unwrap();
+    site.clock.advance_ms(1_000);
+    assert_eq!(wait().await.waiting.key, key, "the same act on the same device");
+    match bring(&old[1]).await {
+        Err(Error::Refused(refusal)) => assert_eq!(refusal.rule, "rails.other_act"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(site.holds(life).await, Err(Error::CoolingOff { .. })));
+}
+
 #[tokio::test]
 async fn settings_that_change_are_written_down() {
     let (site, _) = on_rails(0).await;

@@ -29,17 +29,22 @@ impl App {
     ) -> Result<Shown, Error> {
         for _ in 0..super::ATTEMPTS {
             let held = self.device(id)?;
-            match step(&held.record, reason) {
+            let spend = match step(&held.record, reason) {
                 Ok(Step::Nothing) => return self.shown(held.record, held.version),
-                Ok(Step::Free | Step::Counts(_)) => {}
+                Ok(Step::Free) => None,
+                Ok(Step::Counts(spend)) => Some(spend),
                 Err(refusal) => {
                     return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
                 }
-            }
+            };
             let ending = Ending { how: Retirement::WithoutProof, reason };
             let batch = Batch::essential();
             let devices = std::slice::from_ref(&held.record);
-            let (batch, told) = match self.spend(&permit, batch, Spend::Revoke(reason), devices).await {
+            let spent = match spend {
+                Some(spend) => self.spend(&permit, batch, spend, devices).await,
+                None => Ok((batch, None)),
+            };
+            let (batch, told) = match spent {
                 Err(Error::Refused(refusal)) => {
                     return Err(self.refuse(&permit, super::refuse::About::Device(id), refusal).await);
                 }

@@ -24,6 +24,8 @@ const NO_APPROVER: Refusal = Refusal::by("rails.no_approver", Code::Forbidden).a
 pub struct Cooling {
     /// What waits.
     pub waiting: Waiting,
+    /// Whether it is done as soon as it is asked for again.
+    pub is_ready: bool,
     /// The waiver with the signatures so far.
     pub waiver: Vec<u8>,
     /// How many approvers waive it.
@@ -34,7 +36,7 @@ pub struct Cooling {
 
 impl App {
     /// Takes the signatures under `copy`, a copy of the waiver of what waits under `key`; once enough are there it may be
-    /// asked for again.
+    /// asked for again. Signatures that are there already, or that come after enough, change nothing.
     ///
     /// # Errors
     /// [`Error::NotFound`] where nothing waits under that name; [`Error::Refused`] for the waiver of another act and for a
@@ -57,8 +59,11 @@ impl App {
             let lineage = self.in_force().lineage.clone();
             let judged = signature::by_approvers(&copy, &lineage, Timestamp(now));
             let merged = waiver.merge(&copy).map_err(|_| Error::Refused(OTHER_ACT));
-            if let Err(error) = merged.and(judged.map_err(Error::signature(NO_APPROVER))) {
-                return Err(self.decline_for(&permit, "rails", error).await);
+            let judged = judged.map_err(Error::signature(NO_APPROVER));
+            match judged.and(merged) {
+                Err(error) => return Err(self.decline_for(&permit, "rails", error).await),
+                Ok(fresh) if fresh == 0 || waiting.is_ready(now) => return self.cooling(waiting),
+                Ok(_) => {}
             }
             let is_enough = match lift::verify_waiver(&waiver, &lineage, Timestamp(now)) {
                 Ok(_) => true,
@@ -72,7 +77,10 @@ impl App {
                 .states("cooling_off", if is_enough { "waived" } else { "cooling_off" })
                 .facts([
                     ("act", waiting.act.clone()),
+                    ("what", waiting.key.clone()),
                     ("devices", waiting.devices.to_string()),
+                    ("by", waiting.by.clone()),
+                    ("since", waiting.since.to_string()),
                     ("signers", signers),
                 ]);
             let batch = self.put_ledger(Batch::essential(), version, &ledger)?.audit(entry);
@@ -81,7 +89,8 @@ impl App {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     if is_enough {
-                        let detail = format!("{} on {} devices", waiting.act, waiting.devices);
+                        let plural = if waiting.devices == 1 { "" } else { "s" };
+                        let detail = format!("{} on {} device{plural}", waiting.act, waiting.devices);
                         self.alarm_of(&permit, "cooling_off_waived", &[], detail);
                     }
                     let until = if is_enough { now } else { waiting.until };
@@ -104,6 +113,7 @@ impl App {
             required: u64::try_from(authority.approvers_for(Matter::Authority)).unwrap_or(u64::MAX),
             signed_by: signed.map(|approver| approver.name.to_string()).collect(),
             waiver: waiver.to_bytes(),
+            is_ready: waiting.is_ready(self.clock.now_s()),
             waiting,
         })
     }

@@ -116,9 +116,11 @@ impl App {
         id: WarrantId,
     ) -> Result<WarrantShown, Error> {
         let mut shown = self.warrant_shown(id)?;
-        for target in &shown.targets {
+        // Orders are made in the order of the targets.
+        let ordered = usize::try_from(shown.record.ordered).unwrap_or(usize::MAX);
+        for target in shown.targets.iter().take(ordered) {
             let is_under = |order: &OrderRecord| order.warrant == Some(id);
-            if let Some(order) = self.newest_order(target.device, id.as_bytes(), is_under)? {
+            if let Some(order) = self.newest_order(target.device, id.as_bytes(), is_under, usize::MAX)? {
                 let reason = order.reason().map(str::to_owned);
                 shown.came.insert(target.device, Came { phase: order.phase, reason });
             }

@@ -151,7 +151,10 @@ async fn set(context: &Context, client: &Client, args: &SetArgs) -> Result<(), E
     let effect = client.post_over(&["v1", "baselines"], &body, replaced).await?;
     context.out.item(&effect, EFFECT)?;
     tell_if_unsigned(context, &effect);
-    if args.dry_run { Ok(()) } else { super::rails::tell_if_frozen(context, client).await }
+    if !args.dry_run {
+        super::rails::tell_if_frozen(context, client).await;
+    }
+    Ok(())
 }
 
 /// Says to a person that devices refuse a baseline for now, and how that ends.

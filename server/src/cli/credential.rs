@@ -142,6 +142,13 @@ pub fn find(global: &Global, environment: impl Fn(&str) -> Option<OsString>) -> 
     Ok(Access { server, root_spki_sha256: credential.root_spki_sha256, token: credential.token })
 }
 
+/// Whether a server is named otherwise than by a data directory.
+pub(super) fn is_server_named(global: &Global, environment: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_set = |name: &str| environment(name).is_some_and(|value| !value.is_empty());
+    let is_given = global.server.is_some() || global.credential.is_some();
+    is_given || is_set("MUSTER_SERVER") || is_set("MUSTER_CREDENTIAL")
+}
+
 fn no_credential(file: &Path, named: bool, data_dir: &Path) -> Error {
     if named {
         return Error::not_found(
@@ -309,6 +316,9 @@ mod tests {
         let host = |access: Access| access.server.host_str().unwrap().to_owned();
         let with_flag = Global { credential: Some(flag), ..global(&directory) };
         assert_eq!(host(find(&with_flag, environment).unwrap()), "flag");
+        let nothing = |_: &str| None;
+        assert!(is_server_named(&with_flag, nothing) && is_server_named(&global(&directory), environment));
+        assert!(!is_server_named(&global(&directory), nothing), "a data directory is no server");
         assert_eq!(host(find(&global(&directory), environment).unwrap()), "variable");
         assert_eq!(find(&global(&directory), |_| None).unwrap().server.port(), Some(4));
     }

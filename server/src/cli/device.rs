@@ -399,8 +399,11 @@ async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result
     let id = resolve(client, &args.device.device).await?;
     let path = ["v1", "devices", &format!("{id}:revoke")];
     let body = json!({"reason": args.reason.as_str()});
-    let urgent =
-        if args.reason == Reason::KeyCompromise { " For key_compromise it never waits." } else { "" };
+    let (cost, urgent) = if args.reason == Reason::KeyCompromise {
+        (Cost::Nothing, "For key_compromise it never waits.")
+    } else {
+        (Cost::Budget, "")
+    };
     let consequence = |device: &Value, budget: &str| {
         format!(
             "Device {} will be retired without proof: its certificate opens no door any more, nothing is wiped, and there \
@@ -408,7 +411,7 @@ async fn revoke(context: &Context, client: &Client, args: &RevokeArgs) -> Result
             named(device),
         )
     };
-    let act = Ending { action: "device.revoke", cost: Cost::Budget, again: "It is revoked already" };
+    let act = Ending { action: "device.revoke", cost, again: "It is revoked already" };
     end(context, client, (&path, body), (act, args.dry_run), consequence).await
 }
 

@@ -73,11 +73,19 @@ pub async fn run(context: &Context) -> Result<Exit, Error> {
     let mut checks = Vec::new();
     let data_dir = context.global.data_dir();
     if data_dir.join(ADMIN_CREDENTIAL).exists() || context.global.data_dir.is_some() {
-        if let Err(nothing @ FoundError::NotFounded { .. }) = found::founded(&data_dir) {
-            return report(context, &[bad("data directory", &Error::founding(&nothing))]);
+        match found::founded(&data_dir) {
+            Err(nothing @ FoundError::NotFounded { .. }) => {
+                checks.push(bad("data directory", &Error::founding(&nothing)));
+                // Without another server there is none to ask.
+                if !credential::is_server_named(&context.global, |name| std::env::var_os(name)) {
+                    return report(context, &checks);
+                }
+            }
+            _ => {
+                checks.extend(directory_checks(&data_dir));
+                checks.extend(status_check(&data_dir).await);
+            }
         }
-        checks.extend(directory_checks(&data_dir));
-        checks.extend(status_check(&data_dir).await);
     }
     checks.extend(server_checks(context).await);
     report(context, &checks)

@@ -81,7 +81,7 @@ pub struct Global {
     /// Credential file of an operator [env: MUSTER_CREDENTIAL]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub credential: Option<PathBuf>,
-    /// Print JSON, on failure a problem document on standard error
+    /// Print JSON; on failure the last line on standard error is a problem document
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// Do not ask before destroying something

@@ -7,6 +7,7 @@ use super::confirm::{Intent, Verdict, consent};
 use super::error::Error;
 use super::output::Reader;
 use super::table::{self, Column, column};
+use super::warrant_paper::devices;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -78,8 +79,10 @@ const WAIVED: &[Column] = &[
 const NAME_CHARS: usize = 12;
 
 /// How a wait ends before its time.
-const HOW_TO_WAIVE: &str =
-    "Approvers can waive a wait: `muster rails --waive NAME --key FILE`. Then ask for the act again.";
+const HOW_TO_WAIVE: &str = "Waiting. Approvers can waive a wait: `muster rails --waive NAME --key FILE`. Then ask for the act again.";
+
+/// What to do about an act that waits no longer.
+const READY: &str = "Waited long enough, or waived: done as soon as it is asked for again.";
 
 const FREEZE: &[Column] = &[
     column("state", "/state"),
@@ -110,16 +113,8 @@ async fn waive(context: &Context, name: &str, key: &Path, dry_run: bool) -> Resu
     let bytes = waiting.get("waiver").and_then(Value::as_str).and_then(|text| STANDARD.decode(text).ok());
     let document = bytes.as_deref().and_then(|bytes| MultiSigned::<Waiver>::parse_unfinished(bytes).ok());
     let document = document.and_then(|waiver| waiver.read_unverified().ok()).ok_or_else(unreadable)?;
+    let consequence = waived(&document, name)?;
     let signer = approver_key::read(key)?;
-    let consequence = format!(
-        "{} on {} devices of {}, which {} asked for at {}, need not wait once enough approvers have signed. It is done when \
-         it is asked for again.",
-        document.act,
-        document.devices,
-        document.trust_domain.as_str(),
-        document.by,
-        document.since,
-    );
     tell_if_unasked(context, &consequence, dry_run);
     let intent = Intent { action: "rails.waive", consequence, target: waiting };
     if consent(context, &intent, dry_run)? == Verdict::OnlyShown {
@@ -130,6 +125,29 @@ async fn waive(context: &Context, name: &str, key: &Path, dry_run: bool) -> Resu
     context.out.item(&with_name(shown.clone()), WAIVED)?;
     approver_key::tell_if_again(context, (waiting, &shown), "/waiver");
     Ok(Exit::Done)
+}
+
+/// What signing `document` comes to, in a sentence made of what is signed.
+///
+/// # Errors
+/// [`Error::Refused`] where it waives another act than the one that was called `name`.
+fn waived(document: &Waiver, name: &str) -> Result<String, Error> {
+    let what = document.what.to_hex();
+    if !what.starts_with(name) {
+        return Err(Error::refused(
+            format!("The server sent the waiver of {what}, which is not called {name}; nothing was signed"),
+            "Do not sign it. Compare `muster rails` on another machine and look at `muster audit verify`.",
+        ));
+    }
+    Ok(format!(
+        "{} on {} of {}, called {what}, which {} asked for at {}, need not wait once enough approvers have signed. It is done \
+         when it is asked for again.",
+        document.act,
+        devices(document.devices),
+        document.trust_domain.as_str(),
+        document.by,
+        document.since,
+    ))
 }
 
 /// The one act that waits whose name begins so.
@@ -174,8 +192,12 @@ async fn show(context: &Context) -> Result<Exit, Error> {
             let waiting = shown.get("waiting").and_then(Value::as_array).cloned().unwrap_or_default();
             let waiting: Vec<Value> = waiting.into_iter().map(with_name).collect();
             let mut text = table::record(&shown, BUDGET, context.out.look);
-            if let Some(waiting) = table::listing(&waiting, WAITING, context.out.look) {
-                text = format!("{text}\n\nWaiting. {HOW_TO_WAIVE}\n{waiting}");
+            let is_ready = |one: &Value| one.get("ready").and_then(Value::as_bool).unwrap_or(false);
+            let (ready, waiting): (Vec<Value>, Vec<Value>) = waiting.into_iter().partition(is_ready);
+            for (acts, what) in [(waiting, HOW_TO_WAIVE), (ready, READY)] {
+                if let Some(acts) = table::listing(&acts, WAITING, context.out.look) {
+                    text = format!("{text}\n\n{what}\n{acts}");
+                }
             }
             if let Some(frozen) = shown.get("frozen").filter(|frozen| !frozen.is_null()) {
                 let frozen = table::record(frozen, FREEZE, context.out.look);
@@ -187,33 +209,33 @@ async fn show(context: &Context) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// How much the budget still allows, as `rails` tells it.
+/// How much the budget still allows, as `rails` tells it; empty where they could not be read.
 pub(super) fn budget_left(rails: &Value) -> String {
+    if rails.is_null() {
+        return String::new();
+    }
     let number = |field: &str| rails.get(field).and_then(Value::as_u64).unwrap_or(0);
     let [day, hour] = [("day", "used_day"), ("hour", "used_hour")]
         .map(|(all, used)| number(all).saturating_sub(number(used)));
     format!(
         "The budget has room for {} in these 24 hours (of {}), for {} in this hour (of {}).",
-        super::warrant_paper::devices(day),
+        devices(day),
         number("day"),
-        super::warrant_paper::devices(hour),
+        devices(hour),
         number("hour"),
     )
 }
 
-/// Says to a person that what was just ordered or signed waits, where there is a freeze.
-///
-/// # Errors
-/// Whatever the way to the server does not allow.
-pub(super) async fn tell_if_frozen(context: &Context, client: &Client) -> Result<(), Error> {
+/// Says to a person that what was just ordered or signed waits, where there is a freeze. That is done already: where this
+/// cannot be asked, nothing has failed and nothing is said.
+pub(super) async fn tell_if_frozen(context: &Context, client: &Client) {
     if context.out.is_json() {
-        return Ok(());
+        return;
     }
-    let rails = client.get(&["v1", "rails"], &[]).await?;
+    let rails = client.get(&["v1", "rails"], &[]).await.unwrap_or_default();
     if let Some(frozen) = rails.get("frozen").filter(|frozen| !frozen.is_null()) {
         context.out.notice(&waits_for_lift(frozen));
     }
-    Ok(())
 }
 
 fn waits_for_lift(frozen: &Value) -> String {
@@ -233,10 +255,11 @@ pub async fn freeze(context: &Context, args: &FreezeArgs) -> Result<Exit, Error>
         let intent =
             Intent { action: "rails.freeze", consequence: consequence.to_owned(), target: &Value::Null };
         if consent(context, &intent, args.dry_run)? == Verdict::Go {
-            let before = client.get(&["v1", "rails"], &[]).await?;
+            // Nothing that cannot be read keeps anybody from stopping everything.
+            let before = client.get(&["v1", "freeze"], &[]).await.ok();
             let frozen = client.act(&["v1", "freeze"]).await?;
             context.out.item(&frozen, FREEZE)?;
-            if before.get("frozen").is_some_and(|before| *before == frozen) {
+            if before.is_some_and(|before| before == frozen) {
                 context.out.notice("There was a freeze already: nothing has changed.");
             }
             context.out.notice(HOW_TO_LIFT);
@@ -282,4 +305,30 @@ fn unreadable() -> Error {
         "The server sent something that is neither the lift of a freeze nor a waiver",
         "Sign nothing, and look at the server.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_wire::digest::Sha256Digest;
+    use muster_wire::time::Timestamp;
+
+    #[test]
+    fn what_is_waived_is_what_was_named_and_is_told() {
+        let what = Sha256Digest::of(b"revoke one");
+        let waiver = Waiver {
+            trust_domain: "fleet.example".parse().unwrap(),
+            act: "revoke".to_owned(),
+            devices: 1,
+            what,
+            by: "operator/ada".to_owned(),
+            since: Timestamp(0),
+        };
+        let name = what.to_hex();
+        let told = waived(&waiver, &name[..12]).unwrap();
+        assert!(told.starts_with(&format!("revoke on 1 device of fleet.example, called {name}, ")), "{told}");
+        let other = waived(&waiver, "0123456789ab").unwrap_err();
+        assert_eq!(other.exit() as u8, 3);
+        assert!(other.for_people().contains("nothing was signed"), "{}", other.for_people());
+    }
 }

@@ -328,7 +328,7 @@ pub(super) async fn request(
     if let Some(listing) = table::listing(&targets, AIMS, context.out.look) {
         context.out.notice(&listing);
     }
-    let rails = client.get(&["v1", "rails"], &[]).await?;
+    let rails = client.get(&["v1", "rails"], &[]).await.unwrap_or_default();
     let intent =
         Intent { action: "warrant.request", consequence: consequence(&preview, &rails), target: &preview };
     if consent_by(context, &intent, dry_run, &value_at(&preview, "/count"))? == Verdict::Go {
@@ -384,9 +384,10 @@ fn counting(preview: &Value) -> String {
         .map(|at| preview.pointer(at).and_then(Value::as_u64));
     match (needed, there, today) {
         (Some(needed), Some(there), Some(today)) if today < there => {
-            let enough = if today < needed { ": too few, today" } else { "" };
+            let enough = if today < needed { ", which is too few" } else { "" };
+            let count = if today == 1 { "counts" } else { "count" };
             format!(
-                " {today} of them count today{enough}; who has joined counts a day later, and `muster authority show` says when."
+                " {today} of them {count} today{enough}; who has joined counts a day later, and `muster authority show` says when."
             )
         }
         _ => String::new(),
@@ -506,7 +507,7 @@ mod tests {
             outcome(&preview)
         };
         assert!(today(2).contains("2 of them count today; who has joined"), "{}", today(2));
-        assert!(today(1).contains("1 of them count today: too few, today;"), "{}", today(1));
+        assert!(today(1).contains("1 of them counts today, which is too few;"), "{}", today(1));
         assert!(!today(3).contains("today"));
     }
 

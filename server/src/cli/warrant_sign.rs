@@ -110,12 +110,28 @@ fn if_open(shown: &Value, over: &[&str]) -> Result<(), Error> {
     if !over.contains(&state) {
         return Ok(());
     }
-    let problem = Problem::new(Code::Conflict)
-        .with_detail(format!("The warrant is {state}: nothing more is signed on it."))
-        .with_rule("warrant.ended")
-        .with_field("state");
-    let remedy = "Ask for a new one: `muster warrant request`, or `muster device deprovision`.".to_owned();
-    Err(Error::Problem { problem: Box::new(Problem { remedy, ..problem }), retry_after_s: None })
+    let remedy = "Ask for a new one: `muster warrant request`, or `muster device deprovision`.";
+    Err(ended(format!("The warrant is {state}: nothing more is signed on it."), remedy))
+}
+
+/// The same for the word that stops it.
+///
+/// # Errors
+/// [`Error::Problem`] where nothing of the warrant can happen any more.
+fn if_stoppable(shown: &Value) -> Result<(), Error> {
+    let state = shown.get("state").and_then(Value::as_str).unwrap_or_default();
+    if !["done", "lapsed"].contains(&state) {
+        return Ok(());
+    }
+    let remedy = "`muster warrant show` says what came of each device.";
+    Err(ended(format!("The warrant is {state}: nothing is left to stop."), remedy))
+}
+
+fn ended(detail: String, remedy: &str) -> Error {
+    let problem =
+        Problem::new(Code::Conflict).with_detail(detail).with_rule("warrant.ended").with_field("state");
+    let problem = Problem { remedy: remedy.to_owned(), ..problem };
+    Error::Problem { problem: Box::new(problem), retry_after_s: None }
 }
 
 /// Hands in a signature on the warrant that was as `before`.
@@ -125,7 +141,7 @@ async fn hand_in(context: &Context, client: &Client, handed: &Handed, before: &V
     context.out.item(&shown, RECORD)?;
     approver_key::tell_if_again(context, (before, &shown), "/signed_by");
     if value_at(&shown, "/state") == "warranted" {
-        tell_if_frozen(context, client).await?;
+        tell_if_frozen(context, client).await;
     }
     Ok(())
 }
@@ -145,7 +161,7 @@ pub(super) async fn stop(
     if paper.warrant.id.to_string() != warrant {
         return Err(other());
     }
-    if_open(&before, &["done", "lapsed"])?;
+    if_stoppable(&before)?;
     if value_at(&before, "/state") == "stopped" {
         context.out.item(&before, RECORD)?;
         context.out.notice("It is stopped already: nothing has changed.");
@@ -178,5 +194,11 @@ mod tests {
             assert!(error.for_people().contains(state), "{}", error.for_people());
         }
         assert!(if_open(&json!({"state": "requested"}), &["done"]).is_ok());
+        for state in ["done", "lapsed"] {
+            let error = if_stoppable(&json!({"state": state})).unwrap_err();
+            assert_eq!((error.exit() as u8, error.for_machines().code.as_str()), (3, "conflict"));
+            assert!(error.for_people().contains("nothing is left to stop"), "{}", error.for_people());
+        }
+        assert!(if_stoppable(&json!({"state": "warranted"})).is_ok());
     }
 }

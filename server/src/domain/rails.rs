@@ -175,9 +175,9 @@ impl Ledger {
         }
     }
 
-    /// What waits under this name at `now`, unless it may be asked for again already.
+    /// What waits under this name at `now`, or has waited and may be asked for again.
     pub fn cooling(&self, key: &str, now: i64) -> Option<&Waiting> {
-        self.waiting.iter().find(|waiting| waiting.key == key && now < waiting.until)
+        self.waiting.iter().find(|waiting| waiting.key == key && !waiting.is_over(now))
     }
 
     /// Keeps the signatures under `waiver` with what is called `key`; where there are enough, it waits no longer.
@@ -203,6 +203,11 @@ impl Ledger {
 }
 
 impl Waiting {
+    /// Whether it is done at `now` when it is asked for again.
+    pub fn is_ready(&self, now: i64) -> bool {
+        self.until <= now
+    }
+
     fn is_over(&self, now: i64) -> bool {
         now.saturating_sub(self.until) >= OPEN_S
     }

@@ -128,7 +128,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let show = Doc::get("The successor that waits for signatures.", "AuthorityProposal");
     routes
         .on(Method::GET, "/v1/authority/pending", show, pending)
-        .on(Method::POST, "/v1/authority/pending", propose.status(201), propose_authority)
+        .on(
+            Method::POST,
+            "/v1/authority/pending",
+            propose.status(201).conditions(&["If-Match", "If-None-Match"]),
+            propose_authority,
+        )
         .on(Method::POST, "/v1/authority/signatures", sign, sign_authority)
 }
 

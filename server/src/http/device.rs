@@ -267,7 +267,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .verb(
             "/v1/devices",
             "release",
-            Doc::post("Lets a held device go back to where it was.", "ReleaseDevice", "Device"),
+            Doc::post("Lets a held device go back to where it was.", "ReleaseDevice", "Device").or_nothing(),
             release,
         )
         .verb(

@@ -77,7 +77,8 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let list = Doc::get("Every observer, by name.", "ObserverList");
     let add =
         Doc::post("Gives an observer a certificate for the event topics.", "AddObserver", "AddedObserver");
-    let revoke = Doc::post("Ends an observer's certificate and its session.", "RevokeObserver", "Observer");
+    let revoke = Doc::post("Ends an observer's certificate and its session.", "RevokeObserver", "Observer")
+        .or_nothing();
     routes
         .on(Method::GET, "/v1/observers", list, index)
         .on(Method::POST, "/v1/observers", add.status(201), create)

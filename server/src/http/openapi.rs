@@ -66,7 +66,7 @@ fn operation(route: &Route) -> Value {
     }
     if let Some(schema) = route.doc.request {
         let content = json!({ "application/json": { "schema": reference(schema) } });
-        add("requestBody", json!({ "required": true, "content": content }));
+        add("requestBody", json!({ "required": !route.doc.is_body_optional, "content": content }));
     }
     operation
 }
@@ -95,6 +95,13 @@ fn parameters(route: &Route) -> Vec<Value> {
         json!({ "name": name, "in": "query", "required": false, "schema": { "type": kind } })
     });
     let mut parameters: Vec<Value> = in_path.chain(in_query).collect();
+    parameters.extend(route.doc.conditions.iter().map(|name| {
+        json!({
+            "name": name, "in": "header", "required": false,
+            "description": "An ETag, or `*`: where it does not hold of what is there, nothing is done (412).",
+            "schema": { "type": "string" },
+        })
+    }));
     if route.doc.stream.is_some() {
         parameters.push(json!({
             "name": "Last-Event-ID", "in": "header", "required": false,

@@ -40,6 +40,8 @@ pub(super) struct WaitingAct {
     since: String,
     /// From when on it is done when it is asked for again.
     until: String,
+    /// Whether that is so by now: it has waited long enough, or the wait was waived.
+    ready: bool,
     /// Its name: the act and its devices, as a digest.
     key: String,
     /// Approvers needed to waive the wait.
@@ -126,13 +128,14 @@ fn copy(body: &LiftFreeze) -> Result<Vec<u8>, HttpError> {
         .map_err(|_| HttpError::Malformed { part: "signature", expected: "must be base64".to_owned() })
 }
 
-fn waits(Cooling { waiting, waiver, required, signed_by }: Cooling) -> WaitingAct {
+fn waits(Cooling { waiting, is_ready, waiver, required, signed_by }: Cooling) -> WaitingAct {
     WaitingAct {
         act: waiting.act,
         devices: waiting.devices,
         by: waiting.by,
         since: timestamp(waiting.since),
         until: timestamp(waiting.until),
+        ready: is_ready,
         key: waiting.key,
         required,
         signed_by,

@@ -48,6 +48,10 @@ pub struct Doc {
     pub status: u16,
     /// Keys of the query.
     pub query: &'static [&'static str],
+    /// Whether its body may be left out.
+    pub is_body_optional: bool,
+    /// Headers that hold a request against a version (RFC 9110 §13.1).
+    pub conditions: &'static [&'static str],
     /// Media type of an answer that goes on until one side ends it; `response` is then the schema of its parts.
     pub stream: Option<&'static str>,
     /// Most bytes of a body.
@@ -63,6 +67,8 @@ impl Doc {
             response: Some(response),
             status: 200,
             query: &[],
+            is_body_optional: false,
+            conditions: &[],
             stream: None,
             body_bytes: 0,
         }
@@ -81,25 +87,27 @@ impl Doc {
     /// A path that takes JSON of the schema `request` as well.
     pub const fn post(summary: &'static str, request: &'static str, response: &'static str) -> Self {
         let body_bytes = crate::doors::body::JSON_BYTES;
-        Self {
-            summary,
-            request: Some(request),
-            response: Some(response),
-            status: 200,
-            query: &[],
-            stream: None,
-            body_bytes,
-        }
+        Self { request: Some(request), body_bytes, ..Self::get(summary, response) }
     }
 
     /// A path that answers something else than JSON.
     pub const fn raw(summary: &'static str, body_bytes: usize) -> Self {
-        Self { summary, request: None, response: None, status: 200, query: &[], stream: None, body_bytes }
+        Self { response: None, body_bytes, ..Self::get(summary, "") }
     }
 
     /// The same, with these keys in the query.
     pub const fn query(self, query: &'static [&'static str]) -> Self {
         Self { query, ..self }
+    }
+
+    /// The same, whose body may be left out.
+    pub const fn or_nothing(self) -> Self {
+        Self { is_body_optional: true, ..self }
+    }
+
+    /// The same, which these headers hold against a version.
+    pub const fn conditions(self, conditions: &'static [&'static str]) -> Self {
+        Self { conditions, ..self }
     }
 
     /// The same, as a stream of this media type whose parts have the schema of the answer.

@@ -207,8 +207,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
     let list = Doc::get("Warrants, oldest first.", "WarrantPage").query(&["cursor", "limit"]);
     let ask = Doc::post("Asks for a warrant; approvers sign it.", "RequestWarrant", "RequestedWarrant");
     let leave =
-        Doc::post("Asks for a warrant that lets a device go.", "DeprovisionDevice", "RequestedWarrant");
-    let retire = Doc::post("Gives up waiting for a doomed device.", "RetireDevice", "Device");
+        Doc::post("Asks for a warrant that lets a device go.", "DeprovisionDevice", "RequestedWarrant")
+            .or_nothing();
+    let retire = Doc::post("Gives up waiting for a doomed device.", "RetireDevice", "Device").or_nothing();
     let sign = Doc::post("Hands in approvers' signatures.", "Signatures", "Warrant");
     let stop = Doc::post("Hands in an approver's word that it is stopped.", "Signatures", "Warrant");
     routes
