@@ -7,12 +7,12 @@
 //! valid by then, so the present is no earlier than its first second. A device that comes up in 1970 or a year ago can so
 //! still judge its server.
 //!
-//! While the calendar lies below the floor it says nothing, and what the server signed is the best there is: the beginning
-//! of its certificate and the date in its answers lift the floor for this run, and are not kept.
+//! While the calendar lies below the floor it says nothing, and the date in the server's answers, with what has passed
+//! since, is the best there is. It is not kept, and counts no more once somebody sets the calendar.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use muster_wire::time::Timestamp;
 
@@ -22,25 +22,35 @@ const FALLBACK_FLOOR_S: i64 = 1_767_225_600;
 /// Where the present comes from. Cheap to clone.
 #[derive(Clone)]
 pub struct Clock {
-    source: Arc<dyn Fn() -> i64 + Send + Sync>,
+    source: Source,
+    /// Seconds that pass, from whatever beginning, and that nobody can set.
+    passing: Source,
     floor_s: Arc<AtomicI64>,
+    /// What the server said last of the present, less what had passed by then.
+    heard_s: Arc<AtomicI64>,
 }
+
+type Source = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 impl Clock {
     /// The operating system's clock, never earlier than [`floor_s`].
     pub fn system() -> Self {
-        let clock = Self::of(system_s);
+        let clock = Self::of(system_s, passing_since_now());
         clock.never_before(Timestamp(floor_s()));
         clock
     }
 
     /// A clock that stands still at `unix_s` seconds since 1970, for tests and rehearsals.
     pub fn fixed(unix_s: i64) -> Self {
-        Self::of(move || unix_s)
+        Self::of(move || unix_s, || 0)
     }
 
-    fn of(source: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { source: Arc::new(source), floor_s: Arc::new(AtomicI64::new(i64::MIN)) }
+    fn of(
+        source: impl Fn() -> i64 + Send + Sync + 'static,
+        passing: impl Fn() -> i64 + Send + Sync + 'static,
+    ) -> Self {
+        let unknown = || Arc::new(AtomicI64::new(i64::MIN));
+        Self { source: Arc::new(source), passing: Arc::new(passing), floor_s: unknown(), heard_s: unknown() }
     }
 
     /// From here on, this clock and its clones say no moment before `floor`. Nothing is kept for the next start.
@@ -50,7 +60,11 @@ impl Clock {
 
     /// The present in whole seconds since 1970-01-01T00:00:00Z.
     pub fn now_s(&self) -> i64 {
-        (self.source)().max(self.floor_s.load(Ordering::Relaxed))
+        let (calendar, floor) = ((self.source)(), self.floor_s.load(Ordering::Relaxed));
+        if calendar >= floor {
+            return calendar;
+        }
+        floor.max(self.heard_s.load(Ordering::Relaxed).saturating_add((self.passing)()))
     }
 
     /// The present as documents write it.
@@ -63,11 +77,9 @@ impl Clock {
         (self.source)() < self.floor_s.load(Ordering::Relaxed)
     }
 
-    /// Takes the server's word for the present where the calendar says nothing.
+    /// Takes the server's word for the present, which counts for as long as the calendar says nothing.
     pub fn heard(&self, time: Timestamp) {
-        if self.has_no_calendar() {
-            self.never_before(time);
-        }
+        self.heard_s.store(time.seconds().saturating_sub((self.passing)()), Ordering::Relaxed);
     }
 
     /// What the calendar says, however far behind it is: by this one sees that somebody has set it.
@@ -80,6 +92,12 @@ impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Clock({} s)", self.now_s())
     }
+}
+
+/// Seconds from now on, by a clock that nobody can set.
+fn passing_since_now() -> impl Fn() -> i64 {
+    let began = Instant::now();
+    move || i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The earliest moment this build believes in, in seconds since 1970.
@@ -118,16 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_word_is_taken_only_where_the_calendar_says_nothing() {
-        let clock = Clock::fixed(100);
+    fn the_servers_word_and_what_has_passed_since_count_until_somebody_sets_the_calendar() {
+        let (calendar, passed) = (Arc::new(AtomicI64::new(100)), Arc::new(AtomicI64::new(7)));
+        let read = |held: &Arc<AtomicI64>| {
+            let held = Arc::clone(held);
+            move || held.load(Ordering::Relaxed)
+        };
+        let clock = Clock::of(read(&calendar), read(&passed));
         clock.heard(Timestamp(200));
-        assert!(!clock.has_no_calendar());
-        assert_eq!(clock.now_s(), 100, "it has a calendar of its own");
+        assert_eq!((clock.now_s(), clock.has_no_calendar()), (100, false), "it has a calendar of its own");
         clock.never_before(Timestamp(150));
-        assert!(clock.has_no_calendar());
-        clock.heard(Timestamp(200));
-        assert_eq!(clock.now_s(), 200);
-        clock.heard(Timestamp(180));
-        assert_eq!(clock.now_s(), 200, "and never goes back");
+        assert_eq!((clock.now_s(), clock.has_no_calendar()), (200, true));
+        passed.store(17, Ordering::Relaxed);
+        assert_eq!(clock.now_s(), 210);
+        clock.heard(Timestamp(120));
+        assert_eq!(clock.now_s(), 150, "what is known to have passed has passed");
+        clock.heard(Timestamp(900));
+        calendar.store(160, Ordering::Relaxed);
+        assert_eq!((clock.now_s(), clock.has_no_calendar()), (160, false), "whatever the server said");
     }
 }

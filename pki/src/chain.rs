@@ -251,13 +251,12 @@ pub fn check_issued(
 ///
 /// Hand it to `ClientConfig::dangerous().with_custom_certificate_verifier`. A chain that does not lead to the pinned
 /// or stored root is `InvalidCertificate(UnknownIssuer)`.
+#[derive(Debug)]
 pub struct PinnedServerVerifier {
     trust: Trust,
-    learn: Option<Learn>,
+    /// Whether a beginning that is still to come by the clock is believed to be over.
+    believes_beginnings: bool,
 }
-
-/// Takes a moment, in seconds since 1970, that is over by the word of the root.
-type Learn = Box<dyn Fn(i64) + Send + Sync>;
 
 /// Leaf, issuer and root may each begin later than the one before.
 const BEGINNINGS: usize = 3;
@@ -266,41 +265,34 @@ impl PinnedServerVerifier {
     /// A verifier that believes `trust`.
     #[must_use]
     pub fn new(trust: Trust) -> Arc<Self> {
-        Arc::new(Self { trust, learn: None })
+        Arc::new(Self { trust, believes_beginnings: false })
     }
 
     /// A verifier for whoever knows no time: what begins only later by its clock is judged as of that beginning, since
-    /// an authority under the root has said that the moment is over, and `learn` is told. What has ended by then, or
-    /// by the clock, is refused as ever.
+    /// an authority under the root has said that the moment is over. What has ended by then, or by the clock, is
+    /// refused as ever.
     #[must_use]
-    pub fn without_calendar(trust: Trust, learn: impl Fn(i64) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { trust, learn: Some(Box::new(learn)) })
+    pub fn without_calendar(trust: Trust) -> Arc<Self> {
+        Arc::new(Self { trust, believes_beginnings: true })
     }
 
-    /// Verifies the chain and answers the moment at which it holds.
     fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<UnixTime, ChainError> {
-        let judge = |at| self.trust.verify(leaf, intermediates, KeyUsage::server_auth(), at).map(|()| at);
+    ) -> Result<(), ChainError> {
+        let judge = |at| self.trust.verify(leaf, intermediates, KeyUsage::server_auth(), at);
         let mut judged = judge(now);
         for _ in 0..BEGINNINGS {
             match judged {
-                Err(ChainError::NotYetValid { not_before_s }) if self.learn.is_some() => {
+                Err(ChainError::NotYetValid { not_before_s }) if self.believes_beginnings => {
                     judged = judge(unix(not_before_s)?);
                 }
                 _ => break,
             }
         }
         judged
-    }
-}
-
-impl fmt::Debug for PinnedServerVerifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedServerVerifier").field("trust", &self.trust).finish_non_exhaustive()
     }
 }
 
@@ -313,15 +305,11 @@ impl ServerCertVerifier for PinnedServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let at = self
-            .verify_chain(end_entity, intermediates, now)
+        self.verify_chain(end_entity, intermediates, now)
             .map_err(|error| rustls::Error::InvalidCertificate(tls_error(error)))?;
         EndEntityCert::try_from(end_entity)
             .and_then(|certificate| certificate.verify_is_valid_for_subject_name(server_name))
             .map_err(|_| rustls::Error::InvalidCertificate(TlsError::NotValidForName))?;
-        if let Some(learn) = &self.learn {
-            learn(seconds(at));
-        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -451,7 +451,7 @@ impl Session {
             self.go_on_wiping(now);
         }
         if went_off(&mut self.alarms.connect, at) && self.link == Link::Apart {
-            self.connect();
+            self.connect(now);
         }
         if went_off(&mut self.alarms.credential, at) {
             self.credential_is_late(now);
@@ -481,8 +481,10 @@ impl Session {
 
     // ---- the connection -----------------------------------------------------------------------------------------
 
-    fn connect(&mut self) {
-        if self.gate().is_none() || self.failures % ASK_AFTER == ASK_AFTER - 1 {
+    fn connect(&mut self, now: Moment) {
+        // Without a calendar the date in the answer is the time, which the gate does not say.
+        let wants_the_time = self.links == 0 && now.calendar < now.wall;
+        if wants_the_time || self.gate().is_none() || self.failures % ASK_AFTER == ASK_AFTER - 1 {
             self.discover();
         } else {
             self.open();

@@ -297,12 +297,6 @@ pub fn lineage(past: &Past, held: &Held, now: Timestamp) -> Option<Lineage> {
     Authority::lineage_in_file(held.authority.as_deref()?, &pin, now).ok()
 }
 
-/// From when on the certificate in an EST enrolment answer is valid, by its own word.
-pub(super) fn beginning_of(body: &[u8]) -> Option<Timestamp> {
-    let certificates = certs_only(body, "certificate").ok()?;
-    Some(Leaf::read(certificates.first()?).ok()?.not_before)
-}
-
 fn certs_only(body: &[u8], what: &'static str) -> Result<Vec<Vec<u8>>, Refusal> {
     let der = armor::decode(body, cms::MAX_BYTES * 2).map_err(unreadable(what))?;
     let certificates = cms::parse_certs_only(&der).map_err(unreadable(what))?;

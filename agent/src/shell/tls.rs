@@ -95,8 +95,7 @@ fn verifier(trust: Trust, clock: &Clock) -> Arc<PinnedServerVerifier> {
     if !clock.has_no_calendar() {
         return PinnedServerVerifier::new(trust);
     }
-    let clock = clock.clone();
-    PinnedServerVerifier::without_calendar(trust, move |began_s| clock.heard(Timestamp(began_s)))
+    PinnedServerVerifier::without_calendar(trust)
 }
 
 /// The TLS verdict underneath an error of the layer above, if there is one.

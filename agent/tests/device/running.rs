@@ -174,6 +174,7 @@ fn a_device_without_a_calendar_is_not_shut_out_by_a_servers_newer_certificate() 
 #[test]
 fn a_device_without_a_calendar_renews_in_its_session() {
     let (stub, device, id) = aged();
+    stub.fleet.lock().unwrap().date = Some(Timestamp(now()));
     let former = device.certificate();
     let mut running = Running::start_off(&device, "@1970-01-01 00:00:10");
     until("the session", || stub.gate.is_connected(id).then_some(()));

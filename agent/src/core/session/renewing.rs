@@ -15,7 +15,7 @@ use super::super::effect::{self, Caller, Request};
 use super::super::outbox::{Body, EntryId, Message};
 use super::super::prove::Done;
 use super::super::schedule::{self, Moment};
-use super::super::trust::{self, Leaf, Trust};
+use super::super::trust::{Leaf, Trust};
 use super::super::{Agent, Answer, Door, Refusal, RenewOrder, Trouble, TroubleKind};
 use super::{Effect, Link, LinkId, Session, unix_ms};
 
@@ -135,14 +135,8 @@ impl Session {
     /// Something came on `credential`. What was not asked for is nothing: the same key asks again and gets the same.
     pub(super) fn credential_came(&mut self, body: Vec<u8>, now: Moment) {
         if self.renewing.awaits_credential {
-            let wall = if now.calendar < now.wall {
-                // No calendar says whether it has begun; the authority that signed it does.
-                trust::beginning_of(&body).map_or(now.wall, |began| began.max(now.wall))
-            } else {
-                now.wall
-            };
             let answer = Answer { status: 200, retry_after_s: None, date: None, body };
-            self.renewal_went_on(effect::Event::Answered(answer), Moment { wall, ..now });
+            self.renewal_went_on(effect::Event::Answered(answer), now);
         }
     }
 
