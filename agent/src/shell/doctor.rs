@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use muster_wire::time::Timestamp;
 
@@ -36,9 +37,13 @@ pub fn doctor(place: &Place, manner: Manner) -> Result<(), Failure> {
 }
 
 fn look(place: &Place, clock: &Clock) -> Result<Vec<Check>, Failure> {
-    let mut checks = vec![state_dir(place)];
+    let mut checks = vec![state_dir(place, &place.root)];
     let is_there = !checks.iter().any(Check::has_failed);
     let past = if is_there { files_of(place, &mut checks) } else { None };
+    if let (Some(past), Some(first)) = (&past, checks.first_mut()) {
+        // The journal knows the root that was named at enrolment.
+        *first = state_dir(place, &place.root_for(past));
+    }
     if let Some(letting_go) = past.as_ref().and_then(checkup::letting_go) {
         // Of a life that is over, or ends, nothing else is to be in order.
         return Ok(vec![letting_go]);
@@ -67,12 +72,10 @@ fn files_of(place: &Place, checks: &mut Vec<Check>) -> Option<Past> {
     past
 }
 
-fn state_dir(place: &Place) -> Check {
+fn state_dir(place: &Place, root: &Path) -> Check {
     let shown = place.state_dir.display();
     match fs::metadata(&place.state_dir) {
-        Ok(found) if found.is_dir() => {
-            Check::pass("state_dir", format!("{shown}, root {}", place.root.display()))
-        }
+        Ok(found) if found.is_dir() => Check::pass("state_dir", format!("{shown}, root {}", root.display())),
         Ok(_) => {
             Check::fail("state_dir", format!("{shown} is no directory"), "name another with --state-dir")
         }

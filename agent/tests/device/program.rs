@@ -386,6 +386,8 @@ fn the_root_is_where_the_contract_says_and_stays_there() {
     assert_eq!(device.run(&["status"]).json["root"], root);
     assert_eq!(device.enroll(&string).exit, 0, "without --root the persisted one stands");
     assert_eq!(device.run(&["status", "--root", "/elsewhere"]).exit, 3);
+    let doctor = device.run(&["doctor"]).json.to_string();
+    assert!(doctor.contains(&format!("root {root}")), "{doctor}");
 }
 
 #[test]
